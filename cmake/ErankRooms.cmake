@@ -1,0 +1,62 @@
+# One function a kind of target, so that every room, test and bench is declared the same way.
+
+add_library(erank_flags INTERFACE)
+target_include_directories(erank_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(erank_flags INTERFACE -Wall -Wextra -Wno-unused-parameter)
+if(ERANK_WERROR)
+  target_compile_options(erank_flags INTERFACE -Werror)
+endif()
+if(ERANK_SANITIZE)
+  target_compile_options(erank_flags INTERFACE -fsanitize=${ERANK_SANITIZE} -fno-omit-frame-pointer
+                                               -fno-sanitize-recover=all)
+  target_link_options(erank_flags INTERFACE -fsanitize=${ERANK_SANITIZE})
+endif()
+if(ERANK_FUZZ)
+  target_compile_options(erank_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# erank_room(NAME [DEPS room...] [LIBS library...]): the static library of erank/NAME, alias erank::NAME.
+function(erank_room name)
+  cmake_parse_arguments(R "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/erank/${name}/*.cpp
+                                      ${CMAKE_SOURCE_DIR}/erank/${name}/*/*.cpp)
+  add_library(erank_${name} STATIC ${sources})
+  add_library(erank::${name} ALIAS erank_${name})
+  target_link_libraries(erank_${name} PUBLIC erank_flags)
+  foreach(dep ${R_DEPS})
+    target_link_libraries(erank_${name} PUBLIC erank::${dep})
+  endforeach()
+  target_link_libraries(erank_${name} PUBLIC ${R_LIBS})
+endfunction()
+
+# erank_tests(ROOM [LIBS library...]): every tests/ROOM/*_test.cpp as one program erank_ROOM_tests.
+# A test whose suite name starts with Tiny or Slow gets that label, every other one `unit`.
+function(erank_tests room)
+  cmake_parse_arguments(T "" "" "LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${room}/*_test.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(erank_${room}_tests ${sources})
+  target_link_libraries(erank_${room}_tests PRIVATE ${T_LIBS} erank_test_support)
+  set(where WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DISCOVERY_TIMEOUT 120)
+  gtest_discover_tests(erank_${room}_tests ${where} TEST_FILTER "-Tiny*:Slow*" PROPERTIES LABELS unit)
+  gtest_discover_tests(erank_${room}_tests ${where} TEST_FILTER "Tiny*" PROPERTIES LABELS tiny TIMEOUT 900)
+  gtest_discover_tests(erank_${room}_tests ${where} TEST_FILTER "Slow*" PROPERTIES LABELS slow TIMEOUT 3600)
+endfunction()
+
+# erank_fuzzer(NAME LIBS...): tests/fuzz/NAME.cpp. With ERANK_FUZZ a libFuzzer program; always a
+# replay program that runs the committed corpus tests/fuzz/corpus/NAME as a unit test.
+function(erank_fuzzer name)
+  if(ERANK_FUZZ)
+    add_executable(fuzz_${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/${name}.cpp)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    target_link_libraries(fuzz_${name} PRIVATE ${ARGN})
+  else()
+    add_executable(replay_${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/${name}.cpp
+                                  ${CMAKE_SOURCE_DIR}/tests/fuzz/replay_main.cpp)
+    target_link_libraries(replay_${name} PRIVATE ${ARGN})
+    add_test(NAME FuzzCorpus.${name} COMMAND replay_${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set_tests_properties(FuzzCorpus.${name} PROPERTIES LABELS unit)
+  endif()
+endfunction()

@@ -1,0 +1,48 @@
+// The GGUF format, version 2 and 3, little-endian: header, key-value metadata, tensor table, data.
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Hostile files give one clear Error.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "erank/base/files.h"
+#include "erank/data/tensor_info.h"
+
+namespace erank::data {
+
+// A metadata value: integers of every width widen to int64_t (uint64_t over 2^63-1 is refused), floats to
+// double; arrays hold one kind. Nested arrays are refused.
+using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
+                               std::vector<std::string>, std::vector<bool>>;
+
+// One .gguf file, mapped. Immutable after open; thread-safe.
+class GgufFile {
+ public:
+  // Throws Error{kNotFound} or Error{kCorrupt} naming file and key or tensor: wrong magic or version, truncated
+  // anywhere, counts or sizes that the file cannot hold, duplicate keys or tensors, unknown value or tensor type,
+  // misaligned or overlapping data, data past the end.
+  static GgufFile open(const std::string& path);
+
+  const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
+  // metadata()[key] as T; throws Error{kCorrupt} naming the key when it is missing or of another kind.
+  template <typename T>
+  const T& require(const std::string& key) const;
+  // The same, or nullptr when the key is missing.
+  template <typename T>
+  const T* find(const std::string& key) const;
+
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // shape slowest first (GGUF's reversed)
+  const base::MappedFile& file() const { return file_; }
+  std::span<const uint8_t> bytes(const TensorInfo& tensor) const;
+
+ private:
+  explicit GgufFile(base::MappedFile file) : file_(std::move(file)) {}
+  base::MappedFile file_;
+  std::map<std::string, GgufValue> metadata_;
+  std::vector<TensorInfo> tensors_;
+};
+
+}  // namespace erank::data

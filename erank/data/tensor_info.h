@@ -1,0 +1,26 @@
+// What the headers of weight files say about a tensor. Bytes stay in the mapped file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace erank::data {
+
+// Every element type that the readers accept. The Q* types are GGUF's block formats (32 or 256 values a block).
+enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
+
+const char* dtype_name(DType dtype);     // "F32", "Q4_K"
+size_t dtype_block_values(DType dtype);  // values a block: 1 for plain types, else 32 or 256
+size_t dtype_block_bytes(DType dtype);   // bytes a block
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;  // slowest dimension first, in both file kinds
+  size_t begin = 0;            // byte range [begin, end) inside the mapped file, checked to lie in it
+  size_t end = 0;
+};
+
+}  // namespace erank::data
