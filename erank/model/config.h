@@ -1,0 +1,60 @@
+// config.json of a checkpoint: every key that changes the maths is read, or refused by name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "erank/base/json.h"
+#include "erank/data/gguf.h"
+
+namespace erank::model {
+
+enum class Family { kLlama, kQwen2, kQwen3 };
+
+// One network for three families; these fields decide everything that differs. Names are
+// config.json's own.
+struct ModelConfig {
+  Family family = Family::kQwen3;
+  int64_t hidden_size = 0;        // H
+  int64_t intermediate_size = 0;  // F
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;  // N
+  int64_t num_key_value_heads = 0;  // K
+  int64_t head_dim = 0;             // D
+  int64_t vocab_size = 0;           // V
+  int64_t max_position_embeddings = 0;
+  double rope_theta = 0;
+  double rms_norm_eps = 0;
+  bool tie_word_embeddings = false;
+  bool qkv_bias = false;  // Qwen2: q, k and v have biases
+  bool o_bias = false;    // Llama with attention_bias: o has one too
+  bool qk_norm = false;   // Qwen3: RMSNorm per head on q and k before the rotation
+  std::vector<int32_t> eos_token_ids;
+  int32_t bos_token_id = -1;  // -1: none
+
+  // Throws Error{kInvalidInput} naming the architecture or key that we do not honour (sliding
+  // windows in use, rope scaling, quantization_config, another activation, ...) or that is missing
+  // without a documented derivation. Derivations of a missing key, all families: head_dim =
+  // hidden_size / num_attention_heads; hidden_act silu; num_key_value_heads = num_attention_heads;
+  // the rest as in docs/formats.md.
+  static ModelConfig from_json(const base::Json& json, const std::string& where);
+  static ModelConfig from_folder(const std::string& folder);  // folder/config.json
+  static ModelConfig from_gguf(
+      const data::GgufFile& file);    // general.architecture llama, qwen2, qwen3
+  base::OrderedJson to_json() const;  // a config.json that transformers reads
+
+  int64_t q_size() const { return num_attention_heads * head_dim; }
+  int64_t kv_size() const { return num_key_value_heads * head_dim; }
+  int64_t num_parameters() const;  // a tied head counts once
+  // FLOPs of one token's forward pass without attention over other tokens and without the
+  // vocabulary's rows.
+  double flops_per_token() const;
+};
+
+// The shapes that `erank model random` and `erank bench` know: "tiny", "smollm2-135m",
+// "qwen3-0.6b", "qwen3-4b", "qwen3-14b", "qwen3-32b" ("0.6b", "4b", ... for short). Throws
+// Error{kInvalidInput} with the list.
+ModelConfig config_of_shape(const std::string& shape);
+
+}  // namespace erank::model
