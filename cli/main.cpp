@@ -1,0 +1,109 @@
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <new>
+
+#include "cli/progress_line.h"
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+
+namespace erank::cli {
+namespace {
+
+std::atomic<bool> g_interrupted{false};
+
+// The first signal asks for an orderly end, the second ends at once.
+void on_signal(int) {
+  if (g_interrupted.exchange(true)) std::_Exit(130);
+}
+
+}  // namespace
+
+bool interrupted() { return g_interrupted; }
+
+struct Output::State {
+  std::unique_ptr<base::AtomicFile> file;
+};
+
+Output::Output(const std::string& path, bool overwrite) : state_(std::make_unique<State>()) {
+  if (path.empty() || path == "-") return;
+  if (!overwrite && base::file_exists(path))
+    base::fail(base::ErrorKind::kInvalidInput, "--out", path,
+               " exists; give another name or --overwrite");
+  state_->file = std::make_unique<base::AtomicFile>(path);
+}
+Output::~Output() = default;
+
+void Output::write(std::string_view text) {
+  if (state_->file) {
+    state_->file->write(text);
+    return;
+  }
+  std::cout.write(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!std::cout) base::fail(base::ErrorKind::kExhausted, "stdout", "cannot write: closed or full");
+}
+
+void Output::commit() {
+  if (state_->file) return state_->file->commit();
+  std::cout.flush();
+  if (!std::cout) base::fail(base::ErrorKind::kExhausted, "stdout", "cannot write: closed or full");
+}
+
+void warn(const std::string& text) { ProgressLine::print_above("erank: warning: " + text); }
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app{
+      "erank: rerank documents with a reasoning language model, and measure how well.\n"
+      "Every verb has --help with an example.",
+      "erank"};
+  app.set_version_flag("--version", "erank " ERANK_VERSION);
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  Context context;
+  context.progress = std::make_unique<ProgressLine>();
+  add_rerank(app, context);
+  add_retrieve(app, context);
+  add_index(app, context);
+  add_eval(app, context);
+  add_tokenize(app, context);
+  add_prompt(app, context);
+  add_model(app, context);
+  add_bench(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : 2;
+  }
+  context.run();
+  return g_interrupted ? 130 : 0;
+}
+
+}  // namespace
+}  // namespace erank::cli
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, erank::cli::on_signal);
+  std::signal(SIGTERM, erank::cli::on_signal);
+  std::signal(SIGPIPE, SIG_IGN);
+  std::ios::sync_with_stdio(false);
+  const auto say = [](const std::string& text) {
+    erank::cli::ProgressLine::print_above("erank: " + text);
+  };
+  try {
+    return erank::cli::run(argc, argv);
+  } catch (const erank::base::Error& e) {
+    say(e.what());
+    return erank::cli::interrupted() ? 130 : 2;
+  } catch (const std::bad_alloc&) {
+    say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
+    return 2;
+  } catch (const std::exception& e) {
+    say(std::string("internal error, please report it: ") + e.what());
+    return 1;
+  }
+}

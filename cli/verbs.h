@@ -1,0 +1,52 @@
+// The program's verbs: one function and one file a verb. This folder alone prints and exits.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "erank/base/progress.h"
+
+namespace erank::cli {
+
+// What every verb gets. A verb throws base::Error for the caller's faults; main turns it into exit
+// code 2.
+struct Context {
+  std::unique_ptr<base::ProgressSink>
+      progress;               // a line on stderr; silent when that is not a terminal
+  std::function<void()> run;  // the chosen verb's work: set by its callback, called by main
+};
+
+// True once SIGINT or SIGTERM has come: long work ends at the next safe point, main exits with 130.
+bool interrupted();
+
+// A warning line on stderr ("erank: warning: ..."), never in the middle of the progress line.
+void warn(const std::string& text);
+
+// Registers a subcommand on `app`; its callback sets context.run.
+void add_rerank(CLI::App& app, Context& context);
+void add_index(CLI::App& app, Context& context);
+void add_retrieve(CLI::App& app, Context& context);
+void add_eval(CLI::App& app, Context& context);
+void add_tokenize(CLI::App& app, Context& context);
+void add_prompt(CLI::App& app, Context& context);
+void add_model(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
+
+// Where a verb writes: --out FILE (atomic; an existing file is refused without --overwrite) or
+// stdout for "" and "-".
+class Output {
+ public:
+  Output(const std::string& path, bool overwrite);
+  ~Output();
+  void write(std::string_view text);
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace erank::cli
