@@ -12,6 +12,8 @@ namespace erank::model {
 
 enum class Family { kLlama, kQwen2, kQwen3 };
 
+const char* family_name(Family family);  // "llama", "qwen2", "qwen3": config.json's model_type
+
 // One network for three families; these fields decide everything that differs. Names are
 // config.json's own.
 struct ModelConfig {
@@ -34,15 +36,20 @@ struct ModelConfig {
   int32_t bos_token_id = -1;  // -1: none
 
   // Throws Error{kInvalidInput} naming the architecture or key that we do not honour (sliding
-  // windows in use, rope scaling, quantization_config, another activation, ...) or that is missing
-  // without a documented derivation. Derivations of a missing key, all families: head_dim =
-  // hidden_size / num_attention_heads; hidden_act silu; num_key_value_heads = num_attention_heads;
-  // the rest as in docs/formats.md.
+  // windows in use, rope scaling, quantization_config, another activation, any key that is not
+  // listed) or that is missing without a documented derivation. A missing key means what
+  // transformers' class for the family takes: num_key_value_heads (Llama) = num_attention_heads;
+  // head_dim = hidden_size / num_attention_heads (Llama, Qwen2), 128 (Qwen3); rope_theta (Llama)
+  // 10000; hidden_act silu; tie_word_embeddings false; attention_bias false (Qwen2 always has q, k
+  // and v biases and no such key). Every other one of the sizes is required.
   static ModelConfig from_json(const base::Json& json, const std::string& where);
   static ModelConfig from_folder(const std::string& folder);  // folder/config.json
-  static ModelConfig from_gguf(
-      const data::GgufFile& file);    // general.architecture llama, qwen2, qwen3
-  base::OrderedJson to_json() const;  // a config.json that transformers reads
+  // general.architecture llama, qwen2 or qwen3; every key under that name is read or refused.
+  // Missing: head_count_kv = head_count, key_length = embedding_length / head_count, freq_base
+  // 10000. The head is tied when there is no output.weight.
+  static ModelConfig from_gguf(const data::GgufFile& file);
+  // A config.json that transformers reads.
+  base::OrderedJson to_json(const std::string& torch_dtype = "bfloat16") const;
 
   int64_t q_size() const { return num_attention_heads * head_dim; }
   int64_t kv_size() const { return num_key_value_heads * head_dim; }
