@@ -20,6 +20,11 @@ function(erank_room name)
   cmake_parse_arguments(R "" "" "DEPS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/erank/${name}/*.cpp
                                       ${CMAKE_SOURCE_DIR}/erank/${name}/*/*.cpp)
+  if(NOT sources)  # not built yet
+    add_library(erank_${name} INTERFACE)
+    add_library(erank::${name} ALIAS erank_${name})
+    return()
+  endif()
   add_library(erank_${name} STATIC ${sources})
   add_library(erank::${name} ALIAS erank_${name})
   target_link_libraries(erank_${name} PUBLIC erank_flags)

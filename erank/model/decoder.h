@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,8 +55,8 @@ struct DecoderLayer {
   at::Tensor input_layernorm;     // [H]
   Linear q_proj, k_proj, v_proj;  // [N D, H], [K D, H], [K D, H]: views of one tensor, so that
                                   // serving multiplies by all three at once
-  at::Tensor q_norm, k_norm;            // [D], undefined without qk_norm
-  Linear o_proj;                        // [H, N D]
+  at::Tensor q_norm, k_norm;      // [D], undefined without qk_norm
+  Linear o_proj;                  // [H, N D]
   at::Tensor post_attention_layernorm;  // [H]
   Linear gate_proj, up_proj;            // [F, H] each, views of one tensor
   Linear down_proj;                     // [H, F]
@@ -106,13 +107,17 @@ class Decoder {
   std::vector<NamedLinear> linears();
 
   void init_random(uint64_t seed, double scale = 0.02);
-  void set_dropout_seed(uint64_t seed) { dropout_seed_ = seed; }
-  void set_training(bool training) { training_ = training; }  // LoRA dropout on or off
+  // LoRA dropout on or off; it draws from libtorch's default generator.
+  void set_training(bool training) { training_ = training; }
 
  private:
-  at::Tensor project(const at::Tensor& x, const Linear& linear);
-  at::Tensor layer_forward(const at::Tensor& x, const DecoderLayer& layer, int64_t index,
-                           const Batch& batch, KvCache* cache);
+  at::Tensor project(const at::Tensor& x, const Linear& linear) const;
+  at::Tensor project_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                           std::initializer_list<const Linear*> parts) const;
+  at::Tensor attend_plain(const at::Tensor& qkv, const DecoderLayer& layer, int64_t layer_idx,
+                          const Batch& batch, KvCache* cache) const;
+  bool use_kernels() const;
+
   ModelConfig config_;
   DecoderOptions options_;
   at::Tensor embed_tokens_;  // [V, H]
@@ -120,7 +125,6 @@ class Decoder {
   at::Tensor norm_;       // [H]
   Linear lm_head_;        // [V, H]; shares embed_tokens_ when tied
   at::Tensor cos_, sin_;  // [max_position_embeddings, D / 2] fp32
-  uint64_t dropout_seed_ = 0;
   bool training_ = false;
 };
 
