@@ -1,0 +1,123 @@
+#include "erank/eval/report.h"
+
+#include <cstdio>
+
+#include "erank/base/error.h"
+
+namespace erank::eval {
+namespace {
+
+void append_value(std::string& out, const Measure& measure, const std::string& name,
+                  const std::string& scope, double value) {
+  // A name or an id may be of any length, so only the number goes through a fixed buffer.
+  char number[400];
+  if (measure.is_count()) {
+    std::snprintf(number, sizeof number, "%lld", static_cast<long long>(value));
+  } else {
+    std::snprintf(number, sizeof number, "%6.4f", value);
+  }
+  out += name;
+  if (name.size() < 22) out.append(22 - name.size(), ' ');
+  out += "\t" + scope + "\t" + number + "\n";
+}
+
+base::OrderedJson json_value(const Measure& measure, double value) {
+  if (measure.is_count()) return static_cast<int64_t>(value);
+  return value;
+}
+
+std::string some(const std::vector<std::string>& qids) {
+  std::string text = std::to_string(qids.size()) + (qids.size() == 1 ? " topic (" : " topics (");
+  for (size_t i = 0; i < qids.size() && i < 3; ++i) text += (i ? ", " : "") + qids[i];
+  return text + (qids.size() > 3 ? ", ...)" : ")");
+}
+
+}  // namespace
+
+std::string format_lines(const Evaluation& evaluation, const ReportOptions& options) {
+  std::string out;
+  const auto& measures = evaluation.measures;
+  for (size_t t = 0; options.per_topic && t < evaluation.qids.size(); ++t)
+    for (size_t m = 0; m < measures.size(); ++m)
+      if (measures[m].is_per_topic())
+        append_value(out, measures[m], measures[m].name, evaluation.qids[t],
+                     evaluation.values[t][m]);
+  for (size_t m = 0; options.summary && m < measures.size(); ++m) {
+    if (measures[m].kind == MeasureKind::kRunId) {
+      out += measures[m].name + std::string(22 - measures[m].name.size(), ' ') + "\tall\t" +
+             evaluation.run_tag + "\n";
+    } else {
+      append_value(out, measures[m], measures[m].name, "all", evaluation.summary[m]);
+    }
+  }
+  return out;
+}
+
+base::OrderedJson to_json(const Evaluation& evaluation, const ReportOptions& options) {
+  base::OrderedJson out = base::OrderedJson::object();
+  for (size_t m = 0; m < evaluation.measures.size(); ++m) {
+    const Measure& measure = evaluation.measures[m];
+    base::OrderedJson entry = base::OrderedJson::object();
+    if (options.summary) {
+      if (measure.kind == MeasureKind::kRunId) {
+        entry["all"] = evaluation.run_tag;
+      } else {
+        entry["all"] = json_value(measure, evaluation.summary[m]);
+      }
+    }
+    if (measure.is_per_topic()) {
+      base::OrderedJson queries = base::OrderedJson::object();
+      for (size_t t = 0; t < evaluation.qids.size(); ++t)
+        queries[evaluation.qids[t]] = json_value(measure, evaluation.values[t][m]);
+      entry["queries"] = std::move(queries);
+    }
+    out[measure.name] = std::move(entry);
+  }
+  return out;
+}
+
+std::string missing_topics(const Evaluation& evaluation) {
+  std::string text;
+  if (!evaluation.not_judged.empty())
+    text = some(evaluation.not_judged) + " of the run have no judgements and are left out";
+  if (evaluation.not_in_run.empty()) return text;
+  if (!text.empty()) text += "; ";
+  return text + some(evaluation.not_in_run) + " of the judgements are not in the run and " +
+         (evaluation.complete ? "count as 0" : "are left out (-c counts them as 0)");
+}
+
+std::string format_ties(const TieReport& report) {
+  const TieCounts& ties = report.evaluation.ties;
+  const Measure count{.name = "", .kind = MeasureKind::kNumRet};
+  std::string out;
+  append_value(out, count, "tie_hits", "all", static_cast<double>(ties.num_tied));
+  append_value(out, count, "tie_groups", "all", static_cast<double>(ties.num_groups));
+  append_value(out, count, "tie_largest", "all", static_cast<double>(ties.largest_group));
+  append_value(out, count, "tie_topics", "all", static_cast<double>(ties.num_topics));
+  append_value(out, count, "tie_only_float", "all", static_cast<double>(ties.num_only_float));
+  const auto& measures = report.evaluation.measures;
+  for (size_t m = 0; m < measures.size(); ++m) {
+    if (measures[m].kind == MeasureKind::kRunId || measures[m].is_count()) continue;
+    append_value(out, measures[m], measures[m].name, "worst", report.worst.summary[m]);
+    append_value(out, measures[m], measures[m].name, "best", report.best.summary[m]);
+  }
+  return out;
+}
+
+base::OrderedJson to_json(const TieReport& report) {
+  const TieCounts& ties = report.evaluation.ties;
+  base::OrderedJson out = {{"hits", ties.num_tied},
+                           {"groups", ties.num_groups},
+                           {"largest", ties.largest_group},
+                           {"topics", ties.num_topics},
+                           {"only_float", ties.num_only_float}};
+  const auto& measures = report.evaluation.measures;
+  for (size_t m = 0; m < measures.size(); ++m) {
+    if (measures[m].kind == MeasureKind::kRunId || measures[m].is_count()) continue;
+    out["measures"][measures[m].name] = {{"worst", report.worst.summary[m]},
+                                         {"best", report.best.summary[m]}};
+  }
+  return out;
+}
+
+}  // namespace erank::eval
