@@ -13,28 +13,32 @@
 
 namespace erank::data {
 
-// A metadata value: integers of every width widen to int64_t (uint64_t over 2^63-1 is refused), floats to
-// double; arrays hold one kind. Nested arrays are refused.
-using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
-                               std::vector<std::string>, std::vector<bool>>;
+// A metadata value: integers of every width widen to int64_t (uint64_t over 2^63-1 is refused),
+// floats to double; arrays hold one kind. Nested arrays are refused.
+using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>,
+                               std::vector<double>, std::vector<std::string>, std::vector<bool>>;
 
 // One .gguf file, mapped. Immutable after open; thread-safe.
 class GgufFile {
  public:
-  // Throws Error{kNotFound} or Error{kCorrupt} naming file and key or tensor: wrong magic or version, truncated
-  // anywhere, counts or sizes that the file cannot hold, duplicate keys or tensors, unknown value or tensor type,
-  // misaligned or overlapping data, data past the end.
+  // Throws Error{kNotFound} or Error{kCorrupt} naming file and key or tensor: wrong magic or
+  // version, truncated anywhere, counts or sizes that the file cannot hold, duplicate keys or
+  // tensors, unknown value or tensor type, misaligned or overlapping data, data past the end,
+  // a header over 100 MB.
   static GgufFile open(const std::string& path);
 
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
-  // metadata()[key] as T; throws Error{kCorrupt} naming the key when it is missing or of another kind.
+  // metadata()[key] as T, one of GgufValue's types; throws Error{kCorrupt} naming the key when it
+  // is missing or of another kind.
   template <typename T>
   const T& require(const std::string& key) const;
-  // The same, or nullptr when the key is missing.
+  // The same, but nullptr when the key is missing.
   template <typename T>
   const T* find(const std::string& key) const;
 
-  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // shape slowest first (GGUF's reversed)
+  // In the order of the file's table; shapes slowest first, the reverse of how the file writes
+  // them.
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const base::MappedFile& file() const { return file_; }
   std::span<const uint8_t> bytes(const TensorInfo& tensor) const;
 
