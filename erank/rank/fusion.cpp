@@ -19,7 +19,8 @@ std::vector<double> z_scores(std::span<const double> values) {
   return z;
 }
 
-std::vector<double> blend_z_scores(std::span<const double> first_stage, std::span<const double> model, double w) {
+std::vector<double> blend_z_scores(std::span<const double> first_stage,
+                                   std::span<const double> model, double w) {
   ERANK_CHECK(first_stage.size() == model.size() && w >= 0 && w <= 1);
   const std::vector<double> a = z_scores(first_stage), b = z_scores(model);
   std::vector<double> out(a.size());

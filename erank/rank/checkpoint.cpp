@@ -1,0 +1,149 @@
+#include "erank/rank/checkpoint.h"
+
+#include <filesystem>
+#include <vector>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/json.h"
+
+namespace erank::rank {
+namespace {
+
+namespace fs = std::filesystem;
+using base::ErrorKind;
+using base::Json;
+using base::json_value;
+
+constexpr const char* kDefaultModel = "models/erank-135m";
+
+// Folders that may hold the program's data: the source tree around a build folder, then an
+// installation's share folder.
+std::vector<fs::path> data_folders() {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  return {program / "..", program / "../share/erank"};
+}
+
+std::string require_text(const Json& json, const char* key, const std::string& fallback,
+                         const std::string& where) {
+  return json_value<std::string>(json, key, fallback, where);
+}
+
+int positive(const Json& json, const char* key, int fallback, const std::string& where) {
+  const int value = json_value<int>(json, key, fallback, where);
+  if (value < 1)
+    base::fail(ErrorKind::kInvalidInput, "erank.json", where, ": '", key, "' is ", value,
+               ", expected at least 1");
+  return value;
+}
+
+// The sum of `file`, from the note that set-up leaves beside a file it has checked, else computed.
+std::string known_sha256(const std::string& file) {
+  const std::string note = file + ".sha256";
+  if (base::file_exists(note)) return base::read_file(note, 1024).substr(0, 64);
+  return base::sha256_file(file);
+}
+
+std::string find_base(const Json& base_entry, const std::string& where) {
+  base::refuse_unknown_keys(base_entry, {"file", "sha256"}, where + " base");
+  const std::string file = base::json_require<std::string>(base_entry, "file", where);
+  const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
+  std::vector<fs::path> places = {fs::path(base::cache_folder()) / "models" / file};
+  for (const auto& folder : data_folders()) places.push_back(folder / "models" / file);
+  for (const auto& place : places) {
+    if (!base::file_exists(place)) continue;
+    if (const std::string found = known_sha256(place); found != sum)
+      base::fail(ErrorKind::kCorrupt, "model", place.string(), ": sha256 is ", found, ", expected ",
+                 sum, "; delete it and run tools/setup");
+    return place.lexically_normal();
+  }
+  base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
+             ", which is not in ", places[0].parent_path().string(),
+             "; run tools/setup to fetch it");
+}
+
+CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
+  CheckpointDefaults d;
+  base::refuse_unknown_keys(
+      json,
+      {"base", "layout", "mode", "score", "instruction", "max_query_tokens", "max_document_tokens",
+       "max_think_tokens", "think_open", "think_close", "direct_close"},
+      where);
+  if (json.contains("mode")) d.mode = parse_mode(require_text(json, "mode", "", where), where);
+  if (json.contains("score"))
+    d.score = parse_score_kind(require_text(json, "score", "", where), where);
+  const std::string layout = require_text(json, "layout", "paper", where);
+  if (layout == "passage-last")
+    d.prompt.layout = text::Layout::kPassageLast;
+  else if (layout != "paper")
+    base::fail(ErrorKind::kInvalidInput, "erank.json", where, ": layout is '", layout,
+               "', expected paper or passage-last");
+  d.instruction = require_text(json, "instruction", d.instruction, where);
+  d.max_think_tokens = positive(json, "max_think_tokens", d.max_think_tokens, where);
+  d.prompt.max_query_tokens = positive(json, "max_query_tokens", d.prompt.max_query_tokens, where);
+  d.prompt.max_document_tokens =
+      positive(json, "max_document_tokens", d.prompt.max_document_tokens, where);
+  d.prompt.think_open = require_text(json, "think_open", d.prompt.think_open, where);
+  d.prompt.think_close = require_text(json, "think_close", d.prompt.think_close, where);
+  d.prompt.direct_close = require_text(json, "direct_close", d.prompt.direct_close, where);
+  return d;
+}
+
+}  // namespace
+
+Mode parse_mode(const std::string& text, const std::string& where) {
+  if (text == "think") return Mode::kThink;
+  if (text == "direct") return Mode::kDirect;
+  base::fail(ErrorKind::kInvalidInput, "mode", where, ": '", text, "', expected think or direct");
+}
+
+ScoreKind parse_score_kind(const std::string& text, const std::string& where) {
+  if (text == "paper") return ScoreKind::kPaper;
+  if (text == "expected") return ScoreKind::kExpected;
+  if (text == "integer") return ScoreKind::kInteger;
+  base::fail(ErrorKind::kInvalidInput, "score", where, ": '", text,
+             "', expected paper, expected or integer");
+}
+
+Checkpoint find_checkpoint(const std::string& path) {
+  if (path.empty()) {
+    for (const auto& folder : data_folders())
+      if (base::folder_exists(folder / kDefaultModel))
+        return find_checkpoint((folder / kDefaultModel).lexically_normal());
+    base::fail(ErrorKind::kNotFound, "model", "the default model ", kDefaultModel,
+               " is not beside this program; give --model DIR");
+  }
+  Checkpoint checkpoint;
+  fs::path folder(path);
+  checkpoint.name = (folder.has_filename() ? folder : folder.parent_path()).filename();
+  if (base::file_exists(path)) {
+    if (folder.extension() != ".gguf")
+      base::fail(ErrorKind::kInvalidInput, "model", path,
+                 ": a file that does not end in .gguf; expected a .gguf file or a folder");
+    checkpoint.weights = path;
+    return checkpoint;
+  }
+  if (!base::folder_exists(path))
+    base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder");
+  const std::string where = folder / "erank.json";
+  const bool described = base::file_exists(where);
+  const Json json =
+      described ? base::parse_json(base::read_file(where, 1 << 20), where) : Json::object();
+  if (!json.is_object())
+    base::fail(ErrorKind::kInvalidInput, "erank.json", where, ": expected an object");
+  checkpoint.defaults = read_defaults(json, where);
+  if (base::file_exists(folder / "config.json")) {
+    checkpoint.weights = path;
+  } else if (described && json.contains("base")) {
+    checkpoint.weights = find_base(json["base"], where);
+    if (base::file_exists(folder / "adapter_config.json")) checkpoint.adapter = path;
+  } else {
+    base::fail(
+        ErrorKind::kInvalidInput, "model", path,
+        ": neither a model folder (config.json) nor an adapter folder (erank.json with base)");
+  }
+  return checkpoint;
+}
+
+}  // namespace erank::rank

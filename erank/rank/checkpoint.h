@@ -1,0 +1,52 @@
+// What `--model` names: a Hugging Face folder, a .gguf file, or an adapter folder with erank.json;
+// and the defaults that come with it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "erank/text/prompt_format.h"
+
+namespace erank::rank {
+
+enum class Mode {
+  kThink,   // the model writes its thought, then the answer
+  kDirect,  // the answer is read at once
+};
+
+// How the distribution over 0..10 becomes a score.
+enum class ScoreKind {
+  kPaper,     // s Pr(s), s the integer of greedy decoding (ERank, section 3.1)
+  kExpected,  // sum i p[i] / sum p[i]
+  kInteger,   // s
+};
+
+// What erank.json may say; a checkpoint without it is read as a published ERank model: layout
+// `paper`, thinking.
+struct CheckpointDefaults {
+  Mode mode = Mode::kThink;
+  ScoreKind score = ScoreKind::kPaper;
+  int max_think_tokens = 4096;
+  std::string instruction{text::kDefaultInstruction};
+  text::PromptOptions prompt;
+};
+
+struct Checkpoint {
+  std::string weights;  // folder or .gguf: what load_decoder and Tokenizer::load read
+  std::optional<std::string> adapter;  // PEFT folder to merge
+  std::string name;                    // last part of the path: for reports
+  CheckpointDefaults defaults;
+};
+
+// Looks at `path`; "" is the default model, models/erank-135m beside the program or in the
+// installed data folder. The base file of an adapter folder is looked for in the cache folder, then
+// in the installed data folder; its sha256 must be what erank.json says. Throws Error{kNotFound}
+// whose line names the set-up command when it is missing, and Error{kInvalidInput} for unknown keys
+// of erank.json. docs/formats.md lists the keys.
+Checkpoint find_checkpoint(const std::string& path);
+
+Mode parse_mode(const std::string& text, const std::string& where);  // "think", "direct"
+ScoreKind parse_score_kind(const std::string& text,
+                           const std::string& where);  // "paper", "expected", "integer"
+
+}  // namespace erank::rank
