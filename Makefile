@@ -1,0 +1,79 @@
+# The two commands are `make demo` and `make test`; the rest is for people who change the code.
+# ERANK_JOBS=N limits parallel compilation (a libtorch file takes up to 1.5 GB).
+
+ERANK_JOBS ?= $(shell nproc)
+SHELL := /bin/bash
+RELEASE := build
+CONFIGURE := cmake -G Ninja
+
+.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench compile-matrix clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo             install what is missing, build, rerank the demo's queries and show the result
+demo: build
+	@tools/demo
+
+## make test             the same set-up, then every test that is quick
+test: setup-tests
+	@$(CONFIGURE) -S . -B $(RELEASE) -DCMAKE_BUILD_TYPE=Release -DERANK_TESTS=ON >$(RELEASE).configure.log || (tail -20 $(RELEASE).configure.log; exit 1)
+	@rm -f $(RELEASE).configure.log
+	cmake --build $(RELEASE) -j $(ERANK_JOBS)
+	cd $(RELEASE) && ctest --output-on-failure -j $(ERANK_JOBS) -LE slow
+
+## make test-slow        the long tests: 8 GB checkpoint, optional models, long fuzz runs
+test-slow: test
+	cd $(RELEASE) && ctest --output-on-failure -L slow
+	$(MAKE) fuzz FUZZ_SECONDS=300
+
+## make build            only build: the program is build/erank
+build: setup
+	@$(CONFIGURE) -S . -B $(RELEASE) -DCMAKE_BUILD_TYPE=Release -DERANK_TESTS=$(if $(wildcard $(RELEASE)/tests),ON,OFF)
+	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank
+
+.PHONY: setup-tests setup-dev
+setup:
+	@tools/setup
+setup-tests:
+	@tools/setup --tests
+setup-dev:
+	@tools/setup --tests --dev
+
+## make format           clang-format every source in place
+format: setup-dev
+	git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+## make lint             formatting and clang-tidy, without changing anything
+lint: setup-dev
+	git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
+	cmake --preset release >/dev/null
+	tools/lint build-release
+
+## make asan             the rooms without libtorch under address and undefined-behaviour sanitizers
+asan: setup-dev
+	cmake --preset dev >/dev/null && cmake --build --preset dev -j $(ERANK_JOBS)
+	cd build-dev && ASAN_OPTIONS=detect_leaks=1 ctest --output-on-failure -j $(ERANK_JOBS) -LE slow
+
+## make tsan             the rooms without libtorch under the thread sanitizer
+tsan: setup-dev
+	cmake --preset tsan >/dev/null && cmake --build --preset tsan -j $(ERANK_JOBS)
+	cd build-tsan && ctest --output-on-failure -j $(ERANK_JOBS) -LE slow
+
+FUZZ_SECONDS ?= 60
+## make fuzz             every fuzz target for FUZZ_SECONDS (60) each
+fuzz: setup-dev
+	cmake --preset fuzz >/dev/null && cmake --build --preset fuzz -j $(ERANK_JOBS)
+	tools/run_fuzzers build-fuzz $(FUZZ_SECONDS)
+
+## make bench            the programs behind docs/performance.md
+bench: setup-dev
+	cmake --preset release -DERANK_BENCH=ON >/dev/null && cmake --build build-release -j $(ERANK_JOBS)
+	tools/run_benches build-release
+
+## make compile-matrix   compile against libtorch 2.11, 2.13 and 2.14
+compile-matrix: setup-dev
+	tools/compile_matrix
+
+clean:
+	rm -rf build build-*
