@@ -15,11 +15,15 @@ if(ERANK_FUZZ)
   target_compile_options(erank_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# erank_room(NAME [DEPS room...] [LIBS library...]): the static library of erank/NAME, alias erank::NAME.
+# erank_room(NAME [DEPS room...] [LIBS library...] [ONLY unit...]): the static library of erank/NAME, alias
+# erank::NAME; with ONLY of the named units alone.
 function(erank_room name)
-  cmake_parse_arguments(R "" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(R "" "" "DEPS;LIBS;ONLY" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/erank/${name}/*.cpp
                                       ${CMAKE_SOURCE_DIR}/erank/${name}/*/*.cpp)
+  if(R_ONLY)
+    list(TRANSFORM R_ONLY REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/erank/${name}/\\1.cpp" OUTPUT_VARIABLE sources)
+  endif()
   if(NOT sources)  # not built yet
     add_library(erank_${name} INTERFACE)
     add_library(erank::${name} ALIAS erank_${name})
@@ -34,11 +38,15 @@ function(erank_room name)
   target_link_libraries(erank_${name} PUBLIC ${R_LIBS})
 endfunction()
 
-# erank_tests(ROOM [LIBS library...]): every tests/ROOM/*_test.cpp as one program erank_ROOM_tests.
+# erank_tests(ROOM [LIBS library...] [ONLY unit...]): every tests/ROOM/*_test.cpp (with ONLY those of the named
+# units) as one program erank_ROOM_tests.
 # A test whose suite name starts with Tiny or Slow gets that label, every other one `unit`.
 function(erank_tests room)
-  cmake_parse_arguments(T "" "" "LIBS" ${ARGN})
+  cmake_parse_arguments(T "" "" "LIBS;ONLY" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${room}/*_test.cpp)
+  if(T_ONLY)
+    list(TRANSFORM T_ONLY REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/tests/${room}/\\1_test.cpp" OUTPUT_VARIABLE sources)
+  endif()
   if(NOT sources)
     return()
   endif()

@@ -1,0 +1,305 @@
+#include "erank/engine/scheduler.h"
+
+#include <algorithm>
+#include <deque>
+#include <unordered_map>
+
+#include "erank/base/error.h"
+#include "erank/engine/block_pool.h"
+#include "erank/engine/prefix_tree.h"
+
+namespace erank::engine {
+namespace {
+
+struct Sequence {
+  int64_t handle = 0;
+  Ids ids;
+  int64_t max_tokens = 0, must_compute_from = 0;
+  bool admitted = false;
+  int64_t computed = 0, cached = 0;
+  // The first num_shared pages are other sequences' full pages, never written here; the first
+  // num_nodes (at least those) are nodes of the tree that this sequence uses; the rest is its own.
+  std::vector<int32_t> pages;
+  int64_t num_shared = 0, num_nodes = 0;
+  int64_t reserved = 0;    // pages it may still take
+  bool publishing = true;  // its next page can still become a node
+};
+
+}  // namespace
+
+struct Scheduler::State {
+  explicit State(const SchedulerOptions& o)
+      : options(o), pool(o.num_pages), tree(o.num_pages, o.page_tokens) {}
+
+  SchedulerOptions options;
+  BlockPool pool;
+  PrefixTree tree;
+  std::unordered_map<int64_t, Sequence> sequences;
+  std::deque<int64_t> waiting;
+  std::vector<Sequence*> running;  // in order of admission
+  int64_t next_handle = 0;
+  int64_t num_reserved = 0;  // sum of reserved over all sequences
+
+  // Only while a step is planned: for a page whose first slots are copies, the page of each one's
+  // source.
+  std::unordered_map<int32_t, std::vector<int32_t>> sources;
+  std::vector<int32_t> pinned;  // pages that copies of this step read
+
+  int64_t pages_for(int64_t tokens) const {
+    return (tokens + options.page_tokens - 1) / options.page_tokens;
+  }
+  int64_t num_free() const { return pool.num_free() + tree.num_evictable(); }
+
+  Sequence& get(int64_t handle) {
+    const auto it = sequences.find(handle);
+    ERANK_CHECK(it != sequences.end(), "no sequence ", handle);
+    return it->second;
+  }
+  Sequence& get_admitted(int64_t handle) {
+    Sequence& s = get(handle);
+    ERANK_CHECK(s.admitted, "sequence ", handle, " is still waiting");
+    return s;
+  }
+
+  void take_page(Sequence& s) {
+    ERANK_CHECK(s.reserved > 0, "sequence ", s.handle, " outgrows its reservation");
+    int32_t page = pool.take();
+    if (page < 0) page = tree.evict();
+    ERANK_CHECK(page >= 0, "no page for a reservation");
+    s.pages.push_back(page);
+    --s.reserved;
+    --num_reserved;
+  }
+
+  // The copies that give `to` the first tokens of `from`. A source that is itself a copy of this
+  // step is replaced by its own source.
+  void copy_tokens(int32_t from, int num_tokens, int32_t to, Step& step) {
+    std::vector<int32_t> origins(num_tokens, from);
+    if (const auto found = sources.find(from); found != sources.end()) {
+      const auto& earlier = found->second;
+      std::copy_n(earlier.begin(), std::min(earlier.size(), origins.size()), origins.begin());
+    }
+    const int size = options.page_tokens;
+    for (int i = 0; i < num_tokens; ++i) {
+      step.copies.push_back({origins[i] * size + i, to * size + i});
+    }
+    sources[to] = std::move(origins);
+  }
+
+  bool admit(Sequence& s, Step& step) {
+    PrefixTree::Match match;
+    if (options.share_prefixes) {
+      match = tree.match(std::span(s.ids).first(s.must_compute_from));
+    }
+    const int64_t needed = pages_for(s.max_tokens) - std::ssize(match.pages);
+    const auto fits_now = [&] { return needed + num_reserved <= num_free(); };
+    for (const int32_t page : match.pages) tree.use(page);
+    bool copies = match.partial_tokens > 0;
+    if (copies) {
+      tree.use(match.partial_page);
+      // The page to copy from may be one that the sequence needs for itself.
+      if (!fits_now()) {
+        tree.release(match.partial_page);
+        copies = false;
+      }
+    }
+    if (!copies && !fits_now()) {
+      for (size_t i = match.pages.size(); i-- > 0;) tree.release(match.pages[i]);
+      return false;
+    }
+    s.admitted = true;
+    s.pages = std::move(match.pages);
+    s.num_shared = s.num_nodes = std::ssize(s.pages);
+    s.reserved = needed;
+    num_reserved += needed;
+    s.cached = s.num_shared * options.page_tokens;
+    if (copies) {
+      pinned.push_back(match.partial_page);
+      take_page(s);
+      copy_tokens(match.partial_page, match.partial_tokens, s.pages.back(), step);
+      s.cached += match.partial_tokens;
+    }
+    s.computed = s.cached;
+    running.push_back(&s);
+    return true;
+  }
+
+  // Plans up to `budget` tokens of a sequence; returns how many.
+  int64_t plan(Sequence& s, int64_t budget, Step& step) {
+    const int64_t end = std::min<int64_t>(std::ssize(s.ids), s.computed + budget);
+    if (end == s.computed) return 0;
+    const int64_t begin = s.computed;
+    while (std::ssize(s.pages) < pages_for(end)) take_page(s);
+    step.entries.push_back({s.handle, begin, end});
+    s.computed = end;
+    if (options.share_prefixes) publish(s);
+    return end - begin;
+  }
+
+  // Puts what is computed of the findable ids into the tree.
+  void publish(Sequence& s) {
+    const int64_t size = options.page_tokens, end = std::min(s.computed, s.must_compute_from);
+    while (s.publishing) {
+      if (s.num_nodes > s.num_shared) {  // the deepest own node may have grown
+        const int32_t last = s.pages[s.num_nodes - 1];
+        const int64_t num_ids = std::ssize(tree.key(last));
+        if (num_ids < size && (s.num_nodes - 1) * size + num_ids < end) {
+          tree.remove(last);
+          --s.num_nodes;
+        } else if (num_ids < size) {
+          return;
+        }
+      }
+      const int64_t begin = s.num_nodes * size;
+      if (begin >= end) return;
+      const auto key = std::span(s.ids).subspan(begin, std::min(size, end - begin));
+      const int32_t parent = s.num_nodes > 0 ? s.pages[s.num_nodes - 1] : -1;
+      if (tree.insert(s.pages[s.num_nodes], parent, key)) {
+        ++s.num_nodes;
+      } else {
+        // Another page holds the same. A full one would have to be the parent of this sequence's
+        // next page, which it does not use.
+        s.publishing = std::ssize(key) < size;
+        return;
+      }
+    }
+  }
+
+  void release(Sequence& s) {
+    for (int64_t i = std::ssize(s.pages); i-- > 0;) {
+      if (i < s.num_nodes) {
+        tree.release(s.pages[i]);
+      } else {
+        pool.give_back(s.pages[i]);
+      }
+    }
+    num_reserved -= s.reserved;
+    std::erase(running, &s);
+    sequences.erase(s.handle);
+  }
+};
+
+Scheduler::Scheduler(const SchedulerOptions& options) {
+  ERANK_CHECK(options.num_pages > 0 && options.page_tokens > 0 && options.max_batch_tokens > 0 &&
+              options.max_sequences > 0);
+  ERANK_CHECK(options.num_pages * options.page_tokens <= INT32_MAX, "slots are 32-bit");
+  state_ = std::make_unique<State>(options);
+}
+
+Scheduler::~Scheduler() = default;
+
+int64_t Scheduler::add(Ids ids, int64_t max_tokens, int64_t must_compute_from) {
+  ERANK_CHECK(fits(max_tokens) && std::ssize(ids) <= max_tokens, max_tokens);
+  ERANK_CHECK(0 <= must_compute_from && must_compute_from < std::ssize(ids), must_compute_from);
+  const int64_t handle = state_->next_handle++;
+  Sequence& s = state_->sequences[handle];
+  s.handle = handle;
+  s.ids = std::move(ids);
+  s.max_tokens = max_tokens;
+  s.must_compute_from = must_compute_from;
+  state_->waiting.push_back(handle);
+  return handle;
+}
+
+bool Scheduler::fits(int64_t max_tokens) const {
+  return state_->pages_for(max_tokens) <= state_->options.num_pages;
+}
+
+Step Scheduler::next() {
+  State& state = *state_;
+  Step step;
+  int64_t budget = state.options.max_batch_tokens;
+  for (Sequence* s : state.running) budget -= state.plan(*s, budget, step);
+  while (budget > 0 && !state.waiting.empty() &&
+         std::ssize(state.running) < state.options.max_sequences) {
+    Sequence& s = state.get(state.waiting.front());
+    if (!state.admit(s, step)) break;
+    state.waiting.pop_front();
+    budget -= state.plan(s, budget, step);
+  }
+  for (const int32_t page : state.pinned) state.tree.release(page);
+  state.pinned.clear();
+  state.sources.clear();
+  ERANK_CHECK(!step.entries.empty() || state.waiting.empty() || !state.running.empty(),
+              "a waiting sequence fits but is not admitted");
+  return step;
+}
+
+const Ids& Scheduler::ids(int64_t sequence) const { return state_->get(sequence).ids; }
+std::span<const int32_t> Scheduler::pages(int64_t sequence) const {
+  return state_->get(sequence).pages;
+}
+int64_t Scheduler::num_computed(int64_t sequence) const { return state_->get(sequence).computed; }
+int64_t Scheduler::num_cached(int64_t sequence) const { return state_->get(sequence).cached; }
+
+void Scheduler::append(int64_t sequence, std::span<const int32_t> ids) {
+  Sequence& s = state_->get_admitted(sequence);
+  ERANK_CHECK(std::ssize(s.ids) + std::ssize(ids) <= s.max_tokens, "sequence ", sequence);
+  s.ids.insert(s.ids.end(), ids.begin(), ids.end());
+}
+
+void Scheduler::truncate(int64_t sequence, int64_t num_tokens) {
+  Sequence& s = state_->get_admitted(sequence);
+  ERANK_CHECK(s.must_compute_from <= num_tokens && num_tokens <= std::ssize(s.ids), num_tokens);
+  s.ids.resize(num_tokens);
+  s.computed = std::min(s.computed, num_tokens);
+}
+
+void Scheduler::finish(int64_t sequence) { state_->release(state_->get_admitted(sequence)); }
+
+void Scheduler::forget_prefixes() {
+  ERANK_CHECK(state_->running.empty());
+  for (const int32_t page : state_->tree.clear()) state_->pool.give_back(page);
+}
+
+int64_t Scheduler::num_waiting() const { return std::ssize(state_->waiting); }
+int64_t Scheduler::num_running() const { return std::ssize(state_->running); }
+int64_t Scheduler::num_free_pages() const { return state_->num_free(); }
+
+void Scheduler::check_integrity() const {
+  const State& state = *state_;
+  const int64_t size = state.options.page_tokens;
+  state.tree.check_integrity();
+  ERANK_CHECK(state.pinned.empty() && state.sources.empty());
+  ERANK_CHECK(state.sequences.size() == state.waiting.size() + state.running.size());
+  std::vector<int> owners(state.options.num_pages), users(state.options.num_pages);
+  int64_t num_reserved = 0;
+  for (const Sequence* s : state.running) {
+    num_reserved += s->reserved;
+    ERANK_CHECK(0 <= s->num_shared && s->num_shared <= s->num_nodes &&
+                s->num_nodes <= std::ssize(s->pages));
+    ERANK_CHECK(std::ssize(s->pages) + s->reserved == state.pages_for(s->max_tokens));
+    ERANK_CHECK(state.pages_for(s->computed) <= std::ssize(s->pages));
+    ERANK_CHECK(s->computed <= std::ssize(s->ids) && std::ssize(s->ids) <= s->max_tokens);
+    ERANK_CHECK(s->num_shared * size <= s->must_compute_from, "writes a shared page");
+    for (int64_t i = 0; i < std::ssize(s->pages); ++i) {
+      const int32_t page = s->pages[i];
+      ERANK_CHECK(!state.pool.is_free(page), "page ", page);
+      if (i >= s->num_shared) ++owners[page];
+      if (i >= s->num_nodes) {
+        ERANK_CHECK(!state.tree.contains(page), "page ", page);
+        continue;
+      }
+      ++users[page];
+      const auto key = state.tree.key(page);
+      ERANK_CHECK(i * size + std::ssize(key) <= std::min(s->computed, s->must_compute_from));
+      ERANK_CHECK(std::equal(key.begin(), key.end(), s->ids.begin() + i * size), "page ", page);
+      ERANK_CHECK(state.tree.parent(page) == (i > 0 ? s->pages[i - 1] : -1), "page ", page);
+      ERANK_CHECK(i >= s->num_shared || std::ssize(key) == size, "page ", page);
+    }
+  }
+  ERANK_CHECK(num_reserved == state.num_reserved && num_reserved <= state.num_free());
+  int64_t num_free = 0;
+  for (int32_t page = 0; page < state.options.num_pages; ++page) {
+    const bool free = state.pool.is_free(page), node = state.tree.contains(page);
+    num_free += free;
+    ERANK_CHECK(owners[page] <= 1, "page ", page, " has ", owners[page], " writers");
+    ERANK_CHECK(int{free} + int{node} + int{!node && owners[page] == 1} == 1, "page ", page);
+    ERANK_CHECK(!node || state.tree.users(page) == users[page], "page ", page);
+    // Only full pages, which nobody writes any more, have more than one user.
+    ERANK_CHECK(!node || users[page] <= 1 || std::ssize(state.tree.key(page)) == size);
+  }
+  ERANK_CHECK(num_free == state.pool.num_free());
+}
+
+}  // namespace erank::engine
