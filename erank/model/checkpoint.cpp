@@ -1,0 +1,209 @@
+#include "erank/model/checkpoint.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <span>
+
+#include "erank/base/error.h"
+#include "erank/model/dequantize.h"
+
+namespace erank::model {
+namespace {
+
+using base::ErrorKind;
+using data::DType;
+
+// Values a block of work: large enough to hide the cost of handing it out, small enough that the
+// blocks of all threads together weigh nothing.
+constexpr int64_t kBlockValues = int64_t{1} << 19;
+
+bool is_plain(DType dtype) { return data::dtype_block_values(dtype) == 1; }
+
+bool holds_weights(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || !is_plain(dtype);
+}
+
+// GGUF's names of what stands in a layer, and the ones around the layers.
+struct NamePair {
+  const char* gguf;
+  const char* name;
+};
+constexpr NamePair kLayerNames[] = {
+    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
+    {"attn_output", "self_attn.o_proj"}, {"attn_q_norm", "self_attn.q_norm"},
+    {"attn_k_norm", "self_attn.k_norm"}, {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"}};
+constexpr NamePair kOuterNames[] = {{"token_embd.weight", "model.embed_tokens.weight"},
+                                    {"output_norm.weight", "model.norm.weight"},
+                                    {"output.weight", "lm_head.weight"}};
+
+// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; other names stay as they are,
+// so that the accounting names them.
+std::string name_from_gguf(const std::string& gguf) {
+  for (const NamePair& pair : kOuterNames)
+    if (gguf == pair.gguf) return pair.name;
+  const size_t number = 4, layer_end = gguf.find('.', number), tail = gguf.rfind('.');
+  if (!gguf.starts_with("blk.") || layer_end == std::string::npos || tail <= layer_end) return gguf;
+  const std::string part = gguf.substr(layer_end + 1, tail - layer_end - 1);
+  for (const NamePair& pair : kLayerNames)
+    if (part == pair.gguf)
+      return base::str("model.layers.", gguf.substr(number, layer_end - number), ".", pair.name,
+                       gguf.substr(tail));
+  return gguf;
+}
+
+}  // namespace
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+std::vector<TensorShape> parameter_shapes(const ModelConfig& c) {
+  std::vector<TensorShape> list;
+  const int64_t h = c.hidden_size, q = c.q_size(), kv = c.kv_size(), f = c.intermediate_size;
+  list.push_back({"model.embed_tokens.weight", {c.vocab_size, h}});
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string layer = base::str("model.layers.", i, ".");
+    const auto linear = [&](const char* name, int64_t out, int64_t in, bool bias) {
+      list.push_back({layer + name + ".weight", {out, in}});
+      if (bias) list.push_back({layer + name + ".bias", {out}});
+    };
+    list.push_back({layer + "input_layernorm.weight", {h}});
+    linear("self_attn.q_proj", q, h, c.qkv_bias);
+    linear("self_attn.k_proj", kv, h, c.qkv_bias);
+    linear("self_attn.v_proj", kv, h, c.qkv_bias);
+    if (c.qk_norm) {
+      list.push_back({layer + "self_attn.q_norm.weight", {c.head_dim}});
+      list.push_back({layer + "self_attn.k_norm.weight", {c.head_dim}});
+    }
+    linear("self_attn.o_proj", h, q, c.o_bias);
+    list.push_back({layer + "post_attention_layernorm.weight", {h}});
+    linear("mlp.gate_proj", f, h, false);
+    linear("mlp.up_proj", f, h, false);
+    linear("mlp.down_proj", h, f, false);
+  }
+  list.push_back({"model.norm.weight", {h}});
+  if (!c.tie_word_embeddings) list.push_back({"lm_head.weight", {c.vocab_size, h}});
+  return list;
+}
+
+Checkpoint Checkpoint::open(const std::string& path) {
+  Checkpoint checkpoint;
+  checkpoint.path_ = path;
+  const auto add = [&](const base::MappedFile& map, const data::TensorInfo& info,
+                       const std::string& name, int64_t permuted_heads) {
+    if (!holds_weights(info.dtype))
+      base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
+                 "' has element type ", data::dtype_name(info.dtype),
+                 ", expected F32, F16, BF16 or one of GGUF's block formats");
+    if (!checkpoint.index_.emplace(name, checkpoint.entries_.size()).second)
+      base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
+                 "' stands in another file of the checkpoint too");
+    checkpoint.entries_.push_back({name, map.path(), &info, &map, permuted_heads});
+  };
+  if (path.ends_with(".gguf")) {
+    checkpoint.ggufs_.push_back(data::GgufFile::open(path));
+    const data::GgufFile& file = checkpoint.ggufs_.front();
+    const bool permuted = file.require<std::string>("general.architecture") == "llama";
+    const ModelConfig config = ModelConfig::from_gguf(file);
+    for (const data::TensorInfo& info : file.tensors()) {
+      const bool q = info.name.find(".attn_q.") != std::string::npos;
+      const bool k = info.name.find(".attn_k.") != std::string::npos;
+      const int64_t heads = q ? config.num_attention_heads : k ? config.num_key_value_heads : 0;
+      add(file.file(), info, name_from_gguf(info.name), permuted ? heads : 0);
+    }
+    return checkpoint;
+  }
+  std::vector<std::string> files;
+  if (path.ends_with(".safetensors"))
+    files = {path};
+  else
+    files = data::safetensors_files(path);
+  checkpoint.safetensors_.reserve(files.size());
+  for (const std::string& file : files)
+    checkpoint.safetensors_.push_back(data::SafetensorsFile::open(file));
+  for (const data::SafetensorsFile& file : checkpoint.safetensors_)
+    for (const data::TensorInfo& info : file.tensors()) add(file.file(), info, info.name, 0);
+  return checkpoint;
+}
+
+const Checkpoint::Entry* Checkpoint::find(const std::string& name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? nullptr : &entries_[it->second];
+}
+
+void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& expected,
+                 const char* where) {
+  if (entry.info->shape != expected)
+    base::fail(ErrorKind::kCorrupt, where, entry.file, ": tensor '", entry.info->name,
+               "' has shape ", shape_text(entry.info->shape), ", expected ", shape_text(expected));
+}
+
+void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
+                   const std::function<void(int64_t, const void*, int64_t)>& take) {
+  const data::TensorInfo& info = *entry.info;
+  ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
+  ERANK_CHECK(!info.shape.empty() && info.shape.size() <= 2);
+  const int64_t rows = info.shape[0];
+  const int64_t row_values = info.shape.size() == 2 ? info.shape[1] : 1;
+  const auto block_values = static_cast<int64_t>(data::dtype_block_values(info.dtype));
+  if (row_values % block_values != 0)
+    base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": tensor '", info.name,
+               "' has rows of ", row_values, " values, ", data::dtype_name(info.dtype),
+               " needs a multiple of ", block_values);
+  const int64_t row_bytes =
+      row_values / block_values * static_cast<int64_t>(data::dtype_block_bytes(info.dtype));
+  const uint8_t* bytes = entry.map->bytes().data() + info.begin;
+  const int64_t head_rows = entry.permuted_heads > 0 ? rows / entry.permuted_heads : 0;
+  const auto source_row = [&](int64_t row) {
+    const int64_t i = row % head_rows, half = head_rows / 2;
+    return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+  };
+  const bool as_it_is =
+      entry.permuted_heads == 0 && ((dtype == at::kFloat && info.dtype == DType::kF32) ||
+                                    (dtype == at::kBFloat16 && info.dtype == DType::kBF16));
+
+  // Whole heads a block, so that a block's rows are together in the file too.
+  const int64_t unit = head_rows > 0 ? head_rows : 1;
+  const int64_t block_rows = std::max<int64_t>(1, kBlockValues / (row_values * unit)) * unit;
+  const int64_t num_blocks = (rows + block_rows - 1) / block_rows;
+  at::parallel_for(0, num_blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> floats;
+    std::vector<uint16_t> halves;
+    const auto convert = [&](int64_t from_row, int64_t num_rows, int64_t to_row) {
+      const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
+      const int64_t n = num_rows * row_values, to = to_row * row_values;
+      if (dtype == at::kFloat)
+        dequantize(info.dtype, from, floats.data() + to, n);
+      else
+        dequantize_bf16(info.dtype, from, halves.data() + to, n);
+    };
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * block_rows, count = std::min(block_rows, rows - first);
+      if (as_it_is) {
+        take(first, bytes + first * row_bytes, count);
+      } else {
+        if (dtype == at::kFloat)
+          floats.resize(count * row_values);
+        else
+          halves.resize(count * row_values);
+        if (head_rows == 0)
+          convert(first, count, 0);
+        else
+          for (int64_t r = 0; r < count; ++r) convert(source_row(first + r), 1, r);
+        take(first, dtype == at::kFloat ? static_cast<const void*>(floats.data()) : halves.data(),
+             count);
+      }
+      const size_t offset = info.begin + first * row_bytes;
+      entry.map->release(offset, offset + count * row_bytes);
+    }
+  });
+  entry.map->release(info.begin, info.end);
+}
+
+}  // namespace erank::model

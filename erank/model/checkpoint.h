@@ -1,0 +1,75 @@
+// The tensors of a checkpoint, whatever its files are, under the names that Hugging Face gives
+// them.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "erank/data/gguf.h"
+#include "erank/data/safetensors.h"
+#include "erank/model/config.h"
+
+namespace erank::model {
+
+struct TensorShape {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// Every parameter of a checkpoint of this configuration, in the order in which files list them. A
+// tied head is not listed.
+std::vector<TensorShape> parameter_shapes(const ModelConfig& config);
+
+// The open files of one checkpoint. Immutable; thread-safe.
+class Checkpoint {
+ public:
+  // A folder with model.safetensors or its shards, one .safetensors file, or a .gguf file. Throws
+  // Error as the readers do, and Error{kCorrupt} for a tensor that two shards hold or whose element
+  // type holds no weights.
+  static Checkpoint open(const std::string& path);
+
+  struct Entry {
+    std::string name;              // Hugging Face's name
+    std::string file;              // for messages: the file's path
+    const data::TensorInfo* info;  // as the file has it
+    const base::MappedFile* map;
+    // Over 0: in each of so many heads of D rows, row i is followed by row i + D / 2, as
+    // llama.cpp's rotation wants q and k of the llama architecture.
+    int64_t permuted_heads = 0;
+  };
+  const std::vector<Entry>& entries() const { return entries_; }
+  const Entry* find(const std::string& name) const;
+  bool is_gguf() const { return !ggufs_.empty(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  // Pointers into these stay valid: the vectors do not grow after open.
+  std::vector<data::SafetensorsFile> safetensors_;
+  std::vector<data::GgufFile> ggufs_;
+  std::vector<Entry> entries_;
+  std::map<std::string, size_t> index_;
+};
+
+// Throws Error{kCorrupt} "file: tensor 'x' has shape [5, 3], expected [5, 4]" unless they are
+// equal.
+void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& expected,
+                 const char* where);
+
+// Calls take(first_row, values, num_rows) for blocks of rows that cover the tensor, in parallel, in
+// any order; `values` are num_rows rows of `dtype` (kFloat or kBFloat16), rounded once to nearest
+// even, in Hugging Face's order, valid during the call. A tensor of one dimension has rows of one
+// value. Each block's pages of the map are released behind it. `take` must be thread-safe.
+void for_each_rows(
+    const Checkpoint::Entry& entry, at::ScalarType dtype,
+    const std::function<void(int64_t first_row, const void* values, int64_t num_rows)>& take);
+
+// "[5, 3]"
+std::string shape_text(const std::vector<int64_t>& shape);
+
+}  // namespace erank::model

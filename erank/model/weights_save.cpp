@@ -1,0 +1,194 @@
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+#include "erank/model/checkpoint.h"
+#include "erank/model/weights.h"
+
+namespace erank::model {
+namespace {
+
+using base::ErrorKind;
+namespace fs = std::filesystem;
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* kSingleName = "model.safetensors";
+
+struct Output {
+  const ModelConfig& config;
+  at::ScalarType dtype;
+  std::vector<TensorShape> tensors;
+  // Writes the i-th tensor's bytes.
+  std::function<void(size_t i, data::SafetensorsWriter& writer)> write;
+};
+
+int64_t num_values(const TensorShape& tensor) {
+  return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+int64_t value_bytes(at::ScalarType dtype) { return dtype == at::kFloat ? 4 : 2; }
+
+// Consecutive tensors a shard; a tensor larger than a shard has one of its own.
+std::vector<std::pair<size_t, size_t>> plan_shards(const Output& output, int64_t max_bytes) {
+  std::vector<std::pair<size_t, size_t>> shards;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < output.tensors.size(); ++i) {
+    const int64_t size = num_values(output.tensors[i]) * value_bytes(output.dtype);
+    if (shards.empty() || bytes + size > max_bytes) {
+      shards.push_back({i, i});
+      bytes = 0;
+    }
+    bytes += size;
+    shards.back().second = i + 1;
+  }
+  return shards;
+}
+
+std::string shard_name(size_t shard, size_t num_shards) {
+  if (num_shards == 1) return kSingleName;
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", shard + 1, num_shards);
+  return name;
+}
+
+bool is_weight_file(const std::string& name) {
+  return name == kIndexName || (name.starts_with("model") && name.ends_with(".safetensors"));
+}
+
+void write_checkpoint(const Output& output, const std::string& folder, int64_t max_shard_bytes,
+                      const char* what, base::ProgressSink* progress) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    base::fail(ErrorKind::kInvalidInput, "save_weights", folder,
+               ": cannot make this folder: ", error.message());
+
+  const std::string dtype_name = output.dtype == at::kFloat ? "float32" : "bfloat16";
+  const data::DType dtype = output.dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16;
+  const auto shards = plan_shards(output, max_shard_bytes);
+  base::OrderedJson weight_map = base::OrderedJson::object();
+  int64_t total = 0, done = 0;
+  for (const TensorShape& tensor : output.tensors)
+    total += num_values(tensor) * value_bytes(output.dtype);
+  for (size_t shard = 0; shard < shards.size(); ++shard) {
+    const auto [begin, end] = shards[shard];
+    const std::string name = shard_name(shard, shards.size());
+    std::vector<data::TensorInfo> infos;
+    for (size_t i = begin; i < end; ++i) {
+      infos.push_back({output.tensors[i].name, dtype, output.tensors[i].shape, 0, 0});
+      weight_map[output.tensors[i].name] = name;
+    }
+    data::SafetensorsWriter writer(folder + "/" + name, infos, {{"format", "pt"}});
+    for (size_t i = begin; i < end; ++i) {
+      output.write(i, writer);
+      done += num_values(output.tensors[i]) * value_bytes(output.dtype);
+      if (progress) progress->update({what, done >> 20, total >> 20, "MiB", name});
+    }
+    writer.commit();
+  }
+  // What stood here before must not be read instead of this model, or together with it.
+  std::set<std::string> written;
+  for (size_t shard = 0; shard < shards.size(); ++shard)
+    written.insert(shard_name(shard, shards.size()));
+  std::vector<fs::path> stale;
+  for (const auto& file : fs::directory_iterator(folder)) {
+    const std::string name = file.path().filename().string();
+    if (is_weight_file(name) && !written.contains(name)) stale.push_back(file.path());
+  }
+  for (const fs::path& path : stale) fs::remove(path);
+  if (shards.size() > 1) {
+    base::OrderedJson index;
+    index["metadata"]["total_size"] = total;
+    index["weight_map"] = std::move(weight_map);
+    base::write_file_atomic(folder + "/" + kIndexName, index.dump(2) + "\n");
+  }
+  base::write_file_atomic(folder + "/config.json",
+                          output.config.to_json(dtype_name).dump(2) + "\n");
+  if (progress) progress->finish();
+}
+
+uint64_t name_hash(const std::string& name) {  // FNV-1a
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const unsigned char c : name) hash = (hash ^ c) * 0x100000001b3ull;
+  return hash;
+}
+
+// The sum of four uniform 16-bit numbers, scaled to variance 1 and mean 0: near enough to a normal
+// number, and a tenth of its price.
+float cheap_normal(uint64_t bits) {
+  const auto sum = static_cast<float>((bits & 0xffff) + ((bits >> 16) & 0xffff) +
+                                      ((bits >> 32) & 0xffff) + (bits >> 48));
+  constexpr float kMean = 2 * 65535.0f, kScale = 1.7320508f / 65536.0f;  // sqrt(12 / 4) / 2^16
+  return (sum - kMean) * kScale;
+}
+
+template <typename T>
+void write_random(const TensorShape& tensor, uint64_t seed, data::SafetensorsWriter& writer) {
+  constexpr float kScale = 0.02f;
+  constexpr int64_t kPiece = int64_t{1} << 22, kStream = int64_t{1} << 16;
+  const int64_t n = num_values(tensor);
+  const bool norm = tensor.shape.size() == 1 && tensor.name.ends_with(".weight");
+  const bool bias = tensor.name.ends_with(".bias");
+  std::vector<T> piece;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    piece.resize(std::min(kPiece, n - begin));
+    const auto size = static_cast<int64_t>(piece.size());
+    if (norm || bias) {
+      std::fill(piece.begin(), piece.end(), static_cast<T>(norm ? 1.0f : 0.0f));
+    } else {
+      // One generator for each 65,536 values: the same numbers on any number of threads.
+      at::parallel_for(0, (size + kStream - 1) / kStream, 1, [&](int64_t from, int64_t to) {
+        for (int64_t stream = from; stream < to; ++stream) {
+          base::Random random(base::derived_seed(seed, begin / kStream + stream));
+          const int64_t last = std::min((stream + 1) * kStream, size);
+          for (int64_t i = stream * kStream; i < last; ++i)
+            piece[i] = static_cast<T>(kScale * cheap_normal(random.next()));
+        }
+      });
+    }
+    writer.write({reinterpret_cast<const uint8_t*>(piece.data()), piece.size() * sizeof(T)});
+  }
+}
+
+}  // namespace
+
+void save_weights(Decoder& decoder, const std::string& folder, int64_t max_shard_bytes,
+                  base::ProgressSink* progress) {
+  for (const auto& linear : decoder.linears())
+    ERANK_CHECK(!linear.linear->lora, "merge or remove the adapter of ", linear.name, " first");
+  const std::vector<NamedParameter> parameters = decoder.parameters();
+  Output output{decoder.config(), decoder.options().dtype, {}, {}};
+  for (const NamedParameter& parameter : parameters)
+    output.tensors.push_back({parameter.name, parameter.tensor.sizes().vec()});
+  output.write = [&](size_t i, data::SafetensorsWriter& writer) {
+    const at::Tensor tensor =
+        parameters[i].tensor.detach().to(at::kCPU, decoder.options().dtype).contiguous();
+    writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
+  };
+  write_checkpoint(output, folder, max_shard_bytes, "save weights", progress);
+}
+
+void write_random_weights(const ModelConfig& config, uint64_t seed, at::ScalarType dtype,
+                          const std::string& folder, int64_t max_shard_bytes,
+                          base::ProgressSink* progress) {
+  ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
+  Output output{config, dtype, parameter_shapes(config), {}};
+  output.write = [&](size_t i, data::SafetensorsWriter& writer) {
+    const uint64_t own_seed = base::derived_seed(seed, name_hash(output.tensors[i].name));
+    if (dtype == at::kFloat)
+      write_random<float>(output.tensors[i], own_seed, writer);
+    else
+      write_random<c10::BFloat16>(output.tensors[i], own_seed, writer);
+  };
+  write_checkpoint(output, folder, max_shard_bytes, "write random weights", progress);
+}
+
+}  // namespace erank::model

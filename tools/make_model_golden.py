@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Writes the golden numbers of tests/model with transformers and peft as the reference.
+
+    python tools/make_model_golden.py families | lora | real MODEL.gguf NAME
+
+Run by hand in an environment with torch, transformers, peft, gguf and tokenizers; neither build nor tests need it.
+Checkpoints are not stored: both sides fill them by the same formula (fill() here, golden_fill() in the tests), whose
+values are exact in bf16. `families` and `lora` write tests/golden/model_families.json and model_lora*; `real` writes
+model_real_NAME.json for the texts in tests/golden/model_texts.txt.
+"""
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"
+
+
+def splitmix(seed, n):
+    """The first n outputs of SplitMix64, as base::Random gives them."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def fnv1a(name):
+    h = 0xCBF29CE484222325
+    for c in name.encode():
+        h = ((h ^ c) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+def fill(name, shape):
+    """Values for the parameter `name`: norms in 0.5 .. 1.5, embeddings up to 1, the rest up to 1/4, all exact in bf16."""
+    bits = splitmix(fnv1a(name), int(np.prod(shape)))
+    if "norm" in name:
+        values = 1 + ((bits >> np.uint64(58)).astype(np.float32) - 32) / 64
+    else:
+        scale = 1.0 if "embed" in name else 0.25
+        values = ((bits >> np.uint64(56)).astype(np.float32) - 128) / 128 * scale
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def integers(name, n, below):
+    return [int(v % np.uint64(below)) for v in splitmix(fnv1a(name), n)]
+
+
+def short(x, digits=8):
+    return float(f"{x:.{digits}g}")
+
+
+SHARED = dict(max_position_embeddings=64, rms_norm_eps=1e-5, initializer_range=0.02)
+FAMILIES = {
+    "llama_untied_gqa_wide_heads": ("Llama", dict(hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=97, tie_word_embeddings=False,
+        rope_theta=10000.0)),
+    "llama_tied_biased": ("Llama", dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, vocab_size=101, tie_word_embeddings=True, attention_bias=True,
+        rope_theta=100000.0)),
+    "qwen2_untied_gqa": ("Qwen2", dict(hidden_size=64, intermediate_size=112, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=1, vocab_size=97, tie_word_embeddings=False, rope_theta=1000000.0)),
+    "qwen2_tied": ("Qwen2", dict(hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, vocab_size=89, tie_word_embeddings=True, rope_theta=10000.0)),
+    "qwen3_untied_gqa_wide_heads": ("Qwen3", dict(hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=6, num_key_value_heads=2, head_dim=16, vocab_size=97, tie_word_embeddings=False,
+        rope_theta=1000000.0)),
+    "qwen3_tied_biased_narrow_heads": ("Qwen3", dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=6, vocab_size=103, tie_word_embeddings=True,
+        attention_bias=True, rope_theta=1000000.0)),
+}
+
+
+def build(family, values):
+    import transformers
+    config = getattr(transformers, family + "Config")(**SHARED, **values)
+    config.architectures = [family + "ForCausalLM"]
+    config._attn_implementation = "eager"
+    model = getattr(transformers, family + "ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(fill(name, tuple(parameter.shape)))
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        stored = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    return model, stored
+
+
+def sequences(name, vocab):
+    return [integers(name + ".a", 17, vocab), integers(name + ".b", 9, vocab)]
+
+
+def families():
+    out = {}
+    for name, (family, values) in FAMILIES.items():
+        model, stored = build(family, values)
+        vocab = values["vocab_size"]
+        ids = sequences(name, vocab)
+        targets = [integers(f"{name}.targets.{i}", len(s), vocab) for i, s in enumerate(ids)]
+        columns = sorted(set(integers(name + ".columns", 8, vocab)))
+        logits = torch.cat([model(torch.tensor([s])).logits[0] for s in ids])
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(sum(targets, [])))
+        loss.backward()
+        gradients = {}
+        for parameter_name, parameter in model.named_parameters():
+            g = parameter.grad.flatten()
+            at = sorted(set(integers(parameter_name + ".samples", 5, g.numel())))
+            gradients[parameter_name] = dict(norm=short(g.norm().item()), max=short(g.abs().max().item()), at=at,
+                                             values=[short(g[i].item()) for i in at])
+        out[name] = dict(config=stored, ids=ids, targets=targets, columns=columns,
+                         max_logit=short(logits.abs().max().item()), loss=short(loss.item()),
+                         logits=[[short(v) for v in row] for row in logits[:, columns].tolist()],
+                         logit_norms=[short(v) for v in logits.norm(dim=1).tolist()], gradients=gradients)
+        print(name, "loss", loss.item(), "largest logit", logits.abs().max().item(), len(gradients), "parameters")
+    write("model_families.json", out)
+
+
+def lora():
+    from peft import LoraConfig, get_peft_model
+    family, values = FAMILIES["qwen3_untied_gqa_wide_heads"]
+    out = {}
+    for name, options in {"plain": {}, "rslora": dict(use_rslora=True)}.items():
+        model, stored = build(family, values)
+        peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM",
+            target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"], **options)).eval()
+        with torch.no_grad():
+            for parameter_name, parameter in peft.named_parameters():
+                if "lora_" in parameter_name:
+                    file_name = parameter_name.replace(".default.", ".")
+                    parameter.copy_(fill(file_name, tuple(parameter.shape)))
+        ids = sequences("lora", values["vocab_size"])
+        columns = sorted(set(integers("lora.columns", 8, values["vocab_size"])))
+        with torch.no_grad():
+            applied = torch.cat([peft(torch.tensor([s])).logits[0] for s in ids])
+        if name == "plain":
+            with tempfile.TemporaryDirectory() as folder:
+                peft.save_pretrained(folder)
+                target = GOLDEN / "model_lora_adapter"
+                target.mkdir(exist_ok=True)
+                for file in ("adapter_config.json", "adapter_model.safetensors"):
+                    shutil.copyfile(pathlib.Path(folder) / file, target / file)
+        merged_model = peft.merge_and_unload()
+        with torch.no_grad():
+            merged = torch.cat([merged_model(torch.tensor([s])).logits[0] for s in ids])
+        print(name, "applied against merged:", (applied - merged).abs().max().item(), "largest", merged.abs().max().item())
+        out[name] = dict(config=stored, ids=ids, columns=columns, max_logit=short(applied.abs().max().item()),
+                         logits=[[short(v) for v in row] for row in applied[:, columns].tolist()])
+    write("model_lora.json", out)
+
+
+def reference_tokenizer(gguf_path):
+    """The published tokenizer, rebuilt from the header's vocabulary and merges with the `tokenizers` package."""
+    import gguf
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    fields = gguf.GGUFReader(gguf_path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
+    added = {t for t, kind in zip(tokens, types) if kind != 1}
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
+    pre = fields["tokenizer.ggml.pre"].contents()
+    if pre == "smollm":
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    elif pre == "qwen2":
+        pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+                   r"|\s+(?!\S)|\s+")
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    else:
+        raise SystemExit(f"no reference tokenizer for {pre}")
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, added
+
+
+def real(path, name):
+    from transformers import AutoModelForCausalLM
+    texts = (GOLDEN / "model_texts.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    assert len(texts) == 50, len(texts)
+    tokenizer, added = reference_tokenizer(path)
+    assert not any(a in t for a in added for t in texts)
+    ids = [tokenizer.encode(t.replace("\\n", "\n").replace("\\t", "\t")).ids for t in texts]
+    path = pathlib.Path(path)
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    logits = []
+    for one in ids[:10]:
+        with torch.no_grad():
+            rows = model(torch.tensor([one])).logits[0]
+        top = rows[-1].topk(5)
+        columns = sorted(set(integers(f"columns.{len(logits)}", 6, rows.shape[1])))
+        # Rows two apart keep the file small and still catch any fault in rotation or masking.
+        logits.append(dict(max=short(rows.abs().max().item()), top_ids=top.indices.tolist(),
+                           top=[short(v) for v in top.values.tolist()], columns=columns,
+                           rows=[[short(v, 7) for v in row] for row in rows[::2, columns].tolist()],
+                           norm=short(rows[-1].norm().item())))
+    print(name, model.config.model_type, sum(map(len, ids)), "ids")
+    write(f"model_real_{name}.json", dict(ids=ids, logits=logits))
+
+
+def write(name, value):
+    text = json.dumps(value, separators=(",", ":"))
+    (GOLDEN / name).write_text(text + "\n")
+    print(GOLDEN / name, len(text), "bytes")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["families"]:
+        families()
+    elif sys.argv[1:] == ["lora"]:
+        lora()
+    elif len(sys.argv) == 4 and sys.argv[1] == "real":
+        real(*sys.argv[2:])
+    else:
+        sys.exit(__doc__)
