@@ -147,11 +147,9 @@ std::vector<std::string_view> split(std::string_view text, char by) {
 
 // What was asked of one family, from all names together.
 struct Asked {
-  bool by_set = false;
-  bool by_name = false;     // without parameters
-  std::set<double> values;  // kCutoffs, kRecallPoints
-  std::vector<std::string>
-      texts;  // the kinds with one measure a request: the parameters as written
+  bool by_name = false;          // without parameters; else by a set or with parameters
+  std::set<double> values;       // kCutoffs, kRecallPoints
+  std::vector<Measure> singles;  // of the kinds that take their parameters as a whole
 };
 
 // The family and the parameters' text of "family", "family.params" or "family_params"; null when
@@ -177,46 +175,46 @@ const Family* find_family(std::string_view name, std::string_view& parameters) {
   return found;
 }
 
-void ask(const std::string& name, const Family& family, std::string_view parameters, Asked& asked) {
-  if (parameters.data() == nullptr) {
-    asked.by_name = true;
-    return;
-  }
-  if (family.parameters != Parameters::kCutoffs && family.parameters != Parameters::kRecallPoints) {
-    asked.texts.emplace_back(parameters);
-    return;
-  }
-  for (const std::string_view part : split(parameters, ',')) {
-    const double value = number(name, part);
-    const bool is_rank = family.parameters == Parameters::kCutoffs;
-    asked.values.insert(is_rank ? static_cast<double>(rank(name, value)) : recall(name, value));
-  }
-}
-
-// One measure of the kinds that take their parameters as a whole.
-Measure single(const Family& family, const std::string& text) {
+// The measure of a family that takes its parameters as a whole; `asked` is how the caller wrote it.
+Measure single(const Family& family, std::string_view parameters, const std::string& asked) {
   Measure measure{.name = family.name, .kind = family.kind};
-  if (!text.empty()) measure.name += "_" + text;
-  const std::string& name = measure.name;
+  if (!parameters.empty()) measure.name.append("_").append(parameters);
   if (family.parameters == Parameters::kNumber) {
-    measure.parameter = text.empty() ? family.defaults[0] : number(name, text);
-  } else if (family.parameters == Parameters::kRecallList) {
+    measure.parameter = parameters.empty() ? family.defaults[0] : number(asked, parameters);
+  } else if (family.parameters == Parameters::kRecallList && parameters.empty()) {
     measure.recall_points = family.defaults;
-    if (!text.empty()) {
-      measure.recall_points.clear();
-      for (const auto part : split(text, ','))
-        measure.recall_points.push_back(recall(name, number(name, part)));
-      std::sort(measure.recall_points.begin(), measure.recall_points.end());
-    }
-  } else if (family.parameters == Parameters::kGains && !text.empty()) {
-    for (const auto part : split(text, ',')) {
+  } else if (family.parameters == Parameters::kRecallList) {
+    for (const auto part : split(parameters, ','))
+      measure.recall_points.push_back(recall(asked, number(asked, part)));
+    std::sort(measure.recall_points.begin(), measure.recall_points.end());
+  } else if (family.parameters == Parameters::kGains && !parameters.empty()) {
+    for (const auto part : split(parameters, ',')) {
       const auto pair = split(part, '=');
-      if (pair.size() != 2) refuse(name, "gains are written grade=gain,grade=gain");
-      if (!measure.gains.emplace(grade(name, pair[0]), number(name, pair[1])).second)
-        refuse(name, "grade ", pair[0], " is given twice");
+      if (pair.size() != 2) refuse(asked, "gains are written grade=gain,grade=gain");
+      if (!measure.gains.emplace(grade(asked, pair[0]), number(asked, pair[1])).second)
+        refuse(asked, "grade ", pair[0], " is given twice");
     }
   }
   return measure;
+}
+
+void ask(const std::string& name, const Family& family, std::string_view parameters, Asked& asked) {
+  const bool is_rank = family.parameters == Parameters::kCutoffs;
+  if (parameters.data() == nullptr) {
+    asked.by_name = true;
+  } else if (parameters.empty()) {
+    refuse(name, "parameters are missing behind the name");
+  } else if (is_rank || family.parameters == Parameters::kRecallPoints) {
+    for (const std::string_view part : split(parameters, ',')) {
+      const double value = number(name, part);
+      asked.values.insert(is_rank ? static_cast<double>(rank(name, value)) : recall(name, value));
+    }
+  } else {
+    Measure measure = single(family, parameters, name);
+    if (std::none_of(asked.singles.begin(), asked.singles.end(),
+                     [&](const Measure& x) { return x.name == measure.name; }))
+      asked.singles.push_back(std::move(measure));
+  }
 }
 
 void append_family(const Family& family, const Asked& asked, std::vector<Measure>& measures) {
@@ -240,8 +238,8 @@ void append_family(const Family& family, const Asked& asked, std::vector<Measure
     }
     return;
   }
-  if (asked.by_name || asked.texts.empty()) measures.push_back(single(family, ""));
-  for (const std::string& text : asked.texts) measures.push_back(single(family, text));
+  if (asked.by_name || asked.singles.empty()) measures.push_back(single(family, "", family.name));
+  measures.insert(measures.end(), asked.singles.begin(), asked.singles.end());
 }
 
 // The measure of an ir_measures name; nullopt when its first word is none of theirs.
@@ -309,13 +307,11 @@ std::vector<Measure> parse_measures(const std::vector<std::string>& names) {
     if (name == "official" || name == "set" || name == "all_trec") {
       for (const Family& family : families())
         if (name == "all_trec" || (name == "set" ? family.set : family.official))
-          asked[&family].by_set = true;
+          asked.try_emplace(&family);
       continue;
     }
     std::string_view parameters;
     if (const Family* family = find_family(name, parameters)) {
-      if (parameters.data() != nullptr && parameters.empty())
-        refuse(name, "parameters are missing behind the name");
       ask(name, *family, parameters, asked[family]);
     } else if (std::optional<Measure> measure = parse_ir(name)) {
       if (std::none_of(ir_measures.begin(), ir_measures.end(),

@@ -283,10 +283,10 @@ double summarize(const Measure& measure, const std::vector<double>& column, size
   return measure.is_count() ? sum : sum / static_cast<double>(num_topics);
 }
 
-double num_positive(const data::Qrels& qrels) {
+double num_at_least(const data::Qrels& qrels, int64_t level) {
   int64_t count = 0;
   for (const auto& [qid, grades] : qrels.grades)
-    for (const auto& [docid, grade] : grades) count += grade > 0;
+    for (const auto& [docid, grade] : grades) count += grade >= level;
   return static_cast<double>(count);
 }
 
@@ -342,7 +342,7 @@ Evaluation evaluate(const data::Qrels& qrels, const data::Run& run,
     double value = summarize(measures[m], column, num_topics);
     if (measures[m].kind == MeasureKind::kNumRel && options.complete &&
         options.rules == TrecEvalRules::k9)
-      value = num_positive(qrels);
+      value = num_at_least(qrels, measures[m].relevance_level.value_or(1));
     result.summary.push_back(value);
   }
   return result;

@@ -1,0 +1,84 @@
+#include "cli/verbs.h"
+#include "erank/data/records.h"
+#include "erank/eval/measures.h"
+#include "erank/eval/report.h"
+
+namespace erank::cli {
+namespace {
+
+struct EvalFlags {
+  std::string qrels, run, out;
+  std::vector<std::string> measures;
+  std::string precision = "float";
+  bool per_topic = false, no_summary = false, json = false, ties = false, overwrite = false;
+  eval::EvalOptions options;
+};
+
+void run_eval(EvalFlags flags) {
+  const std::vector<eval::Measure> measures = eval::parse_measures(flags.measures);
+  flags.options.rules =
+      flags.precision == "double" ? eval::TrecEvalRules::k10 : eval::TrecEvalRules::k9;
+  const data::Qrels qrels = data::read_qrels(flags.qrels);
+  const data::Run run = data::read_run(flags.run);
+  const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
+  if (const std::string missing = eval::missing_topics(evaluation); !missing.empty()) warn(missing);
+
+  const auto with_ties = [&](eval::TieOrder ties) {
+    eval::EvalOptions options = flags.options;
+    options.ties = ties;
+    return flags.ties ? eval::evaluate(qrels, run, measures, options) : eval::Evaluation{};
+  };
+  const eval::Evaluation worst = with_ties(eval::TieOrder::kWorst);
+  const eval::Evaluation best = with_ties(eval::TieOrder::kBest);
+  const eval::TieReport ties{evaluation, worst, best};
+  const eval::ReportOptions report{.per_topic = flags.per_topic, .summary = !flags.no_summary};
+
+  Output output(flags.out, flags.overwrite);
+  if (flags.json) {
+    base::OrderedJson json = eval::to_json(evaluation, report);
+    if (flags.ties) json["ties"] = eval::to_json(ties);
+    output.write(base::dump_json(json) + "\n");
+  } else {
+    output.write(eval::format_lines(evaluation, report));
+    if (flags.ties) output.write(eval::format_ties(ties));
+  }
+  output.commit();
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Context& context) {
+  CLI::App* verb = app.add_subcommand("eval", "Measure a run against relevance judgements");
+  auto flags = std::make_shared<EvalFlags>();
+  verb->add_option("qrels,--qrels", flags->qrels,
+                   "Judgements: TREC qrels or BEIR TSV, plain, .gz, .zst")
+      ->required();
+  verb->add_option("run,--run", flags->run, "TREC run, or - for stdin")->required();
+  verb->add_option("-m,--measure", flags->measures,
+                   "A measure, by trec_eval's name (ndcg_cut.10, P.5,10, official, all_trec) or\n"
+                   "ir_measures' (nDCG@10, AP(rel=2)@100); give it again for more [official]")
+      ->allow_extra_args(false);
+  verb->add_flag("-q,--per-query", flags->per_topic, "Print every topic before the summary");
+  verb->add_flag("-n,--no-summary", flags->no_summary, "Print no summary");
+  verb->add_flag("-c,--complete", flags->options.complete,
+                 "Average over all topics of the judgements; missing ones count as 0");
+  verb->add_option("-l,--level", flags->options.relevance_level,
+                   "The lowest grade that is relevant [1]; nDCG does not look at it");
+  verb->add_flag("-J,--judged-only", flags->options.judged_only,
+                 "Take documents without judgement out of the ranking");
+  verb->add_option("-M,--max-hits", flags->options.max_hits, "Only the first so many hits a topic")
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000'000}));
+  verb->add_option("--score-precision", flags->precision,
+                   "float: scores and rules of trec_eval 9 [default]; double: of trec_eval 10")
+      ->check(CLI::IsMember({"float", "double"}));
+  verb->add_flag(
+      "--ties", flags->ties,
+      "Count equal scores, and what the worst and the best order inside them would give");
+  verb->add_flag("--json", flags->json, "{measure: {all, queries: {qid: value}}}, not rounded");
+  verb->add_option("--out", flags->out, "Write here instead of stdout");
+  verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");
+  verb->footer("Example: erank eval -m nDCG@10 -m RR@10 qrels.txt run.txt");
+  verb->callback([flags, &context] { context.run = [flags] { run_eval(*flags); }; });
+}
+
+}  // namespace erank::cli
