@@ -1,7 +1,6 @@
 #include "erank/rank/reranker.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -58,6 +57,16 @@ bool looks_binary(std::string_view text) {
         text.substr(i, 3) == "\xef\xbf\xbd";  // the mark that readers put in place of broken UTF-8
   }
   return odd * 20 > text.size();
+}
+
+// A pair's draws depend on its ids alone, not on which other pairs are scored with it.
+uint64_t pair_seed(uint64_t seed, const std::string& qid, const std::string& docid) {
+  uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a over "qid\0docid"
+  const auto add = [&](unsigned char byte) { hash = (hash ^ byte) * 0x100000001b3ull; };
+  for (const char c : qid) add(static_cast<unsigned char>(c));
+  add(0);
+  for (const char c : docid) add(static_cast<unsigned char>(c));
+  return base::derived_seed(seed, hash);
 }
 
 // Follows a thought token by token and stops where the answer's integer begins.
@@ -363,8 +372,9 @@ std::future<Ranking> Reranker::submit(RankRequest request, OnResult on_result) {
       pair.request.max_new_tokens = *job->request.options.max_think_tokens;
       pair.request.stop_ids = s.format->stop_ids();
       pair.request.closing = s.format->think_close();
-      pair.request.sampling = {.temperature = job->request.options.temperature,
-                               .seed = base::derived_seed(job->request.options.seed, i)};
+      pair.request.sampling = {
+          .temperature = job->request.options.temperature,
+          .seed = pair_seed(job->request.options.seed, job->request.qid, passage.id)};
       pair.watcher = std::make_shared<AnswerWatcher>(*s.tokenizer);
       pair.request.watch = [watcher = pair.watcher](std::span<const int32_t> ids) {
         return (*watcher)(ids);

@@ -1,0 +1,37 @@
+#include "cli/model_options.h"
+
+namespace erank::cli {
+
+void ModelFlags::add_to(CLI::App& verb) {
+  verb.add_option("--model", options.model,
+                  "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
+  verb.add_option("--adapter", options.adapter,
+                  "another LoRA adapter (PEFT folder) to put on the model");
+  verb.add_option("--prompt-format", options.prompt_format,
+                  "JSON {prefix, suffix, stop_ids} in place of the model's chat template");
+  verb.add_option("--precision", precision, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  verb.add_option("--device", device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  verb.add_flag("--deterministic", options.deterministic,
+                "the same bits alone, batched or resumed (CPU; slower)");
+  verb.add_option("--threads", options.threads, "compute threads (default: one a processor)")
+      ->check(CLI::Range(1, 1024));
+  verb.add_option("--kv-cache-bytes", options.kv_cache_bytes,
+                  "memory for keys and values, e.g. 2GB; less fits fewer pairs at once")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("2147483648");
+}
+
+rank::RerankerOptions ModelFlags::resolved() const {
+  rank::RerankerOptions out = options;
+  out.precision = precision == "fp32"   ? rank::Precision::kFp32
+                  : precision == "bf16" ? rank::Precision::kBf16
+                                        : rank::Precision::kAuto;
+  out.cuda = device == "cuda";
+  return out;
+}
+
+}  // namespace erank::cli

@@ -1,0 +1,334 @@
+#include <sys/stat.h>
+
+#include <chrono>
+#include <deque>
+#include <fstream>
+#include <mutex>
+#include <unordered_map>
+
+#include "cli/model_options.h"
+#include "cli/progress_line.h"
+#include "cli/rerank_jobs.h"
+#include "cli/rerank_output.h"
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/data/journal.h"
+#include "erank/rank/result_json.h"
+
+namespace erank::cli {
+namespace {
+
+using base::ErrorKind;
+using Clock = std::chrono::steady_clock;
+
+struct RerankFlags {
+  ModelFlags model;
+  RerankInput input;
+  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append";
+  bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
+  int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
+  double temperature = 0;
+  uint64_t seed = 0;
+};
+
+constexpr const char* kExample =
+    "Examples:\n"
+    "  erank rerank --query 'why is the sky blue' --docs docs.jsonl\n"
+    "  erank rerank --beir nfcorpus --run bm25.trec --hybrid zscore:0.2 --format trec --out "
+    "erank.trec";
+
+// "zscore:0.2" -> 0.2.
+double parse_hybrid(const std::string& text) {
+  const std::string prefix = "zscore:";
+  size_t used = 0;
+  double weight = -1;
+  try {
+    if (text.starts_with(prefix)) weight = std::stod(text.substr(prefix.size()), &used);
+  } catch (const std::exception&) {
+    weight = -1;
+  }
+  if (!(weight >= 0 && weight <= 1) || used + prefix.size() != text.size())
+    base::fail(ErrorKind::kInvalidInput, "--hybrid", "'", text,
+               "', expected zscore:W with W, the first stage's weight, from 0 to 1");
+  return weight;
+}
+
+rank::ScoreOptions score_options(const RerankFlags& f) {
+  rank::ScoreOptions o;
+  if (!f.instruction.empty()) o.instruction = f.instruction;
+  if (f.think) o.mode = rank::Mode::kThink;
+  if (f.direct) o.mode = rank::Mode::kDirect;
+  if (!f.score.empty()) o.score = rank::parse_score_kind(f.score, "--score");
+  if (f.max_think_tokens > 0) o.max_think_tokens = f.max_think_tokens;
+  o.temperature = f.temperature;
+  o.seed = f.seed;
+  if (!f.hybrid.empty()) o.hybrid_weight = parse_hybrid(f.hybrid);
+  return o;
+}
+
+// What a journal's results depend on: a resumed job must say the same. The hybrid weight, the
+// format and --tail only shape the output.
+base::Json fingerprint(const RerankFlags& f) {
+  base::Json files = base::Json::object();
+  for (const auto& name : input_files(f.input)) {
+    struct stat info {};
+    files[name] = ::stat(name.c_str(), &info) == 0 && S_ISREG(info.st_mode)
+                      ? static_cast<int64_t>(info.st_size)
+                      : -1;
+  }
+  return {{"model", f.model.options.model},
+          {"adapter", f.model.options.adapter},
+          {"prompt_format", f.model.options.prompt_format},
+          {"precision", f.model.precision},
+          {"device", f.model.device},
+          {"deterministic", f.model.options.deterministic},
+          {"query", f.input.query},
+          {"files", files},
+          {"top", f.input.top},
+          {"instruction", f.instruction},
+          {"mode", f.think    ? "think"
+                   : f.direct ? "direct"
+                              : ""},
+          {"score", f.score},
+          {"max_doc_tokens", f.max_document_tokens},
+          {"max_query_tokens", f.max_query_tokens},
+          {"max_think_tokens", f.max_think_tokens},
+          {"temperature", f.temperature},
+          {"seed", f.seed}};
+}
+
+std::string journal_key(const std::string& qid, const std::string& docid) {
+  return qid + '\t' + docid;
+}
+
+// Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
+class RerankRun {
+ public:
+  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, Context& context)
+      : flags_(flags), jobs_(std::move(jobs)), context_(context), options_(score_options(flags)) {
+    for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
+  }
+
+  void run() {
+    const bool to_file = !flags_.out.empty() && flags_.out != "-";
+    const RerankFormat format = parse_rerank_format(flags_.format, to_file);
+    if (to_file && !open_journal()) return;
+    auto options = flags_.model.resolved();
+    if (flags_.max_document_tokens > 0) options.max_document_tokens = flags_.max_document_tokens;
+    if (flags_.max_query_tokens > 0) options.max_query_tokens = flags_.max_query_tokens;
+    auto reranker = rank::Reranker::load(options, context_.progress.get());
+    begin_ = Clock::now();
+
+    Output output(flags_.out, true);
+    std::deque<Flight> flights;
+    size_t next = 0;
+    int64_t in_flight = 0;
+    while (next < jobs_.size() || !flights.empty()) {
+      while (next < jobs_.size() && in_flight < kPairsInFlight && !interrupted()) {
+        flights.push_back(launch(*reranker, jobs_[next++]));
+        in_flight += flights.back().num_pairs;
+      }
+      if (flights.empty()) break;
+      Flight flight = std::move(flights.front());
+      flights.pop_front();
+      if (!wait(flight)) return stop();
+      in_flight -= flight.num_pairs;
+      output.write(
+          format_ranking(format, *flight.job,
+                         rank::make_ranking(flight.job->qid, std::move(*flight.results), options_),
+                         flags_.tail == "append", flags_.tag));
+      if (!to_file) output.commit();
+      if (interrupted()) return stop();
+    }
+    if (interrupted()) return stop();
+    if (journal_) journal_->flush();
+    if (to_file) output.commit();
+    if (journal_) {
+      journal_.reset();
+      data::Journal::remove(journal_path());
+    }
+    context_.progress->finish();
+    summary(*reranker);
+  }
+
+ private:
+  static constexpr int64_t kPairsInFlight = 512;
+
+  // A job whose pairs are being scored.
+  struct Flight {
+    const RerankJob* job = nullptr;
+    std::shared_ptr<std::vector<rank::PassageResult>> results;  // complete when `done` is ready
+    std::future<rank::Ranking> done;
+    int64_t num_pairs = 0;
+  };
+
+  std::string journal_path() const { return flags_.out + ".journal"; }
+
+  // False when there is nothing left to do.
+  bool open_journal() {
+    const bool out_there = base::file_exists(flags_.out),
+               journal_there = base::file_exists(journal_path());
+    if (flags_.resume && out_there && !journal_there) {
+      warn(flags_.out + " is complete already; nothing to resume");
+      return false;
+    }
+    if (!flags_.resume && !flags_.overwrite && (out_there || journal_there))
+      base::fail(ErrorKind::kInvalidInput, "--out", out_there ? flags_.out : journal_path(),
+                 " exists; --resume goes on", " where it stopped, --overwrite starts anew");
+    if (!flags_.resume) data::Journal::remove(journal_path());
+    journal_ = std::make_unique<data::Journal>(
+        data::Journal::open(journal_path(), fingerprint(flags_), flags_.resume));
+    journal_->for_each([&](std::string_view key, std::string_view value) {
+      known_.emplace(
+          key, rank::result_from_json(base::parse_json(value, journal_path()), journal_path()));
+    });
+    return true;
+  }
+
+  Flight launch(rank::Reranker& reranker, const RerankJob& job) {
+    Flight flight{&job, std::make_shared<std::vector<rank::PassageResult>>(), {}, 0};
+    rank::RankRequest request{job.qid, job.query, {}, options_};
+    request.options.hybrid_weight
+        .reset();  // blended when the query is complete, with what the journal knew
+    auto index = std::make_shared<std::vector<size_t>>();
+    for (size_t i = 0; i < job.passages.size(); ++i) {
+      const auto found = known_.find(journal_key(job.qid, job.passages[i].id));
+      if (found == known_.end()) {
+        index->push_back(i);
+        request.passages.push_back(job.passages[i]);
+        continue;
+      }
+      found->second.index = i;
+      flight.results->push_back(std::move(found->second));
+      known_.erase(found);
+      ++num_done_;
+      ++num_resumed_;
+    }
+    flight.num_pairs = static_cast<int64_t>(request.passages.size());
+    flight.done = reranker.submit(std::move(request), [this, &job, index, results = flight.results](
+                                                          const rank::PassageResult& r) {
+      rank::PassageResult result = r;
+      result.index = (*index)[r.index];
+      if (journal_)
+        journal_->append(journal_key(job.qid, r.docid),
+                         base::dump_json(rank::to_json(job.qid, 0, result)));
+      results->push_back(std::move(result));
+      report();
+    });
+    return flight;
+  }
+
+  // False when the user interrupts.
+  bool wait(Flight& flight) {
+    while (flight.done.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready)
+      if (interrupted()) return false;
+    flight.done.get();
+    return true;
+  }
+
+  void report() {
+    const int64_t done = ++num_done_;
+    context_.progress->update({"rerank", done, num_pairs_, "pairs", ""});
+  }
+
+  void stop() {
+    if (journal_) journal_->flush();
+    context_.progress->finish();
+    warn(journal_ ? base::str("interrupted with ", num_done_.load(), " of ", num_pairs_,
+                              " pairs done; go on with --resume")
+                  : std::string("interrupted"));
+  }
+
+  void summary(const rank::Reranker& reranker) const {
+    if (flags_.quiet) return;
+    const auto stats = reranker.stats();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
+    const int64_t scored = num_done_ - num_resumed_;
+    const auto rate = [&](int64_t n) {
+      return std::llround(static_cast<double>(n) / std::max(seconds, 1e-9));
+    };
+    ProgressLine::print_above(
+        base::str("erank: ", scored, scored == 1 ? " pair" : " pairs",
+                  num_resumed_ ? base::str(" (and ", num_resumed_, " from the journal)") : "",
+                  " with ", reranker.model_name(), " (", reranker.precision_name(), ") in ",
+                  duration_text(seconds), ": ", rate(stats.computed_tokens), " tokens/s computed, ",
+                  stats.cached_tokens, " prompt tokens shared"));
+  }
+
+  const RerankFlags& flags_;
+  std::vector<RerankJob> jobs_;
+  Context& context_;
+  rank::ScoreOptions options_;
+  std::unique_ptr<data::Journal> journal_;
+  std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
+  int64_t num_pairs_ = 0, num_resumed_ = 0;
+  std::atomic<int64_t> num_done_ = 0;
+  Clock::time_point begin_;
+};
+
+void rerank(const RerankFlags& flags, Context& context) {
+  if (flags.resume && (flags.out.empty() || flags.out == "-"))
+    base::fail(ErrorKind::kInvalidInput, "--resume",
+               "needs --out F, whose journal it goes on from");
+  RerankRun(flags, read_rerank_jobs(flags.input, *context.progress), context).run();
+}
+
+}  // namespace
+
+void add_rerank(CLI::App& app, Context& context) {
+  auto* verb = app.add_subcommand("rerank", "Score a query's candidates and print them best first");
+  auto flags = std::make_shared<RerankFlags>();
+  RerankFlags& f = *flags;
+  verb->footer(kExample);
+  auto* input = verb->add_option_group("Input", "one of the four ways");
+  input->add_option("--query", f.input.query, "the query's text, with --docs");
+  input->add_option("--docs", f.input.docs,
+                    "documents: .jsonl, .tsv or .txt (.gz, .zst); - is stdin");
+  input->add_option("--queries", f.input.queries, "queries, with --corpus and --run");
+  input->add_option("--corpus", f.input.corpus, "documents of the run");
+  input->add_option("--run", f.input.run, "first stage: a TREC run");
+  input->add_option("--beir", f.input.beir,
+                    "BEIR folder (queries.jsonl, corpus.jsonl), with --run");
+  input->add_option("--candidates", f.input.candidates,
+                    "JSONL {qid, query, hits: [{docid, text, score}]}");
+  input->add_option("--top", f.input.top, "candidates of a query that are scored")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  f.model.add_to(*verb);
+  verb->add_option("--instruction", f.instruction,
+                   "what relevance means here (default: the checkpoint's)");
+  auto* think = verb->add_flag("--think", f.think, "let the model write its thought first");
+  verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
+  verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--max-think-tokens", f.max_think_tokens, "close a thought after so many tokens")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--score", f.score,
+                   "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
+  verb->add_option("--hybrid", f.hybrid,
+                   "zscore:W blends with the first stage, W its weight (the paper: zscore:0.2)");
+  verb->add_option("--temperature", f.temperature, "of the thought; 0 is greedy")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--seed", f.seed, "of the thought's draws")->capture_default_str();
+  verb->add_option("--format", f.format,
+                   "table, jsonl or trec (default: table on a terminal, else jsonl)")
+      ->check(CLI::IsMember({"table", "jsonl", "trec"}));
+  verb->add_option("--tag", f.tag, "last column of --format trec")->capture_default_str();
+  verb->add_option("--tail", f.tail,
+                   "candidates below --top: append (in first-stage order) or drop")
+      ->check(CLI::IsMember({"append", "drop"}))
+      ->capture_default_str();
+  verb->add_option("--out", f.out,
+                   "write here instead of stdout, with a journal beside it until it is complete");
+  auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
+  verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
+  verb->add_flag("--quiet", f.quiet, "no summary line on stderr");
+  verb->callback(
+      [flags, &context] { context.run = [flags, &context] { rerank(*flags, context); }; });
+}
+
+}  // namespace erank::cli

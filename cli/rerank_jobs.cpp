@@ -1,0 +1,159 @@
+#include "cli/rerank_jobs.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/data/records.h"
+
+namespace erank::cli {
+namespace {
+
+using base::ErrorKind;
+
+// Some of `names`, for a message: "a, b, c and 7 more".
+std::string list_some(const std::vector<std::string>& names) {
+  std::string out;
+  for (size_t i = 0; i < std::min<size_t>(names.size(), 3); ++i) out += (i ? ", " : "") + names[i];
+  if (names.size() > 3) out += base::str(" and ", names.size() - 3, " more");
+  return out;
+}
+
+void warn_without_candidates(const std::vector<std::string>& qids) {
+  if (!qids.empty())
+    warn(base::str(qids.size(), qids.size() == 1 ? " query has" : " queries have",
+                   " no candidates and no result: ", list_some(qids)));
+}
+
+void cut_at_top(RerankJob& job, int top) {
+  if (job.passages.size() <= static_cast<size_t>(top)) return;
+  job.tail.assign(std::make_move_iterator(job.passages.begin() + top),
+                  std::make_move_iterator(job.passages.end()));
+  job.passages.resize(static_cast<size_t>(top));
+  for (auto& passage : job.tail) passage.text.clear();
+}
+
+std::vector<RerankJob> one_query(const RerankInput& input, base::ProgressSink& progress) {
+  RerankJob job{"1", input.query, {}, {}};
+  for (auto& document : data::read_documents(input.docs, &progress))
+    job.passages.push_back({std::move(document.id), std::move(document.text), {}});
+  if (job.passages.empty()) warn_without_candidates({job.qid});
+  cut_at_top(job, input.top);
+  return {std::move(job)};
+}
+
+std::vector<RerankJob> from_candidates(const RerankInput& input) {
+  std::vector<RerankJob> jobs;
+  std::vector<std::string> empty;
+  for (auto& list : data::read_candidates(input.candidates)) {
+    RerankJob job{list.query.id, std::move(list.query.text), {}, {}};
+    for (auto& c : list.candidates)
+      job.passages.push_back({std::move(c.document.id), std::move(c.document.text), c.score});
+    if (job.passages.empty()) empty.push_back(job.qid);
+    cut_at_top(job, input.top);
+    jobs.push_back(std::move(job));
+  }
+  warn_without_candidates(empty);
+  return jobs;
+}
+
+std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress) {
+  if (!input.beir.empty()) {
+    const auto folder = data::find_beir(input.beir);
+    if (input.queries.empty()) input.queries = folder.queries;
+    if (input.corpus.empty()) input.corpus = folder.corpus;
+    if (input.queries.empty() || input.corpus.empty())
+      base::fail(ErrorKind::kNotFound, "--beir", input.beir, ": no ",
+                 input.queries.empty() ? "queries" : "corpus", ".jsonl in it");
+  }
+  const data::Run run = data::read_run(input.run);
+  const auto queries = data::read_queries(input.queries);
+  std::unordered_set<std::string> known;
+  for (const auto& query : queries) known.insert(query.id);
+  std::vector<std::string> unknown;
+  for (const auto& qid : run.qids)
+    if (!known.count(qid)) unknown.push_back(qid);
+  if (!unknown.empty())
+    base::fail(ErrorKind::kInvalidInput, "--run", input.run, ": ", unknown.size(),
+               " of its queries are not in ", input.queries, ": ", list_some(unknown));
+
+  std::unordered_set<std::string> wanted;
+  std::unordered_map<std::string, std::vector<data::Hit>> hits;
+  for (const auto& qid : run.qids) {
+    auto& list = hits[qid] = run.hits.at(qid);
+    // The first-stage order is that of the scores; equal scores stay as the file has them.
+    std::stable_sort(list.begin(), list.end(),
+                     [](const auto& a, const auto& b) { return a.score > b.score; });
+    for (const auto& hit : list) wanted.insert(hit.docid);
+  }
+  auto documents = data::read_documents(input.corpus, wanted, &progress);
+  std::vector<std::string> lost;
+  for (const auto& id : wanted)
+    if (!documents.count(id)) lost.push_back(id);
+  std::sort(lost.begin(), lost.end());
+  if (!lost.empty())
+    base::fail(ErrorKind::kInvalidInput, "--run", input.run, ": ", lost.size(),
+               " of its documents are not in ", input.corpus, ": ", list_some(lost));
+
+  std::vector<RerankJob> jobs;
+  std::vector<std::string> empty;
+  for (const auto& query : queries) {
+    const auto found = hits.find(query.id);
+    if (found == hits.end()) {
+      empty.push_back(query.id);
+      continue;
+    }
+    RerankJob job{query.id, query.text, {}, {}};
+    for (size_t i = 0; i < found->second.size(); ++i) {
+      const auto& hit = found->second[i];
+      auto& list = i < static_cast<size_t>(input.top) ? job.passages : job.tail;
+      list.push_back(
+          {hit.docid, &list == &job.tail ? "" : documents.at(hit.docid).text, hit.score});
+    }
+    jobs.push_back(std::move(job));
+  }
+  warn_without_candidates(empty);
+  return jobs;
+}
+
+}  // namespace
+
+std::vector<RerankJob> read_rerank_jobs(const RerankInput& input, base::ProgressSink& progress) {
+  const bool one = !input.query.empty() || !input.docs.empty();
+  const bool run =
+      !input.run.empty() || !input.queries.empty() || !input.corpus.empty() || !input.beir.empty();
+  const bool candidates = !input.candidates.empty();
+  if (one + run + candidates != 1)
+    base::fail(ErrorKind::kInvalidInput, "rerank",
+               one + run + candidates == 0 ? "nothing to rerank" : "more than one kind of input",
+               "; give --query TEXT --docs FILE, or --queries F --corpus F --run F, or --beir DIR "
+               "--run F, or --candidates F");
+  if (one) {
+    if (input.query.empty() || input.docs.empty())
+      base::fail(ErrorKind::kInvalidInput, "rerank",
+                 input.query.empty() ? "--docs needs --query TEXT"
+                                     : "--query needs --docs FILE (- for stdin)");
+    return one_query(input, progress);
+  }
+  if (candidates) return from_candidates(input);
+  if (input.run.empty())
+    base::fail(ErrorKind::kInvalidInput, "rerank",
+               "--run F is missing; `erank index` and `erank retrieve` make a BM25 run");
+  if (input.beir.empty() && (input.queries.empty() || input.corpus.empty()))
+    base::fail(ErrorKind::kInvalidInput, "rerank",
+               input.queries.empty() ? "--queries F" : "--corpus F",
+               " is missing (or give --beir DIR)");
+  return from_run(input, progress);
+}
+
+std::vector<std::string> input_files(const RerankInput& input) {
+  std::vector<std::string> files;
+  for (const auto& name :
+       {input.docs, input.queries, input.corpus, input.run, input.beir, input.candidates})
+    if (!name.empty()) files.push_back(name);
+  return files;
+}
+
+}  // namespace erank::cli

@@ -1,0 +1,155 @@
+#include "cli/rerank_output.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iterator>
+#include <vector>
+
+#include "erank/base/error.h"
+#include "erank/data/records.h"
+#include "erank/rank/result_json.h"
+
+namespace erank::cli {
+namespace {
+
+std::string formatted(const char* format, double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+// Number of characters of valid UTF-8 text.
+size_t characters(std::string_view text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// `text` on one line, white space folded, cut to `width` characters with an ellipsis.
+std::string one_line(std::string_view text, size_t width) {
+  std::string out;
+  std::vector<size_t> starts;  // byte offset of each character of `out`
+  for (size_t i = 0; i < text.size() && starts.size() <= width;) {
+    size_t n = 1;
+    while (i + n < text.size() && (text[i + n] & 0xc0) == 0x80) ++n;
+    const bool blank = n == 1 && static_cast<unsigned char>(text[i]) <= ' ';
+    if (!blank || (!out.empty() && out.back() != ' ')) {
+      starts.push_back(out.size());
+      out += blank ? std::string_view(" ") : text.substr(i, n);
+    }
+    i += n;
+  }
+  while (!out.empty() && out.back() == ' ') out.pop_back(), starts.pop_back();
+  if (starts.size() <= width) return out;
+  return out.substr(0, starts[width - 1]) + "…";
+}
+
+std::string padded(std::string text, size_t width, bool right) {
+  const size_t n = characters(text);
+  if (n >= width) return text;
+  return right ? std::string(width - n, ' ') + text : text + std::string(width - n, ' ');
+}
+
+// Eleven columns, one a possible answer from 0 to 10, as high as its probability.
+std::string distribution_bar(const text::ScoreDistribution& d) {
+  static const char* kBlocks[] = {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  std::string bar;
+  for (const double p : d.p)
+    bar += kBlocks[p < 0.005 ? 0 : std::clamp(static_cast<int>(std::ceil(p * 8)), 1, 8)];
+  return bar;
+}
+
+std::string table(const RerankJob& job, const rank::Ranking& ranking, bool append_tail) {
+  const size_t width = static_cast<size_t>(output_width());
+  size_t id_width = 5;
+  bool first_stage = false;
+  for (const auto& r : ranking.results) {
+    id_width = std::max(id_width, std::min<size_t>(characters(r.docid), 24));
+    first_stage |= r.first_stage_score.has_value();
+  }
+  std::string out = "query " + ranking.qid + ": " +
+                    one_line(job.query, width - 8 - std::min<size_t>(20, ranking.qid.size())) +
+                    "\n";
+  out += " rank  " + padded("docid", id_width, false) + "    score  answer   Pr  0 … 10     " +
+         (first_stage ? "   first" : "") + "  text\n";
+  int64_t rank = 0;
+  for (const auto& r : ranking.results) {
+    std::string line = padded(std::to_string(++rank), 5, true) + "  " +
+                       padded(one_line(r.docid, 24), id_width, false) +
+                       padded(formatted("%.4f", r.score), 9, true) +
+                       padded(std::to_string(r.integer), 8, true) +
+                       formatted("%5.2f", r.probability) + "  " + distribution_bar(r.distribution);
+    if (first_stage)
+      line += padded(r.first_stage_score ? formatted("%.3f", *r.first_stage_score) : "-", 8, true);
+    line += "  ";
+    const size_t used = characters(line);
+    line += one_line(job.passages[r.index].text, width > used + 12 ? width - used : 12);
+    out += line + "\n";
+    std::string note = r.reasoning;
+    for (const auto& flag : r.flags) note = "[" + flag + "] " + note;
+    if (r.finish != rank::Finish::kAnswered) note = "[" + rank::finish_name(r.finish) + "] " + note;
+    if (!note.empty()) out += "       " + one_line(note, width > 20 ? width - 7 : 13) + "\n";
+  }
+  if (append_tail && !job.tail.empty())
+    out +=
+        base::str("       and ", job.tail.size(), " below --top, unscored, in first-stage order\n");
+  return out + "\n";
+}
+
+std::string jsonl(const RerankJob& job, const rank::Ranking& ranking, bool append_tail) {
+  std::string out;
+  int64_t rank = 0;
+  for (const auto& r : ranking.results)
+    out += base::dump_json(rank::to_json(ranking.qid, ++rank, r)) + "\n";
+  if (append_tail)
+    for (const auto& passage : job.tail)
+      out += base::dump_json(
+                 rank::unscored_json(ranking.qid, ++rank, passage.id, passage.first_stage_score)) +
+             "\n";
+  return out;
+}
+
+std::string trec(const RerankJob& job, const rank::Ranking& ranking, bool append_tail,
+                 const std::string& tag) {
+  std::vector<data::Hit> hits;
+  for (const auto& r : ranking.results) hits.push_back({r.docid, r.score});
+  double below = hits.empty() ? 0 : hits.back().score;
+  if (append_tail)
+    for (const auto& passage : job.tail) hits.push_back({passage.id, below -= 1});
+  std::string out;
+  data::append_trec_lines(out, ranking.qid, hits, tag);
+  return out;
+}
+
+}  // namespace
+
+int output_width() {
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40) return size.ws_col;
+  return 100;
+}
+
+RerankFormat parse_rerank_format(const std::string& name, bool to_file) {
+  if (name == "table") return RerankFormat::kTable;
+  if (name == "jsonl") return RerankFormat::kJsonl;
+  if (name == "trec") return RerankFormat::kTrec;
+  return !to_file && ::isatty(STDOUT_FILENO) ? RerankFormat::kTable : RerankFormat::kJsonl;
+}
+
+std::string format_ranking(RerankFormat format, const RerankJob& job, const rank::Ranking& ranking,
+                           bool append_tail, const std::string& tag) {
+  switch (format) {
+    case RerankFormat::kTable:
+      return table(job, ranking, append_tail);
+    case RerankFormat::kJsonl:
+      return jsonl(job, ranking, append_tail);
+    case RerankFormat::kTrec:
+      break;
+  }
+  return trec(job, ranking, append_tail, tag);
+}
+
+}  // namespace erank::cli

@@ -1,0 +1,79 @@
+#include <iostream>
+
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/json.h"
+#include "erank/data/records.h"
+#include "erank/rank/checkpoint.h"
+#include "erank/text/tokenizer.h"
+
+namespace erank::cli {
+namespace {
+
+struct TokenizeFlags {
+  std::string model, in = "-", out;
+  bool specials = false, decode = false, overwrite = false;
+};
+
+// A folder with tokenizer files alone is enough; whatever else `--model` may name is found as for
+// reranking.
+text::Tokenizer load_tokenizer(const std::string& model) {
+  try {
+    return text::Tokenizer::load(rank::find_checkpoint(model).weights);
+  } catch (const base::Error&) {
+    if (model.empty()) throw;
+    return text::Tokenizer::load(model);
+  }
+}
+
+void tokenize(const TokenizeFlags& flags) {
+  const text::Tokenizer tokenizer = load_tokenizer(flags.model);
+  Output output(flags.out, flags.overwrite);
+  data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
+    if (line.empty()) return;
+    const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);
+    const base::Json json = base::parse_json(line, where);
+    base::OrderedJson result;
+    if (flags.decode) {
+      if (!json.is_object() || !json.contains("ids") || !json["ids"].is_array())
+        base::fail(base::ErrorKind::kInvalidInput, "tokenize", where,
+                   ": 'ids' is missing, expected a list of token ids");
+      text::Ids ids;
+      for (const auto& id : json["ids"]) {
+        if (!id.is_number_integer())
+          base::fail(base::ErrorKind::kInvalidInput, "tokenize", where, ": 'ids' holds ",
+                     base::dump_json(id), ", expected whole numbers");
+        ids.push_back(id.get<int32_t>());
+      }
+      result["text"] = tokenizer.decode(ids);
+    } else {
+      const text::Ids ids = tokenizer.encode(base::json_require<std::string>(json, "text", where),
+                                             {.parse_specials = flags.specials});
+      result["ids"] = ids;
+      result["pieces"] = base::OrderedJson::array();
+      for (const int32_t id : ids) result["pieces"].push_back(tokenizer.piece_of(id));
+    }
+    output.write(base::dump_json(result) + "\n");
+  });
+  output.commit();
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app, Context& context) {
+  auto* verb = app.add_subcommand(
+      "tokenize", "JSON lines {\"text\"} to {\"ids\", \"pieces\"}, or back with --decode");
+  auto flags = std::make_shared<TokenizeFlags>();
+  verb->footer(
+      "Example:\n  echo '{\"text\": \"Hello world\"}' | erank tokenize --model models/erank-135m");
+  verb->add_option("--model", flags->model,
+                   "model or folder with tokenizer files (default: erank-135m)");
+  verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();
+  verb->add_option("--out", flags->out, "write here instead of stdout");
+  verb->add_flag("--specials", flags->specials, "text may name added tokens, e.g. <|im_end|>");
+  verb->add_flag("--decode", flags->decode, "{\"ids\"} to {\"text\"}");
+  verb->add_flag("--overwrite", flags->overwrite, "replace an existing --out");
+  verb->callback([flags, &context] { context.run = [flags] { tokenize(*flags); }; });
+}
+
+}  // namespace erank::cli

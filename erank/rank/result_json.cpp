@@ -1,0 +1,97 @@
+#include "erank/rank/result_json.h"
+
+#include "erank/base/error.h"
+
+namespace erank::rank {
+namespace {
+
+using base::ErrorKind;
+using base::Json;
+using base::OrderedJson;
+
+OrderedJson number_or_null(const std::optional<double>& value) {
+  return value ? OrderedJson(*value) : OrderedJson(nullptr);
+}
+
+}  // namespace
+
+std::string finish_name(Finish finish) {
+  switch (finish) {
+    case Finish::kAnswered:
+      return "answered";
+    case Finish::kForced:
+      return "forced";
+    case Finish::kClipped:
+      break;
+  }
+  return "clipped";
+}
+
+OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& r) {
+  OrderedJson json;
+  json["qid"] = qid;
+  json["docid"] = r.docid;
+  json["rank"] = rank;
+  json["score"] = r.score;
+  json["integer"] = r.integer;
+  json["probability"] = r.probability;
+  json["distribution"] = r.distribution.p;
+  json["first_stage_score"] = number_or_null(r.first_stage_score);
+  json["reasoning"] = r.reasoning;
+  json["finish"] = finish_name(r.finish);
+  json["flags"] = r.flags;
+  json["prompt_tokens"] = r.prompt_tokens;
+  json["new_tokens"] = r.new_tokens;
+  return json;
+}
+
+OrderedJson unscored_json(const std::string& qid, int64_t rank, const std::string& docid,
+                          std::optional<double> first_stage_score) {
+  OrderedJson json;
+  json["qid"] = qid;
+  json["docid"] = docid;
+  json["rank"] = rank;
+  for (const char* key : {"score", "integer", "probability", "distribution"}) json[key] = nullptr;
+  json["first_stage_score"] = number_or_null(first_stage_score);
+  json["reasoning"] = "";
+  json["finish"] = nullptr;
+  json["flags"] = {"not_reranked"};
+  json["prompt_tokens"] = 0;
+  json["new_tokens"] = 0;
+  return json;
+}
+
+PassageResult result_from_json(const Json& json, const std::string& where) {
+  PassageResult r;
+  r.docid = base::json_require<std::string>(json, "docid", where);
+  r.score = base::json_require<double>(json, "score", where);
+  r.integer = base::json_require<int>(json, "integer", where);
+  r.probability = base::json_require<double>(json, "probability", where);
+  if (!json.contains("distribution") || !json["distribution"].is_array() ||
+      json["distribution"].size() != 11)
+    base::fail(ErrorKind::kInvalidInput, "result", where,
+               ": 'distribution' is not a list of 11 numbers");
+  double sum = 0;
+  for (size_t i = 0; i < 11; ++i) {
+    const Json& p = json["distribution"][i];
+    if (!p.is_number())
+      base::fail(ErrorKind::kInvalidInput, "result", where, ": 'distribution' holds no number at ",
+                 i);
+    sum += r.distribution.p[i] = p.get<double>();
+  }
+  r.distribution.p_other = 1 - sum;
+  r.distribution.ten_follows_one = r.integer == 10;
+  if (json.contains("first_stage_score") && !json["first_stage_score"].is_null())
+    r.first_stage_score = base::json_require<double>(json, "first_stage_score", where);
+  r.reasoning = base::json_require<std::string>(json, "reasoning", where);
+  const std::string finish = base::json_require<std::string>(json, "finish", where);
+  for (const Finish candidate : {Finish::kAnswered, Finish::kForced, Finish::kClipped})
+    if (finish_name(candidate) == finish) r.finish = candidate;
+  for (const auto& flag : json.value("flags", Json::array()))
+    r.flags.push_back(flag.get<std::string>());
+  r.prompt_tokens = base::json_require<int64_t>(json, "prompt_tokens", where);
+  r.new_tokens = base::json_require<int64_t>(json, "new_tokens", where);
+  return r;
+}
+
+}  // namespace erank::rank
