@@ -1,5 +1,6 @@
-// The answer's grammar: after the last `</think>`, optional white space, `<answer>`, optional white space, an
-// integer on the scale, optional white space, `</answer>`. Anything else is unformatted (nullopt).
+// The answer's grammar: after the last `</think>`, optional white space, `<answer>`, optional white
+// space, an integer on the scale, optional white space, `</answer>`, optional white space, the end.
+// Anything else is unformatted (nullopt): no answer is ever guessed.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +12,25 @@ namespace erank::text {
 
 struct Answer {
   int value = 0;
-  std::string reasoning;    // the thought between <think> and the last </think>, trimmed
-  size_t integer_begin = 0; // byte range of the integer in the text
+  std::string reasoning;     // the thought before the last </think>, trimmed
+  size_t integer_begin = 0;  // byte range of the integer in the text
   size_t integer_end = 0;
 };
 
+// Immutable; thread-safe.
 class AnswerParser {
  public:
-  explicit AnswerParser(int max_value = 10) : max_value_(max_value) {}
-  // `text`: what the model wrote (its thought first; `<think>` itself may be missing when the prompt held it).
+  // The scale is 0..max_value. REQUIRES: 0 <= max_value < 1000.
+  explicit AnswerParser(int max_value = 10);
+
+  // `text`: what the model wrote, decoded (its thought first; `<think>` itself may be missing when
+  // the prompt held it). Tags are matched as lower-case text. The integer stands as the scale
+  // spells it: ASCII digits, no sign, no leading zero, no fraction. White space is Unicode's.
+  // Broken UTF-8 is text like any other.
   std::optional<Answer> parse(std::string_view text) const;
-  // The thought alone, also of unfinished text.
+
+  // The thought alone, trimmed, also of unfinished text: what stands before the last `</think>`
+  // (the whole text when there is none), without a `<think>` at its beginning.
   static std::string reasoning_of(std::string_view text);
 
  private:

@@ -1,0 +1,62 @@
+#include "erank/text/answer_parser.h"
+
+#include "erank/base/error.h"
+#include "erank/text/white_space.h"
+
+namespace erank::text {
+namespace {
+
+constexpr std::string_view kThinkOpen = "<think>";
+constexpr std::string_view kThinkClose = "</think>";
+constexpr std::string_view kAnswerOpen = "<answer>";
+constexpr std::string_view kAnswerClose = "</answer>";
+
+// Moves `pos` behind `tag` when it stands there.
+bool take(std::string_view text, size_t& pos, std::string_view tag) {
+  if (text.substr(pos, tag.size()) != tag) return false;
+  pos += tag.size();
+  return true;
+}
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+}  // namespace
+
+AnswerParser::AnswerParser(int max_value) : max_value_(max_value) {
+  ERANK_CHECK(max_value >= 0 && max_value < 1000, "max_value ", max_value);
+}
+
+std::optional<Answer> AnswerParser::parse(std::string_view text) const {
+  const size_t close = text.rfind(kThinkClose);
+  if (close == std::string_view::npos) return std::nullopt;
+  size_t pos = skip_white_space(text, close + kThinkClose.size());
+  if (!take(text, pos, kAnswerOpen)) return std::nullopt;
+  pos = skip_white_space(text, pos);
+
+  Answer answer;
+  answer.integer_begin = pos;
+  while (pos < text.size() && is_digit(text[pos]) && pos - answer.integer_begin < 4) {
+    answer.value = answer.value * 10 + (text[pos++] - '0');
+  }
+  answer.integer_end = pos;
+  const size_t num_digits = answer.integer_end - answer.integer_begin;
+  if (num_digits == 0 || answer.value > max_value_) return std::nullopt;
+  if (num_digits > 1 && text[answer.integer_begin] == '0') return std::nullopt;
+
+  pos = skip_white_space(text, pos);
+  if (!take(text, pos, kAnswerClose)) return std::nullopt;
+  if (skip_white_space(text, pos) != text.size()) return std::nullopt;
+  answer.reasoning = reasoning_of(text);
+  return answer;
+}
+
+std::string AnswerParser::reasoning_of(std::string_view text) {
+  if (const size_t close = text.rfind(kThinkClose); close != std::string_view::npos) {
+    text = text.substr(0, close);
+  }
+  size_t pos = skip_white_space(text, 0);
+  if (take(text, pos, kThinkOpen)) text.remove_prefix(pos);
+  return std::string(trim_white_space(text));
+}
+
+}  // namespace erank::text
