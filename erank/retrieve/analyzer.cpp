@@ -147,8 +147,7 @@ void apply_departures(std::string& word) {
     if (!word.ends_with(rule.ending)) continue;
     const std::string_view stem(word.data(), word.size() - rule.ending.size());
     if (!has_measure(stem)) return;
-    word.resize(stem.size());
-    word += rule.replacement;
+    word.erase(stem.size()).append(rule.replacement);
     return;
   }
 }

@@ -23,7 +23,7 @@ struct FileHeader {
   uint64_t docid_bytes, term_bytes;
   uint64_t num_with_terms;  // documents that have a term
   uint64_t total_terms;     // the sum of their lengths
-  uint8_t unused[40];       // zero
+  uint8_t unused[48];       // zero
 };
 static_assert(sizeof(FileHeader) == 128);
 
