@@ -47,9 +47,9 @@ void prompt(const PromptFlags& flags) {
     base::OrderedJson result;
     result["text"] = prompt.text;
     result["ids"] = prompt.ids;
-    result["truncated"] = base::OrderedJson::array();
-    if (prompt.query_truncated) result["truncated"].push_back("query");
-    if (prompt.document_truncated) result["truncated"].push_back("document");
+    result["truncated"] = prompt.query_truncated || prompt.document_truncated;
+    result["query_truncated"] = prompt.query_truncated;
+    result["document_truncated"] = prompt.document_truncated;
     output.write(base::dump_json(result) + "\n");
   });
   output.commit();

@@ -1,0 +1,228 @@
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randn.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/json.h"
+#include "erank/base/random.h"
+#include "erank/base/threads.h"
+#include "erank/engine/engine.h"
+#include "erank/model/weights.h"
+
+namespace erank::cli {
+namespace {
+
+struct BenchFlags {
+  std::string shape = "smollm2-135m", precision = "bf16", device = "cpu";
+  int threads = 0, prompt_tokens = 512, num_prompts = 16, own_tokens = 180, prefix_tokens = 150,
+      new_tokens = 32;
+  bool deterministic = false, json = false;
+  int64_t max_batch_tokens = 2048;
+};
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_of(const std::function<void()>& body) {
+  const auto begin = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// The best of several runs: what the machine can do when nothing disturbs it.
+double best_seconds(int runs, const std::function<void()>& body) {
+  double best = 1e30;
+  for (int i = 0; i < runs; ++i) best = std::min(best, seconds_of(body));
+  return best;
+}
+
+class Bench {
+ public:
+  explicit Bench(const BenchFlags& flags)
+      : flags_(flags),
+        config_(model::config_of_shape(flags.shape)),
+        decoder_(config_, {.dtype = flags.precision == "fp32" ? at::kFloat : at::kBFloat16,
+                           .device = flags.device == "cuda" ? at::Device(at::kCUDA, 0)
+                                                            : at::Device(at::kCPU),
+                           .deterministic = flags.deterministic}),
+        random_(1) {
+    decoder_.init_random(1);
+  }
+
+  // FLOP/s of the largest product of a layer at 2048 rows: the roof of prefill.
+  double gemm_peak() {
+    const auto options =
+        at::TensorOptions().dtype(decoder_.options().dtype).device(decoder_.options().device);
+    const int64_t rows = 2048, in = config_.hidden_size, out = 2 * config_.intermediate_size;
+    const at::Tensor x = at::randn({rows, in}, options), w = at::randn({out, in}, options);
+    at::Tensor y = at::linear(x, w);
+    const double seconds = best_seconds(8, [&] {
+      y = at::linear(x, w);
+      y[0][0].item<float>();  // waits for a GPU
+    });
+    return 2.0 * rows * in * out / seconds;
+  }
+
+  struct Timed {
+    double seconds = 0;
+    engine::EngineStats stats;
+    double flops = 0;  // of all products and attention that were computed
+  };
+
+  // `num` prompts of `length` ids, the first `shared` of them common; each then samples
+  // `new_tokens`.
+  Timed run(int num, int length, int shared, int new_tokens) {
+    engine::Engine engine(decoder_, {.max_batch_tokens = flags_.max_batch_tokens});
+    const engine::Ids prefix = ids(shared);
+    for (int i = 0; i < num; ++i) {
+      engine::Request request{.prompt = prefix, .max_new_tokens = new_tokens};
+      const auto own = ids(length - shared);
+      request.prompt.insert(request.prompt.end(), own.begin(), own.end());
+      if (new_tokens == 0) request.choices = {{1}};
+      engine.submit(std::move(request), [](engine::Completion c) {
+        if (c.fault) std::rethrow_exception(c.fault);
+      });
+    }
+    Timed t;
+    t.seconds = seconds_of([&] { engine.run(); });
+    t.stats = engine.stats();
+    const double attention = 4.0 * config_.q_size() * config_.num_hidden_layers;
+    double pairs = 0;  // query-key pairs
+    for (int i = 0; i < num; ++i) {
+      const int begin = i == 0 ? 0 : shared;
+      for (int p = begin; p < length + new_tokens; ++p) pairs += p + 1;
+    }
+    t.flops = static_cast<double>(t.stats.computed_tokens) * config_.flops_per_token() +
+              attention * pairs;
+    return t;
+  }
+
+  const model::ModelConfig& config() const { return config_; }
+  double weight_bytes() const {
+    return static_cast<double>(config_.num_parameters()) *
+           (decoder_.options().dtype == at::kFloat ? 4 : 2);
+  }
+
+ private:
+  engine::Ids ids(int n) {
+    engine::Ids out(static_cast<size_t>(std::max(0, n)));
+    for (auto& id : out)
+      id = static_cast<int32_t>(random_.below(static_cast<uint64_t>(config_.vocab_size)));
+    return out;
+  }
+
+  const BenchFlags& flags_;
+  model::ModelConfig config_;
+  model::Decoder decoder_;
+  base::Random random_;
+};
+
+void bench(const BenchFlags& flags) {
+  const at::NoGradGuard no_grad;
+  at::set_num_threads(flags.threads > 0 ? flags.threads : base::num_processors());
+  Bench bench(flags);
+  base::OrderedJson out;
+  out["shape"] = flags.shape;
+  out["precision"] = flags.precision;
+  out["device"] = flags.device;
+  out["threads"] = at::get_num_threads();
+  const double peak = bench.gemm_peak();
+  out["gemm_gflops"] = peak / 1e9;
+  bench.run(2, flags.prompt_tokens, 0, 0);  // warm up
+
+  const auto prefill = bench.run(flags.num_prompts, flags.prompt_tokens, 0, 0);
+  out["prefill_tokens_per_s"] =
+      static_cast<double>(prefill.stats.computed_tokens) / prefill.seconds;
+  out["prefill_share_of_gemm"] = prefill.flops / prefill.seconds / peak;
+
+  const int documents = 64;
+  const auto direct =
+      bench.run(documents, flags.prefix_tokens + flags.own_tokens, flags.prefix_tokens, 0);
+  out["direct_documents_per_s"] = documents / direct.seconds;
+  out["direct_share_of_gemm"] = direct.flops / direct.seconds / peak;
+
+  for (const int batch : {1, 8, 64}) {
+    const auto decode = bench.run(batch, 16, 0, flags.new_tokens);
+    const std::string key = base::str("decode_", batch);
+    out[key + "_tokens_per_s"] = static_cast<double>(decode.stats.new_tokens) / decode.seconds;
+    out[key + "_weight_gb_per_s"] =
+        static_cast<double>(decode.stats.steps) * bench.weight_bytes() / decode.seconds / 1e9;
+  }
+
+  if (flags.json) {
+    Output result("", false);
+    result.write(base::dump_json(out) + "\n");
+    return result.commit();
+  }
+  const auto number = [&](const char* key) { return out[key].get<double>(); };
+  char text[512];
+  Output result("", false);
+  const auto line = [&](const char* what, const std::string& value) {
+    std::snprintf(text, sizeof text, "%-46s %s\n", what, value.c_str());
+    result.write(text);
+  };
+  const auto fixed = [](const char* format, auto... values) {
+    char value[128];
+    std::snprintf(value, sizeof value, format, values...);
+    return std::string(value);
+  };
+  line("shape, precision, device, threads", base::str(flags.shape, ", ", flags.precision, ", ",
+                                                      flags.device, ", ", at::get_num_threads()));
+  line("matrix product at 2048 rows", fixed("%8.0f GFLOP/s", number("gemm_gflops")));
+  line(base::str("prefill, ", flags.num_prompts, " prompts of ", flags.prompt_tokens, " tokens")
+           .c_str(),
+       fixed("%8.0f tokens/s   %.2f of the product", number("prefill_tokens_per_s"),
+             number("prefill_share_of_gemm")));
+  line(base::str("direct, ", documents, " passages of ", flags.own_tokens, " tokens, prefix of ",
+                 flags.prefix_tokens)
+           .c_str(),
+       fixed("%8.2f passages/s   %.2f of the product", number("direct_documents_per_s"),
+             number("direct_share_of_gemm")));
+  for (const int batch : {1, 8, 64}) {
+    const std::string key = base::str("decode_", batch);
+    line(base::str("decode, ", batch, " at once").c_str(),
+         fixed("%8.0f tokens/s   weights at %.0f GB/s", number((key + "_tokens_per_s").c_str()),
+               number((key + "_weight_gb_per_s").c_str())));
+  }
+  result.commit();
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Context& context) {
+  auto* verb = app.add_subcommand(
+      "bench",
+      "Measure prefill and decode on random weights against this machine's matrix product");
+  auto flags = std::make_shared<BenchFlags>();
+  BenchFlags& f = *flags;
+  verb->footer("Example:\n  erank bench --shape qwen3-0.6b");
+  verb->add_option("--shape", f.shape,
+                   "tiny, smollm2-135m, qwen3-0.6b, qwen3-4b, qwen3-14b or qwen3-32b")
+      ->capture_default_str();
+  verb->add_option("--precision", f.precision, "bf16 or fp32")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  verb->add_option("--device", f.device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  verb->add_option("--threads", f.threads, "compute threads (default: one a processor)")
+      ->check(CLI::Range(1, 1024));
+  verb->add_option("--prompt-tokens", f.prompt_tokens, "length of a prefill prompt")
+      ->check(CLI::Range(1, 32768))
+      ->capture_default_str();
+  verb->add_option("--prompts", f.num_prompts, "number of prefill prompts")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb->add_option("--max-batch-tokens", f.max_batch_tokens, "tokens a forward pass")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_flag("--deterministic", f.deterministic, "measure the deterministic mode");
+  verb->add_flag("--json", f.json, "one JSON object");
+  verb->callback([flags, &context] { context.run = [flags] { bench(*flags); }; });
+}
+
+}  // namespace erank::cli
