@@ -1,0 +1,100 @@
+// What the tests against golden numbers share: tools/make_model_golden.py fills checkpoints by the
+// same formula.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "erank/base/files.h"
+#include "erank/base/json.h"
+#include "erank/base/random.h"
+#include "erank/model/decoder.h"
+
+namespace erank::model {
+
+inline base::Json read_golden(const std::string& name) {
+  const std::string path = std::string(ERANK_SOURCE_DIR) + "/tests/golden/" + name;
+  return base::parse_json(base::read_file(path), path);
+}
+
+// Norms in 0.5 .. 1.5, embeddings up to 1, the rest up to 1/4; every value is exact in bf16.
+inline at::Tensor golden_fill(const std::string& name, at::IntArrayRef shape) {
+  uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
+  for (const unsigned char c : name) hash = (hash ^ c) * 0x100000001b3ull;
+  base::Random random(hash);
+  at::Tensor tensor = at::empty(shape, at::dtype(at::kFloat));
+  float* values = tensor.mutable_data_ptr<float>();
+  const bool norm = name.find("norm") != std::string::npos;
+  const float scale = name.find("embed") != std::string::npos ? 1.0f : 0.25f;
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    const uint64_t bits = random.next();
+    values[i] = norm ? 1 + (static_cast<float>(bits >> 58) - 32) / 64
+                     : (static_cast<float>(bits >> 56) - 128) / 128 * scale;
+  }
+  return tensor;
+}
+
+inline void fill_golden(Decoder& decoder) {
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : decoder.parameters()) tensor.copy_(golden_fill(name, tensor.sizes()));
+}
+
+// Whole sequences packed, every row asked.
+inline Batch whole_batch(const std::vector<std::vector<int32_t>>& sequences) {
+  Batch batch;
+  batch.starts.push_back(0);
+  for (const auto& ids : sequences) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      batch.rows.push_back(static_cast<int32_t>(batch.tokens.size()));
+      batch.tokens.push_back(ids[i]);
+      batch.positions.push_back(static_cast<int32_t>(i));
+    }
+    batch.starts.push_back(static_cast<int32_t>(batch.tokens.size()));
+  }
+  return batch;
+}
+
+inline Batch whole_batch(const base::Json& sequences) {
+  return whole_batch(sequences.get<std::vector<std::vector<int32_t>>>());
+}
+
+// The largest |logits[row][columns[j]] - expected[row][j]|.
+inline double largest_difference(const at::Tensor& logits, const base::Json& columns,
+                                 const base::Json& expected, int64_t row_step = 1) {
+  const at::Tensor values = logits.contiguous();
+  const float* data = values.const_data_ptr<float>();
+  double largest = 0;
+  for (size_t row = 0; row < expected.size(); ++row)
+    for (size_t j = 0; j < columns.size(); ++j) {
+      const int64_t column = columns[j].get<int64_t>();
+      const double found = data[static_cast<int64_t>(row) * row_step * values.size(1) + column];
+      const double difference = std::abs(found - expected[row][j].get<double>());
+      largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
+    }
+  return largest;
+}
+
+// A folder that is there while a test runs.
+class TestFolder {
+ public:
+  TestFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "erank-model-XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~TestFolder() { std::filesystem::remove_all(path_); }
+  std::string path(const std::string& name = "") const {
+    return name.empty() ? path_ : path_ + "/" + name;
+  }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace erank::model
