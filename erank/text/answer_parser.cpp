@@ -1,5 +1,7 @@
 #include "erank/text/answer_parser.h"
 
+#include <algorithm>
+
 #include "erank/base/error.h"
 #include "erank/text/white_space.h"
 
@@ -27,12 +29,9 @@ AnswerParser::AnswerParser(int max_value) : max_value_(max_value) {
 }
 
 std::optional<Answer> AnswerParser::parse(std::string_view text) const {
-  const size_t close = text.rfind(kThinkClose);
-  if (close == std::string_view::npos) return std::nullopt;
-  size_t pos = skip_white_space(text, close + kThinkClose.size());
-  if (!take(text, pos, kAnswerOpen)) return std::nullopt;
-  pos = skip_white_space(text, pos);
-
+  const std::optional<size_t> begin = find_integer(text);
+  if (!begin) return std::nullopt;
+  size_t pos = *begin;
   Answer answer;
   answer.integer_begin = pos;
   while (pos < text.size() && is_digit(text[pos]) && pos - answer.integer_begin < 4) {
@@ -40,7 +39,7 @@ std::optional<Answer> AnswerParser::parse(std::string_view text) const {
   }
   answer.integer_end = pos;
   const size_t num_digits = answer.integer_end - answer.integer_begin;
-  if (num_digits == 0 || answer.value > max_value_) return std::nullopt;
+  if (answer.value > max_value_) return std::nullopt;
   if (num_digits > 1 && text[answer.integer_begin] == '0') return std::nullopt;
 
   pos = skip_white_space(text, pos);
@@ -50,10 +49,22 @@ std::optional<Answer> AnswerParser::parse(std::string_view text) const {
   return answer;
 }
 
+size_t AnswerParser::thought_end(std::string_view text) {
+  return std::min(text.rfind(kThinkClose), text.size());
+}
+
+std::optional<size_t> AnswerParser::find_integer(std::string_view text) {
+  const size_t close = thought_end(text);
+  if (close == text.size()) return std::nullopt;
+  size_t pos = skip_white_space(text, close + kThinkClose.size());
+  if (!take(text, pos, kAnswerOpen)) return std::nullopt;
+  pos = skip_white_space(text, pos);
+  if (pos == text.size() || !is_digit(text[pos])) return std::nullopt;
+  return pos;
+}
+
 std::string AnswerParser::reasoning_of(std::string_view text) {
-  if (const size_t close = text.rfind(kThinkClose); close != std::string_view::npos) {
-    text = text.substr(0, close);
-  }
+  text = text.substr(0, thought_end(text));
   size_t pos = skip_white_space(text, 0);
   if (take(text, pos, kThinkOpen)) text.remove_prefix(pos);
   return std::string(trim_white_space(text));

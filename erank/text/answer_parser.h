@@ -33,6 +33,13 @@ class AnswerParser {
   // (the whole text when there is none), without a `<think>` at its beginning.
   static std::string reasoning_of(std::string_view text);
 
+  // For text that is still being written. Where the thought ends: the byte at which the last
+  // `</think>` begins, text.size() when there is none.
+  static size_t thought_end(std::string_view text);
+  // The byte at which the answer's integer begins: a digit behind the opening that parse() wants;
+  // nullopt as long as none stands there. Whether the integer is on the scale is not looked at.
+  static std::optional<size_t> find_integer(std::string_view text);
+
  private:
   int max_value_;
 };
