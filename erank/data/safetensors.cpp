@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "erank/base/error.h"
 #include "erank/base/json.h"
@@ -19,6 +20,9 @@ using base::Json;
 constexpr const char* kWhere = "safetensors";
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxHeaderBytes = 100'000'000;
+constexpr size_t kMaxIndexBytes =
+    32'000'000;                        // parsed into a tree that may take twenty times as much
+constexpr size_t kMaxDimensions = 64;  // what libtorch can hold
 constexpr const char* kMetadataKey = "__metadata__";
 
 std::optional<DType> dtype_from(std::string_view name) {
@@ -59,6 +63,8 @@ class HeaderParser : public nlohmann::json_sax<Json> {
     key_ = name;
     if (place_ == Place::kTop) {
       name_ = name;
+      if (name == kMetadataKey && std::exchange(has_metadata_, true))
+        fail(ErrorKind::kCorrupt, kWhere, path_, ": ", quoted_name(name), " is given twice");
       if (name.empty()) fail(ErrorKind::kCorrupt, kWhere, path_, ": a tensor without a name");
     } else if (place_ == Place::kTensor) {
       bool* has = name == "dtype"          ? &has_dtype_
@@ -98,6 +104,8 @@ class HeaderParser : public nlohmann::json_sax<Json> {
     if (place_ != Place::kList) unexpected("a number");
     if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
       bad(base::str(key_, " holds ", value, ", which no file can hold"));
+    if (key_ == "shape" && tensor_.shape.size() == kMaxDimensions)
+      bad(base::str("has more than ", kMaxDimensions, " dimensions"));
     if (key_ == "shape")
       tensor_.shape.push_back(static_cast<int64_t>(value));
     else if (offsets_.size() < 2)
@@ -168,7 +176,8 @@ class HeaderParser : public nlohmann::json_sax<Json> {
   std::string name_, key_;  // the last key of the header, and of the object inside it
   TensorInfo tensor_;
   std::vector<uint64_t> offsets_;
-  bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false;
+  bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false;  // of this tensor
+  bool has_metadata_ = false;
 };
 
 void check_names_once(const std::string& path, const std::vector<TensorInfo>& tensors) {
@@ -258,7 +267,7 @@ std::vector<std::string> safetensors_files(const std::string& folder) {
   if (!base::file_exists(index))
     fail(ErrorKind::kNotFound, kWhere, folder,
          ": has neither model.safetensors nor model.safetensors.index.json");
-  const Json root = base::parse_json(base::read_file(index, kMaxHeaderBytes), index);
+  const Json root = base::parse_json(base::read_file(index, kMaxIndexBytes), index);
   const auto map = root.is_object() ? root.find("weight_map") : root.end();
   if (!root.is_object() || map == root.end() || !map->is_object() || map->empty())
     fail(ErrorKind::kCorrupt, kWhere, index, ": has no 'weight_map' from tensors to files");
