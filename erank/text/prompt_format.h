@@ -1,5 +1,6 @@
-// What the model reads: the frame of the ERank prompt in one of its layouts, inside the checkpoint's own chat
-// template. The only writer of chat markers, for reranking, training, evaluation and serving.
+// What the model reads: the frame of the ERank prompt in one of its layouts, inside the
+// checkpoint's own chat template. The only writer of chat markers, for reranking, training,
+// evaluation and serving.
 #pragma once
 
 #include <optional>
@@ -11,6 +12,7 @@
 
 namespace erank::text {
 
+// Where the passage stands; the lines themselves are the same ones.
 enum class Layout {
   kPaper,        // query, passage, then the answer format: the published checkpoints
   kPassageLast,  // the answer format before the passage, so that a query's prefix is shared whole
@@ -18,49 +20,75 @@ enum class Layout {
 
 struct PromptOptions {
   Layout layout = Layout::kPaper;
-  int max_query_tokens = 2048;     // the frame is never cut
+  int max_query_tokens = 2048;  // each at least 1; the frame is never cut
   int max_document_tokens = 2048;
-  std::string think_open;                              // appended to the prompt in thinking mode; "" for none
-  std::string think_close = "</think><answer>";        // closes a thought at its budget
+  std::string think_open;  // appended to the prompt in thinking mode; "" for none
+  std::string think_close = "</think><answer>";          // closes a thought at its budget
   std::string direct_close = "<think></think><answer>";  // appended to the prompt in direct mode
 };
 
 struct Prompt {
-  std::string text;  // the whole rendered text
-  Ids ids;           // encode(text), the template's markers as added-token ids
+  std::string text;  // the whole rendered text, valid UTF-8
+  Ids ids;           // of the whole text; its markers as added-token ids, nothing of the user's
   bool query_truncated = false;
   bool document_truncated = false;
 };
 
-// Immutable after construction; thread-safe. Keeps a reference to the tokenizer.
+// Immutable after construction; thread-safe. Keeps a reference to the tokenizer, which must outlive
+// it.
 class PromptFormat {
  public:
-  // Runs the tokenizer's chat template once and keeps what stands before and behind the user turn. Throws
-  // Error{kInvalidInput} that names a template construct we do not know, and `--prompt-format FILE` as the way out.
+  // Runs the tokenizer's chat template on a few turns and keeps what stands before and behind the
+  // user's. Throws Error{kInvalidInput} when there is no template, when it has a construct that we
+  // do not know (named), or when it changes what the user wrote; `--prompt-format FILE` is the way
+  // out.
   PromptFormat(const Tokenizer& tokenizer, PromptOptions options);
-  // The same with {prefix, suffix, stop_ids} from a JSON file instead of the template.
+  // The same with {"prefix": text, "suffix": text, "stop_ids": [id, ...]} from a JSON file instead
+  // of the template. Throws Error{kNotFound} or Error{kInvalidInput}.
   PromptFormat(const Tokenizer& tokenizer, PromptOptions options, const std::string& format_file);
 
-  Prompt render(std::string_view instruction, std::string_view query, std::string_view document) const;
+  // Ids equal those of Hugging Face's tokenizer for the whole text, with one difference: a marker
+  // or tag that stands in the instruction, the query or the document stays ordinary text. Query and
+  // document are cut to their first max_*_tokens ids, as encoded alone, decoded back, never inside
+  // a character; encoded again inside the prompt they may be a few ids more or fewer.
+  Prompt render(std::string_view instruction, std::string_view query,
+                std::string_view document) const;
 
-  const Ids& direct_close() const;   // appended to a prompt: straight to the answer
-  const Ids& think_open() const;
-  const Ids& think_close() const;    // appended to an unfinished thought
-  const std::vector<int32_t>& stop_ids() const;  // end of turn, end of text
-  const PromptOptions& options() const;
-  // What stands before and behind the user turn, e.g. "<|im_start|>user\n" and "<|im_end|>\n<|im_start|>assistant\n".
-  const std::string& prefix() const;
-  const std::string& suffix() const;
+  const Ids& direct_close() const {
+    return direct_close_;
+  }  // behind a prompt: straight to the answer
+  const Ids& think_open() const { return think_open_; }
+  const Ids& think_close() const { return think_close_; }  // behind an unfinished thought
+  // End of turn and end of text: the tokenizer's eos, `<|im_end|>` and `<|endoftext|>` where it has
+  // them, and the added token with which the template closes an assistant's turn. Of a format file:
+  // as written there.
+  const std::vector<int32_t>& stop_ids() const { return stop_ids_; }
+  const PromptOptions& options() const { return options_; }
+  // What stands before and behind the user's turn, e.g. "<|im_start|>user\n" and
+  // "<|im_end|>\n<|im_start|>assistant\n".
+  const std::string& prefix() const { return prefix_; }
+  const std::string& suffix() const { return suffix_; }
 
  private:
   const Tokenizer* tokenizer_;
   PromptOptions options_;
   std::string prefix_, suffix_;
+  // The prefix up to its last marker as ids, and the text behind; the suffix's text before its
+  // first marker, and the rest as ids.
+  Ids prefix_ids_, suffix_ids_;
+  std::string prefix_end_, suffix_begin_;
   std::vector<int32_t> stop_ids_;
   Ids direct_close_, think_open_, think_close_;
+
+  void read_template();
+  void read_file(const std::string& path);
+  void add_stop_id(std::optional<int32_t> id);
+  void prepare();
+  std::string cut(std::string_view text, int max_tokens, bool& truncated) const;
 };
 
 // The instruction of MS MARCO, TREC DL and BEIR: the default.
-inline constexpr std::string_view kDefaultInstruction = "Given a query, retrieval relevant passage.";
+inline constexpr std::string_view kDefaultInstruction =
+    "Given a query, retrieval relevant passage.";
 
 }  // namespace erank::text

@@ -1,0 +1,296 @@
+// The frame (ERank, arXiv 2509.00520; spelling as in the published files), layout kPaper:
+//
+//   Given a query and a document, please give a relevance score of 0~10.
+//   The goal or relevance definition is: {instruction}
+//
+//   Here is the query:
+//   {query}
+//
+//   Here is the document:
+//   {document}
+//
+//   After thinking, directly choose a relevance score from [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].
+//   - 0 represents completely not related
+//   - 10 means perfectly related.
+//
+//   Desired output format:
+//   <think>put your thinking here</think><answer>Only allows an integer here</answer>
+//
+//   Your output:
+//
+// kPassageLast has the same lines with the two of the document between the output format and "Your
+// output:", so that two prompts of one query differ from the passage's first character on.
+#include "erank/text/prompt_format.h"
+
+#include <algorithm>
+#include <array>
+#include <span>
+#include <utility>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/json.h"
+#include "erank/base/utf8.h"
+#include "erank/text/chat_template.h"
+#include "erank/text/white_space.h"
+
+namespace erank::text {
+namespace {
+
+using base::ErrorKind;
+
+enum class Part { kText, kTag, kInstruction, kQuery, kDocument };
+struct Piece {
+  Part part;
+  std::string_view text =
+      {};  // of kText, and of kTag: a token of its own where the tokenizer has it
+};
+
+constexpr Piece kIntroduction = {
+    Part::kText,
+    "Given a query and a document, please give a relevance score of 0~10.\n"
+    "The goal or relevance definition is: "};
+constexpr Piece kBeforeQuery = {Part::kText, "\n\nHere is the query:\n"};
+constexpr Piece kBeforeDocument = {Part::kText, "\n\nHere is the document:\n"};
+constexpr Piece kScale = {Part::kText,
+                          "\n\nAfter thinking, directly choose a relevance score from [0, 1, 2, 3, "
+                          "4, 5, 6, 7, 8, 9, 10].\n"
+                          "- 0 represents completely not related\n"
+                          "- 10 means perfectly related.\n\n"
+                          "Desired output format:\n"};
+constexpr Piece kThinkOpen = {Part::kTag, "<think>"};
+constexpr Piece kThought = {Part::kText, "put your thinking here"};
+constexpr Piece kThinkClose = {Part::kTag, "</think>"};
+constexpr Piece kAnswerOpen = {Part::kTag, "<answer>"};
+constexpr Piece kInteger = {Part::kText, "Only allows an integer here"};
+constexpr Piece kAnswerClose = {Part::kTag, "</answer>"};
+constexpr Piece kClosing = {Part::kText, "\n\nYour output:"};
+constexpr Piece kInstruction = {Part::kInstruction};
+constexpr Piece kQuery = {Part::kQuery};
+constexpr Piece kDocument = {Part::kDocument};
+
+constexpr std::array kPaperFrame = {kIntroduction,   kInstruction, kBeforeQuery, kQuery,
+                                    kBeforeDocument, kDocument,    kScale,       kThinkOpen,
+                                    kThought,        kThinkClose,  kAnswerOpen,  kInteger,
+                                    kAnswerClose,    kClosing};
+constexpr std::array kPassageLastFrame = {
+    kIntroduction, kInstruction, kBeforeQuery, kQuery,       kScale,          kThinkOpen, kThought,
+    kThinkClose,   kAnswerOpen,  kInteger,     kAnswerClose, kBeforeDocument, kDocument,  kClosing};
+
+std::span<const Piece> frame_of(Layout layout) {
+  if (layout == Layout::kPaper) return kPaperFrame;
+  return kPassageLastFrame;
+}
+
+// The added tokens in a text of ours, as byte ranges in order.
+std::vector<std::pair<size_t, size_t>> find_markers(const Tokenizer& tokenizer,
+                                                    std::string_view text) {
+  std::vector<std::pair<size_t, size_t>> markers;
+  size_t pos = 0;
+  for (const int32_t id : tokenizer.encode(text, {.parse_specials = true})) {
+    const std::string& bytes = tokenizer.bytes_of(id);
+    if (bytes.empty() || tokenizer.special(bytes) != id) continue;
+    const size_t begin = text.find(bytes, pos);
+    if (begin == std::string_view::npos) continue;
+    pos = begin + bytes.size();
+    markers.emplace_back(begin, pos);
+  }
+  return markers;
+}
+
+// Where a text cut after any byte ends its last whole character.
+size_t whole_characters(std::string_view bytes) {
+  size_t lead = bytes.size();
+  while (lead > 0 && bytes.size() - lead < 4) {
+    const auto byte = static_cast<unsigned char>(bytes[--lead]);
+    if ((byte & 0xc0) == 0x80) continue;
+    const size_t length = byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+    return lead + length <= bytes.size() ? bytes.size() : lead;
+  }
+  return bytes.size();
+}
+
+[[noreturn]] void refuse_template(const std::string& what) {
+  base::fail(
+      ErrorKind::kInvalidInput, "prompt_format", what,
+      "; write what stands before and behind a user's turn into a JSON file {\"prefix\": \"...\", "
+      "\"suffix\": \"...\", \"stop_ids\": [...]} and give it with --prompt-format FILE");
+}
+
+}  // namespace
+
+PromptFormat::PromptFormat(const Tokenizer& tokenizer, PromptOptions options)
+    : tokenizer_(&tokenizer), options_(std::move(options)) {
+  read_template();
+  prepare();
+}
+
+PromptFormat::PromptFormat(const Tokenizer& tokenizer, PromptOptions options,
+                           const std::string& format_file)
+    : tokenizer_(&tokenizer), options_(std::move(options)) {
+  read_file(format_file);
+  prepare();
+}
+
+void PromptFormat::add_stop_id(std::optional<int32_t> id) {
+  if (id && std::find(stop_ids_.begin(), stop_ids_.end(), *id) == stop_ids_.end())
+    stop_ids_.push_back(*id);
+}
+
+void PromptFormat::read_template() {
+  if (tokenizer_->chat_template().empty()) refuse_template("the checkpoint has no chat template");
+  const ChatTemplate chat(tokenizer_->chat_template());
+  ChatConversation turn;
+  turn.bos_token = tokenizer_->bos_token();
+  turn.eos_token = tokenizer_->eos_token();
+  const auto rendered = [&](const std::string& content) {
+    turn.messages = {{"user", content}};
+    return chat.render(turn);
+  };
+
+  static const std::string kMarker = "The first question of a user.";
+  const std::string whole = rendered(kMarker);
+  const size_t at = whole.find(kMarker);
+  if (at == std::string::npos || whole.find(kMarker, at + 1) != std::string::npos) {
+    refuse_template("the chat template does not write a user's turn exactly once");
+  }
+  prefix_ = whole.substr(0, at);
+  suffix_ = whole.substr(at + kMarker.size());
+
+  // The frame begins and ends with letters, so that a template which trims turns changes nothing;
+  // what stands inside must pass untouched.
+  std::string odd;
+  for (const Piece& piece : frame_of(options_.layout)) {
+    odd += piece.text;
+    if (piece.part == Part::kInstruction || piece.part == Part::kQuery ||
+        piece.part == Part::kDocument) {
+      odd +=
+          " \t\n\n  {{ messages }} {% if %} {# #} <think>a</think><answer>1</answer> <|im_start|> "
+          "<s> [INST] 'q' "
+          "\"r\" \\n & \xc3\xa9 \r\n\n\n ";
+    }
+  }
+  if (rendered(odd) != prefix_ + odd + suffix_) {
+    refuse_template("the chat template changes the text of a user's turn");
+  }
+
+  add_stop_id(tokenizer_->eos_id());
+  add_stop_id(tokenizer_->special("<|im_end|>"));
+  add_stop_id(tokenizer_->special("<|endoftext|>"));
+  turn.messages = {{"user", kMarker}, {"assistant", "The answer of a model."}};
+  turn.add_generation_prompt = false;
+  const std::optional<std::string> answered = chat.try_render(turn);
+  const size_t answer = answered ? answered->rfind(turn.messages[1].content) : std::string::npos;
+  if (answer == std::string::npos) return;
+  const std::string behind = answered->substr(answer + turn.messages[1].content.size());
+  const auto markers = find_markers(*tokenizer_, behind);
+  if (markers.empty() || skip_white_space(behind, 0) < markers[0].first) return;
+  add_stop_id(
+      tokenizer_->special(behind.substr(markers[0].first, markers[0].second - markers[0].first)));
+}
+
+void PromptFormat::read_file(const std::string& path) {
+  const base::Json json = base::parse_json(base::read_file(path, size_t{1} << 20), path);
+  if (!json.is_object()) {
+    base::fail(ErrorKind::kInvalidInput, "prompt_format", path,
+               ": expected an object {prefix, suffix, stop_ids}");
+  }
+  base::refuse_unknown_keys(json, {"prefix", "suffix", "stop_ids"}, path);
+  prefix_ = base::json_require<std::string>(json, "prefix", path);
+  suffix_ = base::json_require<std::string>(json, "suffix", path);
+  const auto stop_ids = json.find("stop_ids");
+  if (stop_ids == json.end() || !stop_ids->is_array() || stop_ids->empty()) {
+    base::fail(ErrorKind::kInvalidInput, "prompt_format", path,
+               ": 'stop_ids' should be a list of at least one token id");
+  }
+  for (const base::Json& id : *stop_ids) {
+    if (!id.is_number_integer() || id < 0 || id >= tokenizer_->vocab_size()) {
+      base::fail(ErrorKind::kInvalidInput, "prompt_format", path, ": 'stop_ids' holds ",
+                 base::dump_json(id), ", expected token ids below ", tokenizer_->vocab_size());
+    }
+    add_stop_id(id.get<int32_t>());
+  }
+}
+
+void PromptFormat::prepare() {
+  if (options_.max_query_tokens < 1 || options_.max_document_tokens < 1) {
+    base::fail(ErrorKind::kInvalidInput, "prompt_format", "max_query_tokens ",
+               options_.max_query_tokens, " and max_document_tokens ", options_.max_document_tokens,
+               ": expected at least 1");
+  }
+  const EncodeOptions ours = {.parse_specials = true};
+  const auto before = find_markers(*tokenizer_, prefix_);
+  const size_t prefix_cut = before.empty() ? 0 : before.back().second;
+  prefix_ids_ = tokenizer_->encode(std::string_view(prefix_).substr(0, prefix_cut), ours);
+  prefix_end_ = prefix_.substr(prefix_cut);
+  const auto behind = find_markers(*tokenizer_, suffix_);
+  const size_t suffix_cut = behind.empty() ? suffix_.size() : behind.front().first;
+  suffix_begin_ = suffix_.substr(0, suffix_cut);
+  suffix_ids_ = tokenizer_->encode(std::string_view(suffix_).substr(suffix_cut), ours);
+
+  direct_close_ = tokenizer_->encode(options_.direct_close, ours);
+  think_open_ = tokenizer_->encode(options_.think_open, ours);
+  think_close_ = tokenizer_->encode(options_.think_close, ours);
+}
+
+std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {
+  std::string whole = base::sanitize_utf8(text);
+  // An id stands for at least one byte of the composed text, and composing makes no text more than
+  // three times as long.
+  const auto max_ids = static_cast<size_t>(max_tokens);
+  if (whole.size() <= max_ids / 3) return whole;
+  // No vocabulary has entries of 512 bytes: what stands behind cannot be among the first ids, and a
+  // text of gigabytes need not be read.
+  const size_t max_bytes = std::max(max_ids * 512, size_t{1} << 20);
+  if (whole.size() > max_bytes) {
+    whole.resize(base::utf8_prefix(whole, max_bytes));
+    truncated = true;
+  }
+  const Ids ids = tokenizer_->encode(whole);
+  if (ids.size() <= max_ids) return whole;
+  truncated = true;
+  std::string kept;
+  for (size_t i = 0; i < max_ids; ++i) kept += tokenizer_->bytes_of(ids[i]);
+  kept.resize(whole_characters(kept));
+  return kept;
+}
+
+Prompt PromptFormat::render(std::string_view instruction, std::string_view query,
+                            std::string_view document) const {
+  Prompt prompt;
+  const std::string own_instruction = base::sanitize_utf8(instruction);
+  const std::string own_query = cut(query, options_.max_query_tokens, prompt.query_truncated);
+  const std::string own_document =
+      cut(document, options_.max_document_tokens, prompt.document_truncated);
+
+  prompt.text = prefix_;
+  prompt.ids = prefix_ids_;
+  std::string pending = prefix_end_;  // what stands between two markers is encoded as one string
+  const auto flush = [&] {
+    const Ids ids = tokenizer_->encode(pending);
+    prompt.ids.insert(prompt.ids.end(), ids.begin(), ids.end());
+    pending.clear();
+  };
+  for (const Piece& piece : frame_of(options_.layout)) {
+    const std::string_view text = piece.part == Part::kInstruction ? own_instruction
+                                  : piece.part == Part::kQuery     ? own_query
+                                  : piece.part == Part::kDocument  ? own_document
+                                                                   : piece.text;
+    prompt.text += text;
+    const std::optional<int32_t> id =
+        piece.part == Part::kTag ? tokenizer_->special(text) : std::nullopt;
+    if (id) {
+      flush();
+      prompt.ids.push_back(*id);
+    } else {
+      pending += text;
+    }
+  }
+  pending += suffix_begin_;
+  flush();
+  prompt.ids.insert(prompt.ids.end(), suffix_ids_.begin(), suffix_ids_.end());
+  prompt.text += suffix_;
+  return prompt;
+}
+
+}  // namespace erank::text
