@@ -1,0 +1,213 @@
+#ifdef ERANK_WITH_SQLITE
+#include "erank/data/journal.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+
+namespace erank::data {
+namespace {
+
+using base::Error;
+using base::ErrorKind;
+using base::Json;
+using ::testing::HasSubstr;
+
+class JournalFile : public ::testing::Test {
+ protected:
+  JournalFile() {
+    std::string name = (std::filesystem::temp_directory_path() / "erank-journal-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  ~JournalFile() override { std::filesystem::remove_all(folder_); }
+  std::string path() const { return (folder_ / "out.journal").string(); }
+
+  // The message of the Error that opening throws; its kind must be `kind`.
+  std::string open_error(ErrorKind kind, const Json& header, bool resume) const {
+    try {
+      Journal::open(path(), header, resume);
+    } catch (const Error& error) {
+      EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
+      return error.what();
+    }
+    ADD_FAILURE() << "no Error";
+    return "";
+  }
+
+  std::filesystem::path folder_;
+};
+
+const Json kHeader = {{"model", "m"}, {"seed", 1}};
+
+TEST_F(JournalFile, KeepsEntriesInOrderAndEachKeyOnce) {
+  const std::string binary("v\0\xff", 3);
+  {
+    Journal journal = Journal::open(path(), kHeader, false);
+    EXPECT_TRUE(journal.append("b", "2"));
+    EXPECT_TRUE(journal.append("a", binary));
+    EXPECT_FALSE(journal.append("b", "other"));
+    EXPECT_TRUE(journal.append("empty", ""));
+    EXPECT_EQ(journal.find("b"), "2");
+    EXPECT_EQ(journal.size(), 3);
+  }
+  const Journal journal = Journal::open(path(), kHeader, true);
+  EXPECT_EQ(journal.size(), 3);
+  EXPECT_EQ(journal.find("a"), binary);
+  EXPECT_EQ(journal.find("empty"), "");
+  EXPECT_EQ(journal.find("c"), std::nullopt);
+  std::vector<std::string> keys;
+  journal.for_each([&](std::string_view key, std::string_view) { keys.emplace_back(key); });
+  EXPECT_EQ(keys, (std::vector<std::string>{"b", "a", "empty"}));
+}
+
+TEST_F(JournalFile, IsNeverThrownAwayUnasked) {
+  Journal::open(path(), kHeader, true).append("a", "1");
+  EXPECT_THAT(open_error(ErrorKind::kInvalidInput, kHeader, false), HasSubstr("--resume"));
+  EXPECT_EQ(Journal::open(path(), kHeader, true).size(), 1);
+  Journal::remove(path());
+  EXPECT_EQ(Journal::open(path(), kHeader, false).size(), 0);
+  Journal::remove(path());
+  Journal::remove(path());
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(JournalFile, OfAnotherJobNamesTheFirstKeyThatDiffers) {
+  Journal::open(path(), kHeader, false);
+  EXPECT_THAT(open_error(ErrorKind::kInvalidInput, {{"model", "m"}, {"seed", 2}}, true),
+              HasSubstr("'seed' was 1, now it is 2"));
+  EXPECT_THAT(open_error(ErrorKind::kInvalidInput, {{"model", "m"}}, true),
+              HasSubstr("'seed' was 1, now it is not given"));
+  EXPECT_THAT(
+      open_error(ErrorKind::kInvalidInput, {{"model", "m"}, {"new", "x"}, {"seed", 1}}, true),
+      HasSubstr("'new' was not given, now it is \"x\""));
+  EXPECT_EQ(Journal::open(path(), {{"seed", 1}, {"model", "m"}}, true).size(), 0);
+}
+
+TEST_F(JournalFile, OfAnotherKindIsRefusedAndLeftAlone) {
+  const std::string text(5000, 'x');
+  std::ofstream(path()) << text;
+  open_error(ErrorKind::kCorrupt, kHeader, true);
+  EXPECT_EQ(base::read_file(path()), text);
+}
+
+TEST_F(JournalFile, InAMissingFolderIsAClearError) {
+  folder_ /= "none";
+  EXPECT_THAT(open_error(ErrorKind::kInvalidInput, kHeader, false), HasSubstr("cannot write here"));
+  folder_ = folder_.parent_path();
+}
+
+TEST_F(JournalFile, TakesEntriesFromManyThreads) {
+  Journal journal = Journal::open(path(), kHeader, false);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&journal, t] {
+      for (int i = 0; i < 1000; ++i) journal.append(base::str("k", (i + 250 * t) % 2000), "value");
+    });
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(journal.size(), 1750);
+}
+
+// Runs `work` in a child process that ends without destructors.
+template <typename Work>
+pid_t in_child(const Work& work) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try {
+      work();
+    } catch (const std::exception&) {
+      ::_exit(3);
+    }
+    ::_exit(0);
+  }
+  return child;
+}
+
+TEST_F(JournalFile, OpenInAnotherProcessIsRefused) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = in_child([&] {
+    const Journal journal = Journal::open(path(), kHeader, true);
+    if (::write(ready[1], "x", 1) != 1) ::_exit(4);
+    for (;;) ::pause();
+  });
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  EXPECT_THAT(open_error(ErrorKind::kInvalidInput, kHeader, true), HasSubstr("another process"));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(Journal::open(path(), kHeader, true).size(), 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+TEST_F(JournalFile, KilledAtAnyMomentLosesNothingThatWasCommitted) {
+  base::Random random(5);
+  int64_t known = 0;  // entries that a child said are committed
+  for (int round = 0; round < 15; ++round) {
+    int pipe[2];
+    ASSERT_EQ(::pipe(pipe), 0);
+    const pid_t child = in_child([&] {
+      Journal journal = Journal::open(path(), kHeader, true);
+      for (int64_t i = journal.size();; ++i) {
+        journal.append(base::str("key ", i), base::str("value ", i, std::string(200, 'v')));
+        if (i % 7 != 0) continue;
+        journal.commit();
+        if (::write(pipe[1], &i, sizeof i) != sizeof i) ::_exit(4);
+      }
+    });
+    ::close(pipe[1]);
+    std::this_thread::sleep_for(std::chrono::microseconds(random.below(30000)));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    for (int64_t i = 0; ::read(pipe[0], &i, sizeof i) == sizeof i;) known = i + 1;
+    ::close(pipe[0]);
+    const Journal journal = Journal::open(path(), kHeader, true);
+    EXPECT_GE(journal.size(), known);
+    int64_t number = 0;
+    journal.for_each([&](std::string_view key, std::string_view value) {
+      EXPECT_EQ(key, base::str("key ", number));
+      EXPECT_EQ(value, base::str("value ", number, std::string(200, 'v')));
+      ++number;
+    });
+    EXPECT_EQ(number, journal.size());
+  }
+  EXPECT_GT(known, 20);
+}
+
+TEST_F(JournalFile, CommitsByItselfWithinAboutASecond) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = in_child([&] {
+    Journal journal = Journal::open(path(), kHeader, true);
+    journal.append("a", "1");
+    if (::write(ready[1], "x", 1) != 1) ::_exit(4);
+    for (;;) ::pause();
+  });
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1600));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(Journal::open(path(), kHeader, true).find("a"), "1");
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+}  // namespace
+}  // namespace erank::data
+#endif
