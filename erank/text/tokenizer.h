@@ -1,5 +1,5 @@
-// Byte-level BPE as Qwen2/2.5/3, SmolLM2, Llama-3 and GPT-2 use it; equal, id for id, to Hugging Face's
-// `tokenizers`.
+// Byte-level BPE as Qwen2/2.5/3, SmolLM2, Llama-3 and GPT-2 use it; equal, id for id, to Hugging
+// Face's `tokenizers`.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ namespace erank::text {
 using Ids = std::vector<int32_t>;
 
 struct EncodeOptions {
-  // true: added tokens that stand in the text become their ids. Only PromptFormat asks for it, around text
-  // that it wrote itself; text of users never yields a special id.
+  // true: added tokens that stand in the text become their ids. Only PromptFormat asks for it,
+  // around text that it wrote itself; text of users never yields a special id.
   bool parse_specials = false;
 };
 
@@ -23,9 +23,11 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   // `path`: a folder with tokenizer.json, or with vocab.json + merges.txt (+ added_tokens.json /
-  // tokenizer_config.json), or a .gguf file. Throws Error{kNotFound}, Error{kCorrupt}, or Error{kInvalidInput} that
-  // names a normaliser, pre-tokeniser or model type that we do not know.
+  // tokenizer_config.json), or a .gguf file. Throws Error{kNotFound}, Error{kCorrupt}, or
+  // Error{kInvalidInput} that names a normaliser, pre-tokeniser or model type that we do not know.
   static Tokenizer load(const std::string& path);
+  // The text of a tokenizer.json alone: no eos, bos or chat template.
+  static Tokenizer from_json(std::string_view tokenizer_json);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -33,8 +35,8 @@ class Tokenizer {
   // Invalid UTF-8 is read as U+FFFD. Time is O(n log n), also for one word of many megabytes.
   Ids encode(std::string_view text, EncodeOptions options = {}) const;
 
-  // The ids' bytes joined, made valid UTF-8 (U+FFFD for parts of characters). Special ids are written as
-  // their text. Throws Error{kInvalidInput} for an id outside the vocabulary.
+  // The ids' bytes joined, made valid UTF-8 (U+FFFD for parts of characters). Special ids are
+  // written as their text. Throws Error{kInvalidInput} for an id outside the vocabulary.
   std::string decode(const Ids& ids) const;
   // One id's raw bytes (may be a part of a character): what incremental decoding joins.
   const std::string& bytes_of(int32_t id) const;
@@ -43,13 +45,15 @@ class Tokenizer {
 
   // The id of an added token by its text, or nullopt.
   std::optional<int32_t> special(std::string_view token) const;
-  // The id of a vocabulary entry whose bytes are exactly `bytes` (added tokens excluded), or nullopt.
+  // The id of a vocabulary entry whose bytes are exactly `bytes` (added tokens excluded), or
+  // nullopt.
   std::optional<int32_t> token_for(std::string_view bytes) const;
 
-  int32_t vocab_size() const;                 // largest id + 1
-  std::optional<int32_t> eos_id() const;      // from tokenizer_config.json or the GGUF header
+  int32_t vocab_size() const;             // largest id + 1
+  std::optional<int32_t> eos_id() const;  // from tokenizer_config.json or the GGUF header
   std::optional<int32_t> bos_id() const;
-  // The chat template (tokenizer_config.json `chat_template`, chat_template.jinja or the GGUF header), or "".
+  // The chat template (tokenizer_config.json `chat_template`, chat_template.jinja or the GGUF
+  // header), or "".
   const std::string& chat_template() const;
   // Text of the bos and eos tokens, for templates that name them; "" when there is none.
   std::string bos_token() const;
