@@ -1,0 +1,95 @@
+#include <algorithm>
+#include <span>
+
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/threads.h"
+#include "erank/data/records.h"
+#include "erank/retrieve/bm25.h"
+
+namespace erank::cli {
+namespace {
+
+struct RetrieveFlags {
+  std::string index, queries, beir, out;
+  int top = 100;
+  int threads = base::num_processors();
+  bool overwrite = false;
+};
+
+retrieve::Index get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
+                          base::ProgressSink& progress) {
+  if (!flags.index.empty()) return retrieve::Index::open(flags.index);
+  if (beir.corpus.empty())
+    base::fail(base::ErrorKind::kInvalidInput, "retrieve",
+               flags.beir.empty() ? "give --index, or --beir with a folder that has a corpus"
+                                  : flags.beir + ": no corpus.jsonl (.gz, .zst); give --index");
+  const auto documents = data::read_documents(beir.corpus, &progress);
+  progress.finish();
+  auto index = retrieve::Index::build(documents, flags.threads, &progress);
+  progress.finish();
+  return index;
+}
+
+void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
+  const data::BeirFolder beir =
+      flags.beir.empty() ? data::BeirFolder{} : data::find_beir(flags.beir);
+  const std::string path = flags.queries.empty() ? beir.queries : flags.queries;
+  if (path.empty())
+    base::fail(base::ErrorKind::kInvalidInput, "retrieve",
+               flags.beir.empty() ? "give --queries, or --beir with a folder that has queries"
+                                  : flags.beir + ": no queries.jsonl (.gz, .zst); give --queries");
+  Output output(flags.out, flags.overwrite);
+  const auto queries = data::read_queries(path);
+  const auto index = get_index(flags, beir, progress);
+  const size_t block = 64 * static_cast<size_t>(flags.threads);
+  size_t num_without_hits = 0;
+  std::string lines;
+  for (size_t begin = 0; begin < queries.size(); begin += block) {
+    if (interrupted()) return;
+    const auto some = std::span(queries).subspan(begin, std::min(block, queries.size() - begin));
+    const auto hits = index.search_all(some, flags.top, flags.threads);
+    lines.clear();
+    for (size_t i = 0; i < some.size(); ++i) {
+      data::append_trec_lines(lines, some[i].id, hits[i], "erank-bm25");
+      num_without_hits += hits[i].empty();
+    }
+    output.write(lines);
+    progress.update({"retrieve", static_cast<int64_t>(begin + some.size()),
+                     static_cast<int64_t>(queries.size()), "queries", ""});
+  }
+  progress.finish();
+  output.commit();
+  if (num_without_hits > 0)
+    warn(base::str(num_without_hits, " of ", queries.size(),
+                   " queries share no word with any "
+                   "document: they have no line in the run"));
+}
+
+}  // namespace
+
+void add_retrieve(CLI::App& app, Context& context) {
+  CLI::App* verb = app.add_subcommand("retrieve", "Find each query's candidates with BM25");
+  auto flags = std::make_shared<RetrieveFlags>();
+  verb->add_option("--index", flags->index, "An index that `erank index` made");
+  verb->add_option("--queries", flags->queries,
+                   "Queries: .jsonl, .tsv or .txt (.gz, .zst), or - for stdin");
+  verb->add_option(
+      "--beir", flags->beir,
+      "A BEIR folder: its queries, unless --queries is given, and its corpus (indexed\n"
+      "in memory), unless --index is given");
+  verb->add_option("--top", flags->top, "At most so many documents a query [100]")
+      ->check(CLI::Range(1, 1'000'000'000));
+  verb->add_option("--out", flags->out, "The TREC run to write [stdout]");
+  verb->add_option("--threads", flags->threads, "Threads [all processors]")
+      ->check(CLI::Range(1, 1024));
+  verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");
+  verb->footer(
+      "Example: erank retrieve --index corpus.bm25 --queries queries.jsonl --top 100 --out "
+      "run.txt");
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] { run_retrieve(*flags, *context.progress); };
+  });
+}
+
+}  // namespace erank::cli
