@@ -38,12 +38,12 @@ function(erank_room name)
   target_link_libraries(erank_${name} PUBLIC ${R_LIBS})
 endfunction()
 
-# erank_tests(ROOM [LIBS library...] [ONLY unit...]): every tests/ROOM/*_test.cpp (with ONLY those of the named
+# erank_tests(ROOM [LIBS library...] [ONLY unit...]): every tests/ROOM/*.cpp (with ONLY the tests of the named
 # units) as one program erank_ROOM_tests.
 # A test whose suite name starts with Tiny or Slow gets that label, every other one `unit`.
 function(erank_tests room)
   cmake_parse_arguments(T "" "" "LIBS;ONLY" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${room}/*_test.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${room}/*.cpp)
   if(T_ONLY)
     list(TRANSFORM T_ONLY REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/tests/${room}/\\1_test.cpp" OUTPUT_VARIABLE sources)
   endif()

@@ -32,21 +32,21 @@ struct Verdict {
 };
 
 struct Request {
-  Ids prompt;              // not empty
+  Ids prompt = {};         // not empty
   int max_new_tokens = 0;  // 0: straight to the closing
-  Sampling sampling;
-  std::vector<int32_t> stop_ids;  // end the generation; not kept among the new tokens
+  Sampling sampling = {};
+  std::vector<int32_t> stop_ids = {};  // end the generation; not kept among the new tokens
   // Called on the thread that calls step(), after each new token but a stop id, with all of them.
   // May be empty; may submit. If it throws, this request fails with that exception and the others
   // go on.
-  std::function<Verdict(std::span<const int32_t> new_tokens)> watch;
+  std::function<Verdict(std::span<const int32_t> new_tokens)> watch = {};
   // Appended when the generation has ended: by a stop id, the budget, a full context, or a verdict
   // that says so.
-  Ids closing;
+  Ids closing = {};
   // Continuations whose probabilities are read behind the closing (without one: behind the last
   // kept token). Each is one or two ids long (an answer such as "10" is two); those that share a
   // first token are read in one extra position, and the first such position costs no extra pass.
-  std::vector<Ids> choices;
+  std::vector<Ids> choices = {};
 };
 
 enum class Finish {
