@@ -26,8 +26,9 @@ base::OrderedJson json_value(const Measure& measure, double value) {
   return value;
 }
 
+// "3 (q1, q2, q3)", the first few alone when there are more.
 std::string some(const std::vector<std::string>& qids) {
-  std::string text = std::to_string(qids.size()) + (qids.size() == 1 ? " topic (" : " topics (");
+  std::string text = std::to_string(qids.size()) + " (";
   for (size_t i = 0; i < qids.size() && i < 3; ++i) text += (i ? ", " : "") + qids[i];
   return text + (qids.size() > 3 ? ", ...)" : ")");
 }
@@ -79,11 +80,13 @@ base::OrderedJson to_json(const Evaluation& evaluation, const ReportOptions& opt
 std::string missing_topics(const Evaluation& evaluation) {
   std::string text;
   if (!evaluation.not_judged.empty())
-    text = some(evaluation.not_judged) + " of the run have no judgements and are left out";
+    text = "topics of the run without judgements, left out: " + some(evaluation.not_judged);
   if (evaluation.not_in_run.empty()) return text;
   if (!text.empty()) text += "; ";
-  return text + some(evaluation.not_in_run) + " of the judgements are not in the run and " +
-         (evaluation.complete ? "count as 0" : "are left out (-c counts them as 0)");
+  const std::string missing = some(evaluation.not_in_run);
+  return text + "topics of the judgements that the run lacks, " +
+         (evaluation.complete ? "counted as 0: " + missing
+                              : "left out: " + missing + ", which -c counts as 0");
 }
 
 std::string format_ties(const TieReport& report) {

@@ -231,10 +231,13 @@ TEST(MissingTopics, AreSaidInOneLine) {
   const auto qrels = make_qrels(kTwoTopics);
   const auto run = make_run("1 a 1 3 a 1");
   EXPECT_EQ(missing_topics(evaluate(qrels, run, {})),
-            "1 topic (3) of the run have no judgements and are left out; 1 topic (2) of the "
-            "judgements are not in the run and are left out (-c counts them as 0)");
+            "topics of the run without judgements, left out: 1 (3); topics of the judgements that "
+            "the run lacks, left out: 1 (2), which -c counts as 0");
   EXPECT_EQ(missing_topics(evaluate(qrels, make_run("1 a 1"), {}, {.complete = true})),
-            "1 topic (2) of the judgements are not in the run and count as 0");
+            "topics of the judgements that the run lacks, counted as 0: 1 (2)");
+  EXPECT_EQ(
+      missing_topics(evaluate(make_qrels("1 a 1"), make_run("1 a 1 2 a 1 3 a 1 4 a 1 5 a 1"), {})),
+      "topics of the run without judgements, left out: 4 (2, 3, 4, ...)");
   EXPECT_EQ(missing_topics(evaluate(qrels, make_run("1 a 1 2 a 1"), {})), "");
   EXPECT_NE(refusal([&] { evaluate(qrels, make_run("x a 1"), {}); }).find("no topic is in both"),
             std::string::npos);
