@@ -110,6 +110,7 @@ class Lexer {
     if (pos_ < source_.size() && (source_[pos_] == '-' || source_[pos_] == '+')) advance(pos_ + 1);
     const bool block = kind == '%';
     push(block ? TokenKind::kBlockBegin : TokenKind::kOutputBegin, block ? "{%" : "{{");
+    if (block && is_raw()) fail("the tag 'raw' is not known here");
     std::string brackets;  // the closers that are due
     while (true) {
       advance(skip_white_space(source_, pos_));
@@ -117,6 +118,13 @@ class Lexer {
       if (brackets.empty() && read_end(block)) return;
       read_token(brackets);
     }
+  }
+
+  // The one tag whose inside is not made of tokens.
+  bool is_raw() const {
+    const size_t begin = skip_white_space(source_, pos_);
+    const char next = begin + 3 < source_.size() ? source_[begin + 3] : '\0';
+    return source_.compare(begin, 3, "raw") == 0 && !is_name_start(next) && !is_digit(next);
   }
 
   void read_comment() {
