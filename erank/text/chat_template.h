@@ -33,7 +33,7 @@ struct ChatMessage {
 struct ChatConversation {
   std::vector<ChatMessage> messages;
   bool add_generation_prompt = true;
-  std::string bos_token, eos_token;  // what the template's variables of these names hold
+  std::string bos_token{}, eos_token{};  // what the template's variables of these names hold
 };
 
 // Immutable after construction; thread-safe.

@@ -22,7 +22,7 @@ struct PromptOptions {
   Layout layout = Layout::kPaper;
   int max_query_tokens = 2048;  // each at least 1; the frame is never cut
   int max_document_tokens = 2048;
-  std::string think_open;  // appended to the prompt in thinking mode; "" for none
+  std::string think_open{};  // appended to the prompt in thinking mode; "" for none
   std::string think_close = "</think><answer>";          // closes a thought at its budget
   std::string direct_close = "<think></think><answer>";  // appended to the prompt in direct mode
 };
