@@ -54,8 +54,8 @@ double Softmax::p(float logit) const {
 int32_t sample(std::span<const float> logits, const Sampling& sampling, uint64_t draw) {
   const Largest top = largest(logits);
   if (top.id < 0 || sampling.temperature == 0) return top.id;
-  const auto weight = [&](float logit) {
-    return std::exp((static_cast<double>(logit) - top.value) / sampling.temperature);
+  const auto weight = [&](float logit) -> double {
+    return std::exp(static_cast<float>((double{logit} - top.value) / sampling.temperature));
   };
   const double u = base::Random(base::derived_seed(sampling.seed, draw)).uniform();
 
@@ -64,10 +64,10 @@ int32_t sample(std::span<const float> logits, const Sampling& sampling, uint64_t
   if (sampling.top_k > 0 && sampling.top_k < std::ssize(kept)) {
     std::nth_element(kept.begin(), kept.begin() + sampling.top_k, kept.end(), before);
     kept.resize(sampling.top_k);
+    // The draw must not depend on the order in which a library's nth_element leaves them.
+    std::sort(kept.begin(), kept.end(), before);
   }
   double total = 0;
-  // In order of id, so that the sum does not depend on how nth_element left them.
-  std::sort(kept.begin(), kept.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   for (const Candidate& c : kept) total += weight(c.logit);
   if (sampling.top_p < 1) {
     // The most probable ones come off a heap until they weigh enough: few of many.

@@ -48,6 +48,7 @@ TEST(Softmax, KeepsHugeAndMissingLogitsApart) {
 
 TEST(Sampler, GreedyTakesTheLowestOfTheLargest) {
   EXPECT_EQ(sample(std::vector<float>{1, 3, 3, 2}, {}, 0), 1);
+  EXPECT_EQ(sample(std::vector<float>{1, 3, 2}, {.temperature = 1e-300}, 0), 1);
   EXPECT_EQ(sample(std::vector<float>{NAN, 3}, {}, 0), -1);
   EXPECT_EQ(sample(std::vector<float>{NAN, 3}, {.temperature = 1}, 0), -1);
 }
