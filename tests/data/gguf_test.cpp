@@ -5,11 +5,10 @@
 #include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
 #include <functional>
 
 #include "erank/base/error.h"
-#include "erank/base/files.h"
+#include "tests/fuzz/memory_file.h"
 #include "tests/shared_data.h"
 
 namespace erank::data {
@@ -85,19 +84,8 @@ std::string sample(uint32_t version = 3) {
 
 class Gguf : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::path(::testing::TempDir()) /
-              base::str("erank_gguf_", ::getpid(), "_",
-                        ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    std::filesystem::create_directories(folder_);
-    path_ = (folder_ / "x.gguf").string();
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   GgufFile open(const std::string& bytes) {
-    FILE* file = std::fopen(path_.c_str(), "wb");
-    std::fwrite(bytes.data(), 1, bytes.size(), file);
-    std::fclose(file);
+    path_ = file_.hold(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
     return GgufFile::open(path_);
   }
 
@@ -113,8 +101,8 @@ class Gguf : public ::testing::Test {
     return "(opened)";
   }
 
-  std::filesystem::path folder_;
-  std::string path_;
+  fuzz::MemoryFile file_{"gguf"};
+  std::string path_;  // of the bytes that were opened last
 };
 
 TEST_F(Gguf, ReadsEveryKindOfValueInVersions2And3) {
@@ -206,7 +194,7 @@ TEST_F(Gguf, RefusesWhatIsNotGguf) {
   EXPECT_THAT(refusal(gguf({}, {}, "", 32, 0x03000000)), HasSubstr("little-endian"));
   EXPECT_EQ(refusal(gguf({}, {}, "")), "(opened)");
   try {
-    GgufFile::open(path_ + ".none");
+    GgufFile::open("no such file.gguf");
     ADD_FAILURE();
   } catch (const base::Error& e) {
     EXPECT_EQ(e.kind(), base::ErrorKind::kNotFound);
@@ -301,8 +289,8 @@ TEST_F(Gguf, RefusesAHeaderOverTheLimit) {
   const uint64_t size = 200'000'000;
   const std::string head =
       "GGUF" + u32(3) + u64(0) + u64(1) + text("k") + u32(kArray) + u32(kUint8) + u64(size - 4096);
-  base::write_file_atomic(path_, head);
-  std::filesystem::resize_file(path_, size);
+  refusal(head);
+  ASSERT_EQ(::truncate(path_.c_str(), static_cast<off_t>(size)), 0);
   try {
     GgufFile::open(path_);
     ADD_FAILURE();

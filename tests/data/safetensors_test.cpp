@@ -10,6 +10,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "tests/fuzz/memory_file.h"
 #include "tests/shared_data.h"
 
 namespace erank::data {
@@ -74,12 +75,13 @@ class Safetensors : public ::testing::Test {
 
   // The message of the Error{kCorrupt} that opening these bytes throws, or "(opened)".
   std::string refusal(const std::string& bytes) const {
-    put(bytes);
+    const std::string path =
+        file_.hold(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
     try {
-      SafetensorsFile::open(path());
+      SafetensorsFile::open(path);
     } catch (const base::Error& e) {
       EXPECT_EQ(e.kind(), base::ErrorKind::kCorrupt) << e.what();
-      EXPECT_THAT(e.what(), HasSubstr(path()));
+      EXPECT_THAT(e.what(), HasSubstr(path));
       return e.what();
     }
     return "(opened)";
@@ -91,6 +93,7 @@ class Safetensors : public ::testing::Test {
   }
 
   std::filesystem::path folder_;
+  fuzz::MemoryFile file_{"safetensors"};
 };
 
 TEST_F(Safetensors, ReadsBackWhatItWrote) {
@@ -168,7 +171,7 @@ TEST_F(Safetensors, GivesAnErrorOrASoundFileWhateverByteIsWrong) {
       std::string bytes = whole;
       bytes[at] ^= change;
       if (refusal(bytes) != "(opened)") continue;
-      const SafetensorsFile file = SafetensorsFile::open(path());
+      const SafetensorsFile file = SafetensorsFile::open(file_.path());
       for (const TensorInfo& info : file.tensors()) {
         ASSERT_LE(info.begin, info.end);
         ASSERT_LE(info.end, bytes.size());
@@ -269,7 +272,7 @@ TEST_F(Safetensors, AcceptsWhatWritersReallyWrite) {
                             R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
                             2)),
             "(opened)");
-  const SafetensorsFile file = SafetensorsFile::open(path());
+  const SafetensorsFile file = SafetensorsFile::open(file_.path());
   EXPECT_EQ(file.tensors()[0].name, "a");
   EXPECT_EQ(file.tensors()[1].name, "none");
   EXPECT_EQ(file.tensors()[2].name, "b");

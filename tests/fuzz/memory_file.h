@@ -1,4 +1,4 @@
-// A file in memory, so that fuzzers reach readers that take a path without touching the disk.
+// A file in memory, so that fuzzers and tests reach readers that take a path without the disk.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,7 +10,7 @@
 
 namespace erank::fuzz {
 
-// One anonymous file for the whole process, rewritten for each input. Not thread-safe.
+// One anonymous file, rewritten for each input. Not thread-safe.
 class MemoryFile {
  public:
   explicit MemoryFile(const char* name) : fd_(::memfd_create(name, MFD_CLOEXEC)) {
@@ -24,8 +24,9 @@ class MemoryFile {
   std::string hold(const uint8_t* data, size_t size) const {
     if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, data, size, 0) != static_cast<ssize_t>(size))
       std::abort();
-    return "/proc/self/fd/" + std::to_string(fd_);
+    return path();
   }
+  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
 
  private:
   int fd_;
