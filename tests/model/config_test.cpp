@@ -1,0 +1,235 @@
+#include "erank/model/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "erank/base/error.h"
+#include "erank/model/checkpoint.h"
+#include "tests/model/golden.h"
+#include "tests/shared_data.h"
+
+namespace erank::model {
+namespace {
+
+using base::Json;
+using ::testing::HasSubstr;
+
+Json qwen3() {
+  return Json::parse(R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
+    "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 2, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 1000, "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6, "rope_theta": 1000000, "tie_word_embeddings": true, "hidden_act": "silu",
+    "eos_token_id": [5, 6], "bos_token_id": 4})");
+}
+
+Json of_family(const char* architecture, const char* model_type) {
+  Json json = qwen3();
+  json["architectures"][0] = architecture;
+  json["model_type"] = model_type;
+  return json;
+}
+
+// The message of the error that reading `json` gives, or "" when it is read.
+std::string fault(const Json& json) {
+  try {
+    ModelConfig::from_json(json, "config.json");
+    return "";
+  } catch (const base::Error& e) {
+    EXPECT_EQ(e.kind(), base::ErrorKind::kInvalidInput);
+    return e.what();
+  }
+}
+
+TEST(ModelConfig, ReadsEveryFieldOfAQwen3Config) {
+  const ModelConfig c = ModelConfig::from_json(qwen3(), "config.json");
+  EXPECT_EQ(c.family, Family::kQwen3);
+  EXPECT_EQ(c.hidden_size, 1024);
+  EXPECT_EQ(c.intermediate_size, 3072);
+  EXPECT_EQ(c.num_hidden_layers, 2);
+  EXPECT_EQ(c.q_size(), 2048);
+  EXPECT_EQ(c.kv_size(), 1024);
+  EXPECT_EQ(c.vocab_size, 1000);
+  EXPECT_EQ(c.max_position_embeddings, 64);
+  EXPECT_EQ(c.rope_theta, 1e6);
+  EXPECT_EQ(c.rms_norm_eps, 1e-6);
+  EXPECT_TRUE(c.tie_word_embeddings);
+  EXPECT_TRUE(c.qk_norm);
+  EXPECT_FALSE(c.qkv_bias);
+  EXPECT_EQ(c.eos_token_ids, (std::vector<int32_t>{5, 6}));
+  EXPECT_EQ(c.bos_token_id, 4);
+}
+
+TEST(ModelConfig, ReadsWhatTransformers5Writes) {
+  const Json all = read_golden("model_families.json");
+  for (const auto& [name, golden] : all.items()) {
+    const ModelConfig c = ModelConfig::from_json(golden["config"], name);
+    EXPECT_EQ(c.rope_theta, golden["config"]["rope_parameters"]["rope_theta"].get<double>())
+        << name;
+    EXPECT_EQ(c.qk_norm, name.starts_with("qwen3")) << name;
+  }
+}
+
+TEST(ModelConfig, TakesDocumentedDerivationsForMissingKeys) {
+  Json llama = of_family("LlamaForCausalLM", "llama");
+  for (const char* key : {"num_key_value_heads", "head_dim", "rope_theta", "tie_word_embeddings",
+                          "hidden_act", "eos_token_id", "bos_token_id", "model_type"})
+    llama.erase(key);
+  const ModelConfig c = ModelConfig::from_json(llama, "config.json");
+  EXPECT_EQ(c.num_key_value_heads, 16);
+  EXPECT_EQ(c.head_dim, 64);
+  EXPECT_EQ(c.rope_theta, 10000);
+  EXPECT_FALSE(c.tie_word_embeddings);
+  EXPECT_FALSE(c.qkv_bias);
+  EXPECT_EQ(c.bos_token_id, -1);
+
+  Json qwen2 = of_family("Qwen2ForCausalLM", "qwen2");
+  qwen2.erase("head_dim");
+  EXPECT_EQ(ModelConfig::from_json(qwen2, "").head_dim, 64);
+  EXPECT_TRUE(ModelConfig::from_json(qwen2, "").qkv_bias);
+  EXPECT_FALSE(ModelConfig::from_json(qwen2, "").o_bias);
+  Json no_head_dim = qwen3();
+  no_head_dim.erase("head_dim");
+  EXPECT_EQ(ModelConfig::from_json(no_head_dim, "").head_dim, 128);
+}
+
+TEST(ModelConfig, NamesAMissingKeyWithoutADerivation) {
+  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "num_key_value_heads", "vocab_size",
+                          "max_position_embeddings", "rms_norm_eps", "rope_theta"}) {
+    Json json = qwen3();
+    json.erase(key);
+    EXPECT_THAT(fault(json), HasSubstr(key));
+  }
+}
+
+TEST(ModelConfig, RefusesOtherArchitecturesByName) {
+  EXPECT_THAT(fault(of_family("MistralForCausalLM", "mistral")), HasSubstr("MistralForCausalLM"));
+  EXPECT_THAT(fault(of_family("Qwen3ForSequenceClassification", "qwen3")),
+              HasSubstr("Qwen3ForSequenceClassification"));
+  EXPECT_THAT(fault(of_family("Qwen3ForCausalLM", "llama")), HasSubstr("different families"));
+  Json nameless = qwen3();
+  nameless.erase("architectures");
+  EXPECT_EQ(fault(nameless), "");
+  nameless.erase("model_type");
+  EXPECT_THAT(fault(nameless), HasSubstr("model_type"));
+  EXPECT_THAT(fault(Json::array()), HasSubstr("object"));
+}
+
+TEST(ModelConfig, RefusesKeysThatChangeTheMathsByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"quantization_config", R"({"quant_method": "awq"})"},
+      {"quantization", R"({"bits": 4})"},
+      {"use_sliding_window", "true"},
+      {"rope_scaling", R"({"rope_type": "yarn", "factor": 4.0})"},
+      {"rope_scaling", R"({"type": "linear", "factor": 2.0})"},
+      {"rope_parameters", R"({"rope_type": "llama3", "rope_theta": 1000000})"},
+      {"hidden_act", R"("gelu")"},
+      {"mlp_bias", "true"},
+      {"partial_rotary_factor", "0.5"},
+      {"attention_multiplier", "0.1"},
+      {"logits_scaling", "8"},
+      {"layer_types", R"(["full_attention", "sliding_attention"])"},
+      {"layer_types", R"(["full_attention"])"},
+      {"some_new_key", "1"},
+      {"hidden_size", "\"1024\""},
+      {"hidden_size", "0"},
+      {"hidden_size", "9223372036854775807"},
+      {"num_hidden_layers", "-1"},
+      {"num_key_value_heads", "3"},
+      {"head_dim", "7"},
+      {"rms_norm_eps", "0"},
+      {"rope_theta", "-1"},
+      {"eos_token_id", "\"x\""},
+      {"tie_word_embeddings", "1"}};
+  for (const auto& [key, value] : cases) {
+    Json json = qwen3();
+    json[key] = Json::parse(value);
+    const std::string message = fault(json);
+    EXPECT_NE(message, "") << key << " = " << value;
+    const bool by_words = std::string(key) == "num_key_value_heads";
+    EXPECT_THAT(message, HasSubstr(by_words ? "heads" : key));
+  }
+  Json llama = of_family("LlamaForCausalLM", "llama");
+  llama["sliding_window"] = 4096;
+  EXPECT_THAT(fault(llama), HasSubstr("sliding_window"));
+  Json qwen2 = of_family("Qwen2ForCausalLM", "qwen2");
+  qwen2["attention_bias"] = false;
+  EXPECT_THAT(fault(qwen2), HasSubstr("attention_bias"));
+  Json two_thetas = qwen3();
+  two_thetas["rope_parameters"] = Json::parse(R"({"rope_theta": 5, "rope_type": "default"})");
+  EXPECT_THAT(fault(two_thetas), HasSubstr("rope_theta"));
+}
+
+TEST(ModelConfig, AcceptsKeysThatChangeNothing) {
+  Json json = qwen3();
+  json["torch_dtype"] = "bfloat16";
+  json["transformers_version"] = "4.51.0";
+  json["attention_dropout"] = 0.1;
+  json["use_cache"] = false;
+  json["sliding_window"] = 4096;  // Qwen2 and Qwen3 use it only with use_sliding_window
+  json["max_window_layers"] = 28;
+  json["rope_scaling"] = nullptr;
+  json["quantization_config"] = nullptr;
+  json["layer_types"] = Json::array({"full_attention", "full_attention"});
+  EXPECT_EQ(fault(json), "");
+}
+
+TEST(ModelConfig, RefusesAQuantisedMlxFolder) {
+  const std::string folder = erank::testing::shared_data("model-fixtures/mlxd-tiny_qwen3_sharded");
+  if (folder.empty()) GTEST_SKIP() << "model-fixtures/mlxd-tiny_qwen3_sharded is not there";
+  try {
+    ModelConfig::from_folder(folder);
+    FAIL();
+  } catch (const base::Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("\"quantization\""));
+  }
+}
+
+TEST(ModelConfig, WrittenAndReadAgainIsTheSame) {
+  for (const char* shape : {"tiny", "smollm2-135m", "qwen3-0.6b", "qwen3-32b"}) {
+    const ModelConfig c = config_of_shape(shape);
+    const ModelConfig again =
+        ModelConfig::from_json(Json::parse(c.to_json("float32").dump()), shape);
+    EXPECT_EQ(again.to_json(), c.to_json()) << shape;
+    EXPECT_EQ(again.qk_norm, c.qk_norm);
+    EXPECT_EQ(again.rms_norm_eps, c.rms_norm_eps);
+  }
+}
+
+TEST(ModelConfig, CountsParametersAndWorkOfPublishedShapes) {
+  EXPECT_EQ(config_of_shape("smollm2-135m").num_parameters(), 134515008);
+  EXPECT_EQ(config_of_shape("0.6b").num_parameters(), 596049920);
+  EXPECT_NEAR(config_of_shape("smollm2-135m").flops_per_token(), 0.212e9, 0.001e9);
+  for (const char* shape : {"tiny", "4b", "14b"}) {
+    const ModelConfig c = config_of_shape(shape);
+    int64_t sum = 0;
+    for (const TensorShape& t : parameter_shapes(c)) {
+      int64_t n = 1;
+      for (const int64_t size : t.shape) n *= size;
+      sum += n;
+    }
+    EXPECT_EQ(c.num_parameters(), sum) << shape;
+  }
+  EXPECT_THROW(config_of_shape("7b"), base::Error);
+}
+
+TEST(ModelConfig, OfGgufEqualsTheOneOfItsSafetensors) {
+  const std::string folder = erank::testing::shared_data("model-fixtures/gguf-and-shards");
+  if (folder.empty()) GTEST_SKIP() << "model-fixtures/gguf-and-shards is not there";
+  const ModelConfig c =
+      ModelConfig::from_gguf(data::GgufFile::open(folder + "/tiny_llama_q8.gguf"));
+  const std::string path = folder + "/tiny_llama_q8_config.json";
+  const ModelConfig expected =
+      ModelConfig::from_json(base::parse_json(base::read_file(path), path), path);
+  EXPECT_EQ(c.to_json(), expected.to_json());
+}
+
+TEST(TinyModelConfig, OfRealGgufFilesIsTheModelCards) {
+  const std::string path = base::cache_folder() + "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!base::file_exists(path)) GTEST_SKIP() << path << " is not there; tools/setup fetches it";
+  EXPECT_EQ(ModelConfig::from_gguf(data::GgufFile::open(path)).to_json(),
+            config_of_shape("smollm2-135m").to_json());
+}
+
+}  // namespace
+}  // namespace erank::model
