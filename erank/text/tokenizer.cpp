@@ -66,27 +66,26 @@ Tokenizer::Tables::Tables(TokenizerSpec spec)
   for (const int32_t id : spec.unused) kinds[static_cast<size_t>(id)] = kNotText;
   for (const AddedToken& token : spec.added) {
     const auto id = static_cast<size_t>(token.id);
-    if (id >= pieces.size()) pieces.resize(id + 1), kinds.resize(id + 1, kOrdinary);
-    if (!pieces[id].empty() && pieces[id] != token.content)
-      fail(ErrorKind::kCorrupt, "Tokenizer", spec.where, ": added token '", token.content,
-           "' has the id ", id, " of '", pieces[id], "'");
-    pieces[id] = token.content;
     const auto [known, fresh] = added.emplace(token.content, token.id);
     if (!fresh && known->second != token.id)
       fail(ErrorKind::kCorrupt, "Tokenizer", spec.where, ": added token '", token.content,
            "' has ids ", known->second, " and ", id);
-    // A byte that doubles as a special token (a "!" for padding) has no other id to be written
-    // with.
+    if (!fresh) continue;
+    if (id >= pieces.size()) pieces.resize(id + 1), kinds.resize(id + 1, kOrdinary);
+    if (!pieces[id].empty() && pieces[id] != token.content)
+      fail(ErrorKind::kCorrupt, "Tokenizer", spec.where, ": added token '", token.content,
+           "' has the id ", id, " of '", pieces[id], "'");
+    // A byte that doubles as a special token (a "!" for padding) has no other id to be written by.
     const bool is_byte = token.content.size() == 1;
-    kinds[id] = token.special && !is_byte ? kNotText : kAdded;
+    kinds[id] = !pieces[id].empty() && (!token.special || is_byte) ? kAdded : kNotText;
+    pieces[id] = token.content;
   }
 
   bytes.reserve(pieces.size());
   id_of_bytes.reserve(pieces.size());
   for (size_t id = 0; id < pieces.size(); ++id) {
     auto spelled = bytes_of_piece(pieces[id]);
-    // The text of an added token stands for itself, also where each of its characters spells a
-    // byte.
+    // An added token's text stands for itself, also where each of its characters spells a byte.
     const bool is_text =
         spelled.has_value() && !spelled->empty() &&
         (kinds[id] == kOrdinary || (kinds[id] == kAdded && *spelled == pieces[id]));
@@ -170,7 +169,7 @@ void Tokenizer::Tables::encode_part(std::string_view raw, BpeCache& cache, Ids& 
   if (!parse_specials || normalized_matcher.empty()) return encode_normalized(text, cache, ids);
   size_t done = 0;
   for (const auto& match : normalized_matcher.find_all(text)) {
-    encode_normalized(text.substr(done, match.begin - done), cache, ids);
+    if (match.begin > done) encode_normalized(text.substr(done, match.begin - done), cache, ids);
     ids.push_back(match.id);
     done = match.end;
   }
@@ -217,7 +216,8 @@ Ids Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   size_t done = 0;
   if (options.parse_specials)
     for (const auto& match : tables_->raw_matcher.find_all(text)) {
-      tables_->encode_part(text.substr(done, match.begin - done), cache, ids, true);
+      if (match.begin > done)
+        tables_->encode_part(text.substr(done, match.begin - done), cache, ids, true);
       ids.push_back(match.id);
       done = match.end;
     }

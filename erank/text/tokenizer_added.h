@@ -23,7 +23,8 @@ class AddedTokenMatcher {
     size_t end = 0;
     int32_t id = 0;
   };
-  // All tokens in `text`, in order. REQUIRES: text is valid UTF-8.
+  // All tokens in `text`, in order. A token may begin inside the white space that the one before it
+  // took. REQUIRES: text is valid UTF-8.
   std::vector<Match> find_all(std::string_view text) const;
 
   bool empty() const { return tokens_.empty(); }

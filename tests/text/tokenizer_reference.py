@@ -6,6 +6,8 @@ differential tests. Writes JSONL.
       {"text", "ids": without added tokens, "special_ids": with them}
   tokenizer_reference.py split PATTERNS OUT COUNT SEED   PATTERNS: a JSON list of Oniguruma patterns
       {"pattern": index, "text", "pieces"}
+  tokenizer_reference.py json FILE OUT COUNT SEED   a tokenizer.json; text of its added tokens and what may touch them
+      {"text", "special_ids"}
 """
 import json
 import os
@@ -174,6 +176,17 @@ def write_pieces(path, out, count, seed):
             out.write(json.dumps({"pattern": i, "text": text, "pieces": pieces}) + "\n")
 
 
+def write_added(path, out, count, seed):
+    tokenizer = Tokenizer.from_file(path)
+    parts = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+    parts = parts * 3 + list(" \n\ta_1-.\u00a0\u3000\u0301") + ["e\u0301", "é", "  ", "don't", " 123", "--"]
+    rng = random.Random(seed)
+    for _ in range(count):
+        text = "".join(rng.choice(parts) for _ in range(rng.randrange(1, 12)))
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        out.write(json.dumps({"text": text, "special_ids": ids}) + "\n")
+
+
 def main():
     mode, path, target, count, seed = sys.argv[1:]
     with open(target, "w") as out:
@@ -181,10 +194,13 @@ def main():
             write_ids(qwen, path, out, int(count), int(seed))
         elif mode == "gguf":
             write_ids(smollm, path, out, int(count), int(seed))
+        elif mode == "json":
+            write_added(path, out, int(count), int(seed))
         elif mode == "split":
             write_pieces(path, out, int(count), int(seed))
         else:
             sys.exit(__doc__)
 
 
-main()
+if __name__ == "__main__":
+    main()

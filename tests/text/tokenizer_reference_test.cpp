@@ -66,6 +66,68 @@ TEST(TokenizerReference, GivesTheIdsOfTheReferenceWithSmolLm2sVocabulary) {
   expect_equal_ids(Tokenizer::load(model), lines);
 }
 
+base::Json added_token(const std::string& content, int id, bool special, bool normalized,
+                       const std::string& flag = "") {
+  base::Json token = {
+      {"id", id},        {"content", content}, {"special", special},  {"normalized", normalized},
+      {"lstrip", false}, {"rstrip", false},    {"single_word", false}};
+  if (!flag.empty()) token[flag] = true;
+  return token;
+}
+
+TEST(TokenizerReference, CutsAddedTokensOutAsTheReferenceDoes) {
+  if (erank::testing::test_python().empty()) GTEST_SKIP() << kNoPython;
+  base::Json tokenizer =
+      small_tokenizer({{"a", "a"}, {" ", " "}, {"d", "o"}, {"do", "n"}, {"\xc3", "\xa9"}});
+  tokenizer["model"]["vocab"][spell_bytes(" 123")] = 261;
+  tokenizer["normalizer"] = {{"type", "NFC"}};
+  tokenizer["added_tokens"] = {added_token("<l>", 262, true, false, "lstrip"),
+                               added_token("<r>", 263, true, false, "rstrip"),
+                               added_token("word", 264, false, false, "single_word"),
+                               added_token("é-", 265, false, true),
+                               added_token("e\u0301_", 266, false, true, "lstrip"),
+                               added_token("<r>a", 267, true, false),
+                               added_token(" x ", 268, false, true, "rstrip")};
+  std::vector<base::Json> variants(5, tokenizer);
+  variants[1]["pre_tokenizer"]["add_prefix_space"] = true;
+  variants[2]["model"]["ignore_merges"] = true;
+  const auto sequence = [](const base::Json& first) -> base::Json {
+    return {{"type", "Sequence"},
+            {"pretokenizers",
+             {first,
+              {{"type", "ByteLevel"},
+               {"add_prefix_space", false},
+               {"trim_offsets", true},
+               {"use_regex", false}}}}};
+  };
+  variants[3]["pre_tokenizer"] = sequence({{"type", "Split"},
+                                           {"pattern", {{"String", "n'"}}},
+                                           {"behavior", "Removed"},
+                                           {"invert", false}});
+  variants[4]["pre_tokenizer"] = sequence({{"type", "Split"},
+                                           {"pattern", {{"Regex", "\\p{L}+|\\s"}}},
+                                           {"behavior", "Removed"},
+                                           {"invert", true}});
+  variants.push_back(tokenizer);
+  variants[5]["pre_tokenizer"] = sequence({{"type", "Digits"}, {"individual_digits", false}});
+  for (size_t i = 0; i < variants.size(); ++i) {
+    SCOPED_TRACE(i);
+    const ScratchFolder scratch;
+    scratch.write("tokenizer.json", base::dump_json(variants[i]));
+    const Tokenizer ours = Tokenizer::load(scratch.path());
+    const auto lines = oracle_lines("json", scratch / "tokenizer.json", 1000, 4);
+    ASSERT_EQ(lines.size(), 1000u);
+    int wrong = 0;
+    for (const std::string& line : lines) {
+      const base::Json expected = base::parse_json(line, "oracle");
+      const Ids ids = ours.encode(expected["text"].get<std::string>(), {.parse_specials = true});
+      if (ids != expected["special_ids"].get<Ids>() && ++wrong <= 3)
+        ADD_FAILURE() << line << "\nours " << shown(ids);
+    }
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
 // The patterns of other models, and ours once more in a spelling that only the regex engine knows.
 TEST(TokenizerReference, SplitsByAnyPatternAsOnigurumaDoes) {
   if (erank::testing::test_python().empty()) GTEST_SKIP() << kNoPython;

@@ -68,14 +68,17 @@ inline base::Json small_tokenizer(const std::vector<std::pair<std::string, std::
     if (!vocabulary.contains(l + r)) vocabulary[l + r] = next++;
     pairs.push_back({l, r});
   }
-  return {
-      {"version", "1.0"},
-      {"added_tokens", base::Json::array()},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
-      {"post_processor", nullptr},
-      {"decoder", {{"type", "ByteLevel"}}},
-      {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", pairs}}}};
+  const base::Json byte_level = {{"type", "ByteLevel"},
+                                 {"add_prefix_space", false},
+                                 {"trim_offsets", true},
+                                 {"use_regex", true}};
+  return {{"version", "1.0"},
+          {"added_tokens", base::Json::array()},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", byte_level},
+          {"post_processor", nullptr},
+          {"decoder", byte_level},
+          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", pairs}}}};
 }
 
 }  // namespace erank::text
