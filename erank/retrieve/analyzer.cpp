@@ -152,17 +152,20 @@ void apply_departures(std::string& word) {
   }
 }
 
+// One for the whole process, never freed: threads may use it until the very end.
+locale_t unicode_locale() {
+  static const locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  return locale;
+}
+
 }  // namespace
 
 struct Analyzer::State {
-  locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  locale_t locale = unicode_locale();
   sb_stemmer* stemmer = sb_stemmer_new("porter", "UTF_8");
   std::string word;
 
-  ~State() {
-    if (locale) freelocale(locale);
-    sb_stemmer_delete(stemmer);
-  }
+  ~State() { sb_stemmer_delete(stemmer); }
 
   // `token` as it stands in the text -> its term.
   void finish(std::string_view token, const std::function<void(std::string_view)>& take) {

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <filesystem>
 #include <limits>
 #include <sstream>
@@ -283,14 +283,13 @@ TEST(Runs, OfAMillionLinesAreReadInUnderASecond) {
       text += "query" + std::to_string(q) + " Q0 document-number-" + std::to_string(d * 7919 + q) +
               " " + std::to_string(d + 1) + " " + std::to_string(30.0 - d * 0.0123) + " bm25\n";
   const auto path = folder.write("r.txt", text);
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   const auto run = read_run(path);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   EXPECT_EQ(run.qids.size(), 1000u);
   EXPECT_EQ(run.hits.at("query7").size(), 1000u);
-  RecordProperty("milliseconds", static_cast<int>(seconds.count() * 1000));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_LT(seconds.count(), 3.0);  // three times the aim: other work may share the machine
+  EXPECT_LT(seconds, 1.0);  // processor time: other work may share the machine
 #endif
 }
 
