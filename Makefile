@@ -13,7 +13,7 @@ help:
 
 ## make demo             install what is missing, build, rerank the demo's queries and show the result
 demo: build
-	@tools/demo
+	@$(RELEASE)/erank demo
 
 ## make test             the same set-up, then every test that is quick
 test: setup-tests

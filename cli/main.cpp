@@ -73,6 +73,7 @@ int run(int argc, char** argv) {
   add_prompt(app, context);
   add_model(app, context);
   add_bench(app, context);
+  add_demo(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

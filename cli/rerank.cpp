@@ -142,7 +142,7 @@ class RerankRun {
       if (interrupted()) return stop();
     }
     if (interrupted()) return stop();
-    if (journal_) journal_->flush();
+    if (journal_) journal_->commit();
     if (to_file) output.commit();
     if (journal_) {
       journal_.reset();
@@ -233,7 +233,7 @@ class RerankRun {
   }
 
   void stop() {
-    if (journal_) journal_->flush();
+    if (journal_) journal_->commit();
     context_.progress->finish();
     warn(journal_ ? base::str("interrupted with ", num_done_.load(), " of ", num_pairs_,
                               " pairs done; go on with --resume")

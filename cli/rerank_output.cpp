@@ -1,14 +1,11 @@
 #include "cli/rerank_output.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <iterator>
 #include <vector>
 
+#include "cli/text_table.h"
 #include "erank/base/error.h"
 #include "erank/data/records.h"
 #include "erank/rank/result_json.h"
@@ -16,54 +13,8 @@
 namespace erank::cli {
 namespace {
 
-std::string formatted(const char* format, double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, format, value);
-  return text;
-}
-
-// Number of characters of valid UTF-8 text.
-size_t characters(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
-}
-
-// `text` on one line, white space folded, cut to `width` characters with an ellipsis.
-std::string one_line(std::string_view text, size_t width) {
-  std::string out;
-  std::vector<size_t> starts;  // byte offset of each character of `out`
-  for (size_t i = 0; i < text.size() && starts.size() <= width;) {
-    size_t n = 1;
-    while (i + n < text.size() && (text[i + n] & 0xc0) == 0x80) ++n;
-    const bool blank = n == 1 && static_cast<unsigned char>(text[i]) <= ' ';
-    if (!blank || (!out.empty() && out.back() != ' ')) {
-      starts.push_back(out.size());
-      out += blank ? std::string_view(" ") : text.substr(i, n);
-    }
-    i += n;
-  }
-  while (!out.empty() && out.back() == ' ') out.pop_back(), starts.pop_back();
-  if (starts.size() <= width) return out;
-  return out.substr(0, starts[width - 1]) + "…";
-}
-
-std::string padded(std::string text, size_t width, bool right) {
-  const size_t n = characters(text);
-  if (n >= width) return text;
-  return right ? std::string(width - n, ' ') + text : text + std::string(width - n, ' ');
-}
-
-// Eleven columns, one a possible answer from 0 to 10, as high as its probability.
-std::string distribution_bar(const text::ScoreDistribution& d) {
-  static const char* kBlocks[] = {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
-  std::string bar;
-  for (const double p : d.p)
-    bar += kBlocks[p < 0.005 ? 0 : std::clamp(static_cast<int>(std::ceil(p * 8)), 1, 8)];
-  return bar;
-}
-
 std::string table(const RerankJob& job, const rank::Ranking& ranking, bool append_tail) {
-  const size_t width = static_cast<size_t>(output_width());
+  const size_t width = output_width();
   size_t id_width = 5;
   bool first_stage = false;
   for (const auto& r : ranking.results) {
@@ -125,12 +76,6 @@ std::string trec(const RerankJob& job, const rank::Ranking& ranking, bool append
 }
 
 }  // namespace
-
-int output_width() {
-  winsize size{};
-  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40) return size.ws_col;
-  return 100;
-}
 
 RerankFormat parse_rerank_format(const std::string& name, bool to_file) {
   if (name == "table") return RerankFormat::kTable;

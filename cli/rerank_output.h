@@ -18,7 +18,4 @@ RerankFormat parse_rerank_format(const std::string& name, bool to_file);
 std::string format_ranking(RerankFormat format, const RerankJob& job, const rank::Ranking& ranking,
                            bool append_tail, const std::string& tag);
 
-// Columns of the terminal, 100 when stdout is none.
-int output_width();
-
 }  // namespace erank::cli

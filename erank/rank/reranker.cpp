@@ -217,7 +217,6 @@ struct Reranker::State {
       {
         std::unique_lock lock(mutex);
         const auto& s = engine.stats();
-        stats = {s.computed_tokens, s.cached_tokens, s.new_tokens};
         if (s.num_waiting + s.num_running == 0)
           work.wait(lock, [&] { return stopping || !queue.empty(); });
         if (stopping) break;
@@ -226,7 +225,8 @@ struct Reranker::State {
       for (Pair& pair : arrived) {
         auto request = std::move(pair.request);
         engine.submit(std::move(request),
-                      [this, pair = std::move(pair)](engine::Completion completion) {
+                      [this, &engine, pair = std::move(pair)](engine::Completion completion) {
+                        note(engine.stats());
                         finish(*pair.job, pair.index, pair.watcher.get(), completion);
                       });
       }
@@ -240,6 +240,11 @@ struct Reranker::State {
     }
     fail_all(std::make_exception_ptr(
         base::Error(ErrorKind::kExhausted, "[rerank] the reranker has stopped")));
+  }
+
+  void note(const engine::EngineStats& s) {
+    const std::lock_guard lock(mutex);
+    stats = {s.computed_tokens, s.cached_tokens, s.new_tokens};
   }
 
   void fail_all(const std::exception_ptr& fault) {
