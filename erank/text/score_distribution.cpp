@@ -19,10 +19,10 @@ ScoreDistribution ScoreDistribution::from_digits(std::span<const double, 10> dig
     result.p[d] = digits[d];
     sum += digits[d];
   }
-  // A difference, not a second product: p[1] + p[10] gives Pr("1") back, so that greedy() sees the
-  // ties of equal logits as the decoder sees them.
-  result.p[10] = digits[1] * std::min(zero_after_one, 1.0);
-  result.p[1] = digits[1] - result.p[10];
+  // Two differences, each without rounding error or made so by the other: p[1] + p[10] is exactly
+  // Pr("1"), so that greedy() sees the ties of equal logits as the decoder sees them.
+  result.p[1] = digits[1] - digits[1] * std::min(zero_after_one, 1.0);
+  result.p[10] = digits[1] - result.p[1];
   result.p_other = std::max(0.0, 1.0 - sum);
   result.ten_follows_one = ten_follows_one;
   return result;

@@ -70,6 +70,19 @@ TEST(ScoreDistribution, DecodesDigitByDigitEvenWhereTenIsTheMostProbableInteger)
   EXPECT_EQ(d.greedy(), 10);
 }
 
+TEST(ScoreDistribution, KeepsTheTiesThatTheDecoderSees) {
+  // 1 and 9 are exactly as probable, and the lower one wins, however "1" is split.
+  for (int d1 = 1; d1 <= 50; ++d1) {
+    for (int z = 0; z <= 1000; ++z) {
+      const double p = std::exp(-d1 / 7.0) / 3;
+      const ScoreDistribution d =
+          distribution_of({{0, p, 0, 0, 0, 0, 0, 0, 0, p}, z / 1000.0, false});
+      ASSERT_EQ(d.p[1] + d.p[10], p) << d1 << " " << z;
+      ASSERT_EQ(d.greedy(), 1) << d1 << " " << z;
+    }
+  }
+}
+
 TEST(ScoreDistribution, IsEmptyWhereNoAnswerIsPossible) {
   const ScoreDistribution d = distribution_of(Seen{});
   EXPECT_EQ(d.p_other, 1);
