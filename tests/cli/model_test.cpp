@@ -1,0 +1,140 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+#include "erank/base/files.h"
+#include "erank/base/json.h"
+#include "erank/model/lora.h"
+#include "erank/model/weights.h"
+#include "tests/model/golden.h"
+
+namespace erank::cli {
+namespace {
+
+using ::testing::HasSubstr;
+
+// `erank model` as a user runs it.
+class TinyModelVerb : public ::testing::Test {
+ protected:
+  TinyModelVerb() {
+    std::string name = (std::filesystem::temp_directory_path() / "erank-cli-XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+  }
+  ~TinyModelVerb() override { std::filesystem::remove_all(folder_); }
+
+  // Runs `erank model ARGS` with stderr joined to stdout; sets exit_code_.
+  std::string run(const std::string& args) {
+    const std::string line = std::string(ERANK_BINARY_DIR) + "/erank model " + args + " 2>&1";
+    std::FILE* pipe = ::popen(line.c_str(), "r");
+    EXPECT_NE(pipe, nullptr);
+    std::string text;
+    char buffer[4096];
+    for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) text.append(buffer, n);
+    const int status = ::pclose(pipe);
+    exit_code_ = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return text;
+  }
+  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+
+  std::string folder_;
+  int exit_code_ = -1;
+};
+
+TEST_F(TinyModelVerb, RandomMakesAWholeFolderThatInfoAndLogitsRead) {
+  EXPECT_EQ(run("random --shape tiny --seed 3 --out " + path("m")), "");
+  ASSERT_EQ(exit_code_, 0);
+  const auto info = base::parse_json(run("info --json " + path("m")), "info");
+  EXPECT_EQ(exit_code_, 0);
+  EXPECT_EQ(info["family"], "qwen3");
+  EXPECT_EQ(info["parameters"], 164288);
+  EXPECT_EQ(info["dtypes"]["BF16"], info["tensors"]);
+  EXPECT_EQ(info["kv_bytes_per_token_bf16"],
+            2 * 2 * 2 * 32 * 2);  // layers, k and v, heads, D, bytes
+  EXPECT_EQ(info["tokenizer"]["vocab_size"], 512);
+  EXPECT_EQ(info["template"]["stop_ids"][0], 258);
+
+  base::write_file_atomic(
+      path("in.jsonl"),
+      "{\"ids\": [72, 101, 3]}\n{\"ids\": [72, 101, 3], \"positions\": [2, 0, 2]}\n");
+  const std::string lines = run("logits --model " + path("m") + " --in " + path("in.jsonl"));
+  ASSERT_EQ(exit_code_, 0) << lines;
+  const size_t end = lines.find('\n');
+  const auto last = base::parse_json(lines.substr(0, end), "last")["logits"];
+  const auto three = base::parse_json(lines.substr(end + 1), "three")["logits"];
+  ASSERT_EQ(last.size(), 1u);
+  ASSERT_EQ(last[0].size(), 512u);
+  ASSERT_EQ(three.size(), 3u);
+  EXPECT_EQ(three[0], last[0]);
+  EXPECT_EQ(three[2], last[0]);
+  EXPECT_NE(three[1], last[0]);
+}
+
+TEST_F(TinyModelVerb, RefusesToReplaceAModelUnlessTold) {
+  run("random --shape tiny --out " + path("m"));
+  EXPECT_THAT(run("random --shape tiny --seed 2 --out " + path("m")), HasSubstr("--overwrite"));
+  EXPECT_EQ(exit_code_, 2);
+  EXPECT_EQ(run("random --shape tiny --seed 2 --overwrite --out " + path("m")), "");
+  EXPECT_EQ(exit_code_, 0);
+}
+
+TEST_F(TinyModelVerb, MergesAnAdapterIntoAFolderThatStandsAlone) {
+  const std::string golden = std::string(ERANK_SOURCE_DIR) + "/tests/golden/";
+  run("random --shape tiny --out " + path("m"));
+  // The golden adapter belongs to another shape.
+  EXPECT_THAT(run("merge --model " + path("m") + " --adapter " + golden +
+                  "model_lora_adapter --out " + path("bad")),
+              HasSubstr("expected [4, 64]"));
+  EXPECT_EQ(exit_code_, 2);
+  EXPECT_FALSE(base::folder_exists(path("bad")));
+  EXPECT_THAT(run("merge --model " + path("m") + " --out " + path("bad")), HasSubstr("--adapter"));
+
+  const auto decoder = model::load_decoder(path("m"), {});
+  const model::LoraConfig config{.rank = 4, .alpha = 8, .target_modules = {"q_proj", "down_proj"}};
+  const at::NoGradGuard no_grad;
+  model::add_lora(*decoder, config, 1);
+  for (auto& [name, tensor] : model::lora_parameters(*decoder))
+    tensor.copy_(model::golden_fill(name, tensor.sizes()));
+  model::save_lora(*decoder, config, path("adapter"), "m", at::kFloat);
+  const at::Tensor applied =
+      decoder->forward(model::whole_batch(std::vector<std::vector<int32_t>>{{1, 2, 3}}), nullptr);
+  EXPECT_EQ(run("merge --dtype fp32 --model " + path("m") + " --adapter " + path("adapter") +
+                " --out " + path("merged")),
+            "");
+  base::write_file_atomic(path("in.jsonl"), "{\"ids\": [1, 2, 3], \"positions\": [0, 1, 2]}");
+  const auto merged = base::parse_json(
+      run("logits --model " + path("merged") + " --in " + path("in.jsonl")), "logits");
+  base::Json columns = base::Json::array();
+  for (int i = 0; i < 512; ++i) columns.push_back(i);
+  EXPECT_LE(model::largest_difference(applied, columns, merged["logits"]),
+            1e-5 * applied.abs().max().item<double>());
+  EXPECT_EQ(base::read_file(path("merged/tokenizer.json")),
+            base::read_file(path("m/tokenizer.json")));
+}
+
+TEST_F(TinyModelVerb, NamesWhatIsWrongInItsInput) {
+  run("random --shape tiny --out " + path("m"));
+  const std::pair<const char*, const char*> cases[] = {
+      {"{\"ids\": []}", "'ids'"},
+      {"{\"ids\": [512]}", "512"},
+      {"{\"ids\": [1], \"positions\": [1]}", "'positions'"},
+      {"{\"ids\": [1], \"rows\": [1]}", "rows"},
+      {"[1]", "object"},
+      {"{", ":1"}};
+  for (const auto& [line, part] : cases) {
+    base::write_file_atomic(path("in.jsonl"), line);
+    EXPECT_THAT(run("logits --model " + path("m") + " --in " + path("in.jsonl")), HasSubstr(part));
+    EXPECT_EQ(exit_code_, 2) << line;
+  }
+  EXPECT_THAT(run("random --shape 7b --out " + path("x")), HasSubstr("qwen3-14b"));
+  EXPECT_EQ(exit_code_, 2);
+  EXPECT_THAT(run("info " + path("nothing")), HasSubstr("nothing"));
+  EXPECT_EQ(exit_code_, 2);
+}
+
+}  // namespace
+}  // namespace erank::cli
