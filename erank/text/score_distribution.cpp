@@ -19,8 +19,9 @@ ScoreDistribution ScoreDistribution::from_digits(std::span<const double, 10> dig
     result.p[d] = digits[d];
     sum += digits[d];
   }
-  // Two differences, each without rounding error or made so by the other: p[1] + p[10] is exactly
-  // Pr("1"), so that greedy() sees the ties of equal logits as the decoder sees them.
+  // By differences, so that p[1] + p[10] is exactly Pr("1") (the larger part is at least half of
+  // it, hence taking it away rounds nothing), and greedy() sees the ties of equal logits as the
+  // decoder sees them.
   result.p[1] = digits[1] - digits[1] * std::min(zero_after_one, 1.0);
   result.p[10] = digits[1] - result.p[1];
   result.p_other = std::max(0.0, 1.0 - sum);
