@@ -3,6 +3,7 @@
 #include <exception>
 #include <iostream>
 #include <new>
+#include <string_view>
 
 #include "cli/progress_line.h"
 #include "cli/verbs.h"
@@ -104,6 +105,12 @@ int main(int argc, char** argv) {
     say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
     return 2;
   } catch (const std::exception& e) {
+    // libtorch says so in a text of its own.
+    if (std::string_view(e.what()).find("can't allocate memory") != std::string_view::npos ||
+        std::string_view(e.what()).find("out of memory") != std::string_view::npos) {
+      say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
+      return 2;
+    }
     say(std::string("internal error, please report it: ") + e.what());
     return 1;
   }

@@ -1,5 +1,5 @@
 // The keys and values of past tokens, in pages of 16 tokens. Storage only: who owns which page is
-// the engine's business (engine/block_pool.h).
+// the engine's business (engine/scheduler.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
