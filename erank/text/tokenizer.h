@@ -23,8 +23,9 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   // `path`: a folder with tokenizer.json, or with vocab.json + merges.txt (+ added_tokens.json /
-  // tokenizer_config.json), or a .gguf file. Throws Error{kNotFound}, Error{kCorrupt}, or
-  // Error{kInvalidInput} that names a normaliser, pre-tokeniser or model type that we do not know.
+  // tokenizer_config.json, whose tokenizer_class chooses Qwen2's rules, also where it is missing,
+  // or GPT-2's), or a .gguf file. Throws Error{kNotFound}, Error{kCorrupt}, or Error{kInvalidInput}
+  // that names a normaliser, pre-tokeniser or model type that we do not know.
   static Tokenizer load(const std::string& path);
   // The text of a tokenizer.json alone: no eos, bos or chat template.
   static Tokenizer from_json(std::string_view tokenizer_json);
@@ -32,7 +33,11 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // Invalid UTF-8 is read as U+FFFD. Time is O(n log n), also for one word of many megabytes.
+  // Invalid UTF-8 is read as U+FFFD. Time is O(n log n), also for one word of many megabytes (a
+  // split pattern that is run as a regex may take longer, and throws Error{kExhausted} at PCRE2's
+  // limits, as does a text over 2 GB). Truncation, padding and post-processors of a tokenizer.json
+  // are not applied: no token is added. A byte without a piece in the vocabulary vanishes, as it
+  // does in `tokenizers`.
   Ids encode(std::string_view text, EncodeOptions options = {}) const;
 
   // The ids' bytes joined, made valid UTF-8 (U+FFFD for parts of characters). Special ids are
