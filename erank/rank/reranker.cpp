@@ -15,6 +15,7 @@
 #include "erank/engine/engine.h"
 #include "erank/model/lora.h"
 #include "erank/model/weights.h"
+#include "erank/rank/answer_watcher.h"
 #include "erank/rank/fusion.h"
 #include "erank/text/answer_parser.h"
 
@@ -69,36 +70,20 @@ uint64_t pair_seed(uint64_t seed, const std::string& qid, const std::string& doc
   return base::derived_seed(seed, hash);
 }
 
-// Follows a thought token by token and stops where the answer's integer begins.
-class AnswerWatcher {
- public:
-  explicit AnswerWatcher(const text::Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
-
-  engine::Verdict operator()(std::span<const int32_t> new_tokens) {
-    while (ends_.size() < new_tokens.size()) {
-      text_ += tokenizer_->bytes_of(new_tokens[ends_.size()]);
-      ends_.push_back(text_.size());
-    }
-    const auto begin = text::AnswerParser::find_integer(text_);
-    if (!begin) return {};
-    answered = true;
-    // The distribution is read in front of the integer. Where a token straddles that point, the
-    // answer's opening is written anew behind the thought.
-    const auto exact = std::find(ends_.begin(), ends_.end(), *begin);
-    if (exact != ends_.end())
-      return {.stop = true, .keep = static_cast<int>(exact - ends_.begin()) + 1, .close = false};
-    const size_t thought_end = text::AnswerParser::thought_end(text_);
-    const auto kept = std::upper_bound(ends_.begin(), ends_.end(), thought_end);
-    return {.stop = true, .keep = static_cast<int>(kept - ends_.begin()), .close = true};
+// The engine's fault with the pair that it belongs to.
+std::exception_ptr located(const std::exception_ptr& fault, const RankRequest& request,
+                           const Passage& passage) {
+  try {
+    std::rethrow_exception(fault);
+  } catch (const base::Error& e) {
+    const bool too_long = e.kind() == ErrorKind::kInvalidInput;
+    return std::make_exception_ptr(base::Error(
+        e.kind(), base::str("[rerank] query ", request.qid, ", document ", passage.id, ": ",
+                            e.what(), too_long ? ": --max-doc-tokens, --max-query-tokens" : "")));
+  } catch (...) {
+    return std::current_exception();
   }
-
-  bool answered = false;
-
- private:
-  const text::Tokenizer* tokenizer_;
-  std::string text_;
-  std::vector<size_t> ends_;  // bytes of text_ behind each token
-};
+}
 
 double score_of(const PassageResult& r, ScoreKind kind) {
   switch (kind) {
@@ -264,7 +249,8 @@ struct Reranker::State {
               engine::Completion& completion) {
     if (job.num_left == 0) return;
     if (completion.fault) {
-      if (!job.fault) job.fault = completion.fault;
+      if (!job.fault)
+        job.fault = located(completion.fault, job.request, job.request.passages[index]);
     } else {
       PassageResult& r = job.results[index];
       r.distribution = read_distribution(completion);
@@ -276,7 +262,7 @@ struct Reranker::State {
       r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
       if (watcher) {
         r.reasoning = text::AnswerParser::reasoning_of(tokenizer->decode(completion.new_tokens));
-        if (!watcher->answered) {
+        if (!watcher->answered()) {
           r.finish =
               completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;
           if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");

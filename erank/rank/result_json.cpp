@@ -1,5 +1,8 @@
 #include "erank/rank/result_json.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "erank/base/error.h"
 
 namespace erank::rank {
@@ -8,6 +11,8 @@ namespace {
 using base::ErrorKind;
 using base::Json;
 using base::OrderedJson;
+
+constexpr Finish kFinishes[] = {Finish::kAnswered, Finish::kForced, Finish::kClipped};
 
 OrderedJson number_or_null(const std::optional<double>& value) {
   return value ? OrderedJson(*value) : OrderedJson(nullptr);
@@ -62,10 +67,15 @@ OrderedJson unscored_json(const std::string& qid, int64_t rank, const std::strin
 }
 
 PassageResult result_from_json(const Json& json, const std::string& where) {
+  if (!json.is_object())
+    base::fail(ErrorKind::kInvalidInput, "result", where, ": expected an object");
   PassageResult r;
   r.docid = base::json_require<std::string>(json, "docid", where);
   r.score = base::json_require<double>(json, "score", where);
   r.integer = base::json_require<int>(json, "integer", where);
+  if (r.integer < 0 || r.integer > 10)
+    base::fail(ErrorKind::kInvalidInput, "result", where, ": 'integer' is ", r.integer,
+               ", expected 0 to 10");
   r.probability = base::json_require<double>(json, "probability", where);
   if (!json.contains("distribution") || !json["distribution"].is_array() ||
       json["distribution"].size() != 11)
@@ -85,10 +95,18 @@ PassageResult result_from_json(const Json& json, const std::string& where) {
     r.first_stage_score = base::json_require<double>(json, "first_stage_score", where);
   r.reasoning = base::json_require<std::string>(json, "reasoning", where);
   const std::string finish = base::json_require<std::string>(json, "finish", where);
-  for (const Finish candidate : {Finish::kAnswered, Finish::kForced, Finish::kClipped})
-    if (finish_name(candidate) == finish) r.finish = candidate;
-  for (const auto& flag : json.value("flags", Json::array()))
+  const auto same = std::find_if(std::begin(kFinishes), std::end(kFinishes), [&](Finish candidate) {
+    return finish_name(candidate) == finish;
+  });
+  if (same == std::end(kFinishes))
+    base::fail(ErrorKind::kInvalidInput, "result", where, ": 'finish' is '", finish,
+               "', expected answered, forced or clipped");
+  r.finish = *same;
+  for (const auto& flag : json.contains("flags") ? json["flags"] : Json::array()) {
+    if (!flag.is_string())
+      base::fail(ErrorKind::kInvalidInput, "result", where, ": 'flags' is no list of names");
     r.flags.push_back(flag.get<std::string>());
+  }
   r.prompt_tokens = base::json_require<int64_t>(json, "prompt_tokens", where);
   r.new_tokens = base::json_require<int64_t>(json, "new_tokens", where);
   return r;

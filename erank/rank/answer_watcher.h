@@ -1,0 +1,34 @@
+// Follows a thought token by token and stops it where the answer's integer begins.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "erank/engine/engine.h"
+#include "erank/text/tokenizer.h"
+
+namespace erank::rank {
+
+// One a request: Request::watch of a thinking pair. Not thread-safe. The tokenizer must outlive it.
+class AnswerWatcher {
+ public:
+  explicit AnswerWatcher(const text::Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+
+  // All new tokens so far -> whether to stop. The tokens that stay end right in front of the
+  // integer, so that the probabilities are read there; where one token holds the integer and what
+  // stands before it, the thought alone stays and the closing is written behind it.
+  engine::Verdict operator()(std::span<const int32_t> new_tokens);
+
+  // The model wrote an answer's opening and a digit.
+  bool answered() const { return answered_; }
+
+ private:
+  const text::Tokenizer* tokenizer_;
+  std::string text_;
+  std::vector<size_t> ends_;  // bytes of text_ behind each token
+  bool answered_ = false;
+};
+
+}  // namespace erank::rank
