@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -56,6 +58,17 @@ void warn(const std::string& text) { ProgressLine::print_above("erank: warning: 
 
 namespace {
 
+// libgomp reads its settings while the program is loaded. Its waiting threads spin by default,
+// which takes processors from every other process and gains nothing here (docs/performance.md), so
+// the verbs that compute start anew with sleeping ones; who has set either variable keeps it.
+void start_with_sleeping_threads(int argc, char** argv) {
+  const std::string_view verb = argc > 1 ? argv[1] : "";
+  if (verb != "rerank" && verb != "demo" && verb != "bench" && verb != "model") return;
+  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+  ::setenv("OMP_WAIT_POLICY", "PASSIVE", 1);
+  ::execv("/proc/self/exe", argv);  // when it fails, spinning threads compute the same
+}
+
 int run(int argc, char** argv) {
   CLI::App app{
       "erank: rerank documents with a reasoning language model, and measure how well.\n"
@@ -89,6 +102,7 @@ int run(int argc, char** argv) {
 }  // namespace erank::cli
 
 int main(int argc, char** argv) {
+  erank::cli::start_with_sleeping_threads(argc, argv);
   std::signal(SIGINT, erank::cli::on_signal);
   std::signal(SIGTERM, erank::cli::on_signal);
   std::signal(SIGPIPE, SIG_IGN);
