@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <unordered_map>
@@ -14,6 +15,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/data/journal.h"
+#include "erank/data/records.h"
 #include "erank/rank/result_json.h"
 
 namespace erank::cli {
@@ -67,9 +69,41 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   return o;
 }
 
+// FNV-1a over all that is scored, so that a file changed between two runs, or another stdin, is
+// told from the first.
+std::string pairs_digest(const std::vector<RerankJob>& jobs) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  const auto add = [&](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+    hash = (hash ^ text.size()) * 0x100000001b3ull;
+  };
+  for (const auto& job : jobs) {
+    add(job.qid), add(job.query);
+    for (const auto& passage : job.passages) add(passage.id), add(passage.text);
+  }
+  return base::str(std::hex, hash);
+}
+
+// What cannot be done is said before any work.
+void check_jobs(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
+  std::string unused;
+  for (const auto& job : jobs) {
+    for (const auto* passages : {&job.passages, &job.tail})
+      for (const auto& passage : *passages) {
+        if (!f.hybrid.empty() && passages == &job.passages && !passage.first_stage_score)
+          base::fail(ErrorKind::kInvalidInput, "--hybrid", "query ", job.qid, ", document ",
+                     passage.id,
+                     " has no first-stage score to blend with; give --run, or --candidates whose "
+                     "hits have scores");
+        if (f.format == "trec") data::append_trec_lines(unused, job.qid, {{passage.id, 0}}, f.tag);
+        unused.clear();
+      }
+  }
+}
+
 // What a journal's results depend on: a resumed job must say the same. The hybrid weight, the
 // format and --tail only shape the output.
-base::Json fingerprint(const RerankFlags& f) {
+base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
   base::Json files = base::Json::object();
   for (const auto& name : input_files(f.input)) {
     struct stat info {};
@@ -85,6 +119,7 @@ base::Json fingerprint(const RerankFlags& f) {
           {"deterministic", f.model.options.deterministic},
           {"query", f.input.query},
           {"files", files},
+          {"pairs", pairs_digest(jobs)},
           {"top", f.input.top},
           {"instruction", f.instruction},
           {"mode", f.think    ? "think"
@@ -99,7 +134,34 @@ base::Json fingerprint(const RerankFlags& f) {
 }
 
 std::string journal_key(const std::string& qid, const std::string& docid) {
-  return qid + '\t' + docid;
+  return base::dump_json(base::Json{qid, docid});
+}
+
+bool writes_file(const RerankFlags& f) { return !f.out.empty() && f.out != "-"; }
+std::string journal_of(const RerankFlags& f) { return f.out + ".journal"; }
+
+// False when the output is complete already.
+bool check_output(const RerankFlags& f) {
+  if (!writes_file(f)) {
+    if (f.resume)
+      base::fail(ErrorKind::kInvalidInput, "--resume",
+                 "needs --out F, whose journal it goes on from");
+    return true;
+  }
+  const auto folder = std::filesystem::path(f.out).parent_path();
+  if (!folder.empty() && !base::folder_exists(folder))
+    base::fail(ErrorKind::kNotFound, "--out", f.out, ": there is no folder ", folder.string());
+  if (base::folder_exists(f.out))
+    base::fail(ErrorKind::kInvalidInput, "--out", f.out, " is a folder, expected a file's name");
+  const bool out_there = base::file_exists(f.out), journal_there = base::file_exists(journal_of(f));
+  if (f.resume && out_there && !journal_there) {
+    warn(f.out + " is complete already; nothing to resume");
+    return false;
+  }
+  if (!f.resume && !f.overwrite && (out_there || journal_there))
+    base::fail(ErrorKind::kInvalidInput, "--out", out_there ? f.out : journal_of(f),
+               " exists; --resume goes on where it stopped, --overwrite starts anew");
+  return true;
 }
 
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
@@ -111,9 +173,9 @@ class RerankRun {
   }
 
   void run() {
-    const bool to_file = !flags_.out.empty() && flags_.out != "-";
+    const bool to_file = writes_file(flags_);
     const RerankFormat format = parse_rerank_format(flags_.format, to_file);
-    if (to_file && !open_journal()) return;
+    if (to_file) open_journal();
     auto options = flags_.model.resolved();
     if (flags_.max_document_tokens > 0) options.max_document_tokens = flags_.max_document_tokens;
     if (flags_.max_query_tokens > 0) options.max_query_tokens = flags_.max_query_tokens;
@@ -163,27 +225,28 @@ class RerankRun {
     int64_t num_pairs = 0;
   };
 
-  std::string journal_path() const { return flags_.out + ".journal"; }
+  std::string journal_path() const { return journal_of(flags_); }
 
-  // False when there is nothing left to do.
-  bool open_journal() {
-    const bool out_there = base::file_exists(flags_.out),
-               journal_there = base::file_exists(journal_path());
-    if (flags_.resume && out_there && !journal_there) {
-      warn(flags_.out + " is complete already; nothing to resume");
-      return false;
-    }
-    if (!flags_.resume && !flags_.overwrite && (out_there || journal_there))
-      base::fail(ErrorKind::kInvalidInput, "--out", out_there ? flags_.out : journal_path(),
-                 " exists; --resume goes on", " where it stopped, --overwrite starts anew");
+  void open_journal() {
     if (!flags_.resume) data::Journal::remove(journal_path());
     journal_ = std::make_unique<data::Journal>(
-        data::Journal::open(journal_path(), fingerprint(flags_), flags_.resume));
+        data::Journal::open(journal_path(), fingerprint(flags_, jobs_), flags_.resume));
+    remove_leftovers();
     journal_->for_each([&](std::string_view key, std::string_view value) {
       known_.emplace(
           key, rank::result_from_json(base::parse_json(value, journal_path()), journal_path()));
     });
-    return true;
+  }
+
+  // A killed run cannot take back the output it had begun. The journal's lock says that nobody else
+  // is at work here.
+  void remove_leftovers() const {
+    const std::filesystem::path out(flags_.out);
+    const auto folder = out.has_parent_path() ? out.parent_path() : std::filesystem::path(".");
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+      if (entry.path().filename().string().starts_with(out.filename().string() + ".part-"))
+        std::filesystem::remove(entry.path(), ignored);
   }
 
   Flight launch(rank::Reranker& reranker, const RerankJob& job) {
@@ -268,10 +331,11 @@ class RerankRun {
 };
 
 void rerank(const RerankFlags& flags, Context& context) {
-  if (flags.resume && (flags.out.empty() || flags.out == "-"))
-    base::fail(ErrorKind::kInvalidInput, "--resume",
-               "needs --out F, whose journal it goes on from");
-  RerankRun(flags, read_rerank_jobs(flags.input, *context.progress), context).run();
+  score_options(flags);
+  if (!check_output(flags)) return;
+  std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
+  check_jobs(flags, jobs);
+  RerankRun(flags, std::move(jobs), context).run();
 }
 
 }  // namespace

@@ -102,11 +102,11 @@ PassageResult result_from_json(const Json& json, const std::string& where) {
     base::fail(ErrorKind::kInvalidInput, "result", where, ": 'finish' is '", finish,
                "', expected answered, forced or clipped");
   r.finish = *same;
-  for (const auto& flag : json.contains("flags") ? json["flags"] : Json::array()) {
-    if (!flag.is_string())
-      base::fail(ErrorKind::kInvalidInput, "result", where, ": 'flags' is no list of names");
-    r.flags.push_back(flag.get<std::string>());
-  }
+  const Json flags = json.contains("flags") ? json["flags"] : Json::array();
+  if (!flags.is_array() ||
+      !std::all_of(flags.begin(), flags.end(), [](const Json& flag) { return flag.is_string(); }))
+    base::fail(ErrorKind::kInvalidInput, "result", where, ": 'flags' is no list of names");
+  r.flags = flags.get<std::vector<std::string>>();
   r.prompt_tokens = base::json_require<int64_t>(json, "prompt_tokens", where);
   r.new_tokens = base::json_require<int64_t>(json, "new_tokens", where);
   return r;
