@@ -41,8 +41,8 @@ struct Ran {
 // `script` by bash in `folder`; an erank of the same build is first on the path.
 Ran run(const fs::path& folder, const fs::path& program, const std::string& script) {
   const fs::path file = folder / ".script";
-  write(file, "set -eo pipefail\nexport OMP_WAIT_POLICY=passive PATH='" +
-                  program.parent_path().string() + "':\"$PATH\"\n" + script);
+  write(file, "set -eo pipefail\nexport PATH='" + program.parent_path().string() + "':\"$PATH\"\n" +
+                  script);
   const std::string command =
       "cd '" + folder.string() + "' && exec bash '" + file.string() + "' </dev/null 2>&1";
   Ran ran;
