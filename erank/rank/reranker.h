@@ -41,15 +41,15 @@ struct RerankerOptions {
 
 // How one pair is scored. What is not set takes the checkpoint's default.
 struct ScoreOptions {
-  std::optional<std::string> instruction;
-  std::optional<Mode> mode;
-  std::optional<ScoreKind> score;
-  std::optional<int> max_think_tokens;
+  std::optional<std::string> instruction = {};
+  std::optional<Mode> mode = {};
+  std::optional<ScoreKind> score = {};
+  std::optional<int> max_think_tokens = {};
   double temperature = 0;  // of the thought; 0: greedy
   uint64_t seed = 0;       // of the thought's draws
   // Weight of the first stage in w z(first stage) + (1 - w) z(model); not set: the model's score
   // alone.
-  std::optional<double> hybrid_weight;
+  std::optional<double> hybrid_weight = {};
 };
 
 struct Passage {
