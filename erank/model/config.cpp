@@ -161,7 +161,7 @@ void check_keys(const Json& json, Family family, const std::string& where) {
   for (const auto& [key, value] : json.items()) {
     if (contains(kRead, key) || contains(kHarmless, key)) continue;
     const auto* only = std::find_if(std::begin(kOnly), std::end(kOnly),
-                                    [&](const OnlyValue& o) { return o.key == key; });
+                                    [&name = key](const OnlyValue& o) { return o.key == name; });
     if (only == std::end(kOnly))
       base::fail(ErrorKind::kInvalidInput, kWhere, where, ": unknown key \"", key,
                  "\"; it may change the model's maths. If it does not, remove it from the file");
