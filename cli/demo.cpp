@@ -85,7 +85,6 @@ class Demo {
                   formatted("%.0f", static_cast<double>(stats.computed_tokens) / rerank_s),
                   " tokens/s computed, ", stats.cached_tokens, " prompt tokens shared; BM25 took ",
                   formatted("%.2f", retrieve_s), " s\n"));
-    output_.commit();
   }
 
  private:
@@ -184,7 +183,11 @@ class Demo {
     return out;
   }
 
-  void say(const std::string& text) { output_.write(text); }
+  // Shown at once, also where stdout is a pipe.
+  void say(const std::string& text) {
+    output_.write(text);
+    output_.commit();
+  }
   static double seconds_since(Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   }

@@ -80,14 +80,16 @@ int run(int argc, char** argv) {
   Context context;
   context.progress = std::make_unique<ProgressLine>();
   add_rerank(app, context);
+#ifndef ERANK_CORE_ONLY
   add_retrieve(app, context);
   add_index(app, context);
+  add_demo(app, context);
+#endif
   add_eval(app, context);
   add_tokenize(app, context);
   add_prompt(app, context);
   add_model(app, context);
   add_bench(app, context);
-  add_demo(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -119,13 +121,15 @@ int main(int argc, char** argv) {
     say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
     return 2;
   } catch (const std::exception& e) {
-    // libtorch says so in a text of its own.
-    if (std::string_view(e.what()).find("can't allocate memory") != std::string_view::npos ||
-        std::string_view(e.what()).find("out of memory") != std::string_view::npos) {
+    const std::string_view text = e.what();
+    const std::string_view what =
+        text.substr(0, text.find('\n'));  // libtorch puts a backtrace behind
+    if (what.find("can't allocate memory") != what.npos ||
+        what.find("out of memory") != what.npos) {
       say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
       return 2;
     }
-    say(std::string("internal error, please report it: ") + e.what());
+    say("internal error, please report it: " + std::string(what));
     return 1;
   }
 }

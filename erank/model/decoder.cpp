@@ -1,6 +1,7 @@
 #include "erank/model/decoder.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
@@ -72,6 +73,10 @@ at::Tensor with_lora(const at::Tensor& y, const at::Tensor& x, const Lora& lora,
 Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options)
     : config_(config), options_(options) {
   ERANK_CHECK(options.dtype == at::kFloat || options.dtype == at::kBFloat16);
+  if (options.device.is_cuda() && !at::hasCUDA())
+    base::fail(
+        ErrorKind::kInvalidInput, "decoder",
+        "no usable GPU: this libtorch has no CUDA kernels or finds no device; use --device cpu");
   if (options.deterministic && !options.device.is_cpu())
     base::fail(ErrorKind::kInvalidInput, "decoder", "--deterministic is for the CPU only");
   if (options.deterministic && (config.head_dim % 16 != 0 || config.head_dim > 256))
@@ -171,7 +176,7 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, const DecoderLayer& laye
   k = plain_rotate(k, cos, sin);
 
   if (cache) {
-    at::Tensor keys = cache->keys(layer_idx), values = cache->values(layer_idx);
+    const at::Tensor &keys = cache->keys(layer_idx), &values = cache->values(layer_idx);
     const auto slots = kernels::plan_cache(batch).slots;
     std::vector<int32_t> page(slots.size()), offset(slots.size());
     for (size_t i = 0; i < slots.size(); ++i) page[i] = slots[i] / 16, offset[i] = slots[i] % 16;
