@@ -1,0 +1,116 @@
+#include "tests/cli/program.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+
+#include "erank/base/files.h"
+
+namespace erank::cli {
+
+namespace fs = std::filesystem;
+
+Program::Program() {
+  std::string name = (fs::temp_directory_path() / "erank-cli-XXXXXX").string();
+  folder_ = mkdtemp(name.data());
+}
+
+Program::~Program() {
+  fs::remove_all(folder_);
+  for (const char* stream : {".in", ".out", ".err"}) fs::remove(folder_ + stream);
+}
+
+pid_t Program::start(const std::vector<std::string>& args, const std::string& input) const {
+  base::write_file_atomic(folder_ + ".in", input);
+  const std::string program = std::string(ERANK_BINARY_DIR) + "/erank";
+  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+  for (const auto& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  const pid_t pid = ::fork();
+  if (pid != 0) return pid;
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  ::dup2(::open((folder_ + ".in").c_str(), O_RDONLY), 0);
+  ::dup2(::open((folder_ + ".out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+  ::dup2(::open((folder_ + ".err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+  ::execv(program.c_str(), argv.data());
+  ::_exit(127);
+}
+
+Outcome Program::finish(pid_t pid) const {
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, base::read_file(folder_ + ".out"),
+          base::read_file(folder_ + ".err")};
+}
+
+Outcome Program::run(const std::vector<std::string>& args, const std::string& input) const {
+  return finish(start(args, input));
+}
+
+const std::string& Program::tiny_model() {
+  if (model_.empty()) {
+    model_ = path("tiny");
+    const Outcome made = run({"model", "random", "--shape", "tiny", "--out", model_});
+    EXPECT_EQ(made.exit_code, 0) << made.err;
+  }
+  return model_;
+}
+
+std::vector<std::string> Program::rerank_args(const std::vector<std::string>& args) {
+  std::vector<std::string> all = {"rerank", "--model", tiny_model(), "--threads", "1"};
+  all.insert(all.end(), args.begin(), args.end());
+  return all;
+}
+
+Outcome Program::rerank(const std::vector<std::string>& args, const std::string& input) {
+  return run(rerank_args(args), input);
+}
+
+std::string Program::put(const std::string& name, const std::string& bytes) const {
+  base::write_file_atomic(path(name), bytes);
+  return path(name);
+}
+
+std::vector<std::string> Program::files() const {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder_))
+    names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<base::Json> json_lines(const std::string& text) {
+  std::vector<base::Json> lines;
+  for (const auto& line : lines_of(text)) lines.push_back(base::parse_json(line, "output"));
+  return lines;
+}
+
+std::vector<std::string> column(const std::vector<base::Json>& lines, const std::string& key) {
+  std::vector<std::string> values;
+  for (const auto& line : lines)
+    values.push_back(line[key].is_string() ? line[key].get<std::string>()
+                                           : base::dump_json(line[key]));
+  return values;
+}
+
+void expect_refused(const Outcome& outcome, const std::string& part) {
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_THAT(outcome.err, ::testing::HasSubstr(part));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+}
+
+}  // namespace erank::cli

@@ -1,0 +1,125 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+#include "tests/cli/program.h"
+
+namespace erank::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+
+// A job of about a second: 5 queries with 30 documents each.
+class TinyRerankJournal : public Program {
+ protected:
+  std::vector<std::string> job(const std::string& out, const std::string& how = "") {
+    if (!base::file_exists(path("c.jsonl"))) {
+      std::string lists;
+      for (int q = 0; q < 5; ++q) {
+        lists += "{\"qid\": \"q" + std::to_string(q) + "\", \"query\": \"query " +
+                 std::string(q + 1, 'x') + "\", \"hits\": [";
+        for (int d = 0; d < 30; ++d)
+          lists += std::string(d ? ", " : "") + "{\"docid\": \"d" + std::to_string(d) +
+                   "\", \"text\": \"text " + std::string(d * 7 % 40, 'a' + d % 26) +
+                   "\", \"score\": " + std::to_string(50 - d) + "}";
+        lists += "]}\n";
+      }
+      put("c.jsonl", lists);
+    }
+    auto args = rerank_args({"--candidates", path("c.jsonl"), "--think", "--max-think-tokens", "8",
+                             "--deterministic", "--hybrid", "zscore:0.3", "--out", out});
+    if (!how.empty()) args.push_back(how);
+    return args;
+  }
+};
+
+TEST_F(TinyRerankJournal, ARunKilledTwentyTimesEndsWithTheBytesOfAnUnbrokenOne) {
+  const std::string whole = path("whole.jsonl"), broken = path("broken.jsonl");
+  const auto args = job(whole);
+  const auto begin = Clock::now();
+  const Outcome unbroken = run(args);
+  const std::chrono::duration<double> seconds = Clock::now() - begin;
+  ASSERT_EQ(unbroken.exit_code, 0) << unbroken.err;
+  const std::string expected = base::read_file(whole);
+  ASSERT_EQ(lines_of(expected).size(), 150u);
+
+  base::Random random(20);
+  int landed = 0, mid_run = 0;
+  for (int kill_number = 0; kill_number < 20; ++kill_number) {
+    // A run that came to its end starts over, so that every kill meets work.
+    if (base::file_exists(broken)) {
+      EXPECT_EQ(base::read_file(broken), expected);
+      ::unlink(broken.c_str());
+    }
+    const pid_t pid = start(job(broken, "--resume"));
+    std::this_thread::sleep_for(seconds * (0.05 + 0.9 * random.uniform()));
+    ::kill(pid, SIGKILL);
+    landed += finish(pid).exit_code == -1;
+    mid_run += base::file_exists(broken + ".journal");
+  }
+  EXPECT_GE(landed, 5) << "an unbroken run took " << seconds.count() << " s";
+  EXPECT_GE(mid_run, 3);
+  const Outcome last = run(job(broken, "--resume"));
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_EQ(base::read_file(broken), expected);
+
+  std::set<std::string> pairs;
+  for (const auto& line : json_lines(base::read_file(broken)))
+    EXPECT_TRUE(
+        pairs.insert(line["qid"].get<std::string>() + " " + line["docid"].get<std::string>())
+            .second);
+  EXPECT_EQ(pairs.size(), 150u);
+  EXPECT_THAT(files(), ElementsAre("broken.jsonl", "c.jsonl", "tiny", "whole.jsonl"));
+}
+
+TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
+  const std::string out = path("out.jsonl"), whole = path("whole.jsonl");
+  const auto begin = Clock::now();
+  ASSERT_EQ(run(job(whole)).exit_code, 0);
+  const auto time = Clock::now() - begin;
+  Outcome stopped;
+  for (double part = 0.6; part > 0.05 && stopped.exit_code != 130; part *= 0.7) {
+    ::unlink(out.c_str());
+    const pid_t pid = start(job(out, "--resume"));
+    std::this_thread::sleep_for(time * part);
+    ::kill(pid, SIGINT);
+    stopped = finish(pid);
+    if (stopped.exit_code == -1) stopped = {};  // before the program was ready for signals
+  }
+  ASSERT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("interrupted"));
+  EXPECT_FALSE(base::file_exists(out));
+  const Outcome resumed = run(job(out, "--resume"));
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(base::read_file(out), base::read_file(whole));
+}
+
+TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
+  const std::string out = path("out.jsonl");
+  // An interrupted run leaves its journal behind.
+  const pid_t pid = start(job(out));
+  for (int i = 0; i < 500 && !base::file_exists(out + ".journal"); ++i) ::usleep(2000);
+  ::kill(pid, SIGINT);
+  finish(pid);
+  if (!base::file_exists(out + ".journal")) GTEST_SKIP() << "the run was over before the signal";
+  expect_refused(run(job(out)), "--resume");
+  const std::string lists = base::read_file(path("c.jsonl"));
+  std::string other = lists;
+  other.replace(other.find("query x"), 7, "query y");  // of equal size
+  put("c.jsonl", other);
+  expect_refused(run(job(out, "--resume")), "'pairs'");
+  put("c.jsonl", lists);
+  EXPECT_EQ(run(job(out, "--resume")).exit_code, 0);
+}
+
+}  // namespace
+}  // namespace erank::cli

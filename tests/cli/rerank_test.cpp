@@ -1,0 +1,298 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <cstdlib>
+#include <sstream>
+
+#include "erank/base/files.h"
+#include "tests/cli/program.h"
+
+namespace erank::cli {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+std::string gzip(const std::string& bytes) {
+  std::string out(bytes.size() + 200, '\0');
+  z_stream stream{};
+  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  deflate(&stream, Z_FINISH);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+std::string zstd(const std::string& bytes) {
+  std::string out(ZSTD_compressBound(bytes.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), bytes.data(), bytes.size(), 3));
+  return out;
+}
+
+const std::string kDocs =
+    "{\"id\": \"a\", \"text\": \"Air scatters light.\"}\n"
+    "{\"id\": 7, \"title\": \"Sky\", \"text\": \"It is blue.\"}\n"
+    "{\"text\": \"no id\"}\n";
+
+// Three documents, two queries and a third without candidates.
+class TinyRerankVerb : public Program {
+ protected:
+  void put_collection() {
+    put("corpus.jsonl",
+        "{\"_id\": \"d1\", \"text\": \"one\"}\n{\"_id\": \"d2\", \"text\": \"two\"}\n"
+        "{\"_id\": \"d3\", \"text\": \"three\"}\n");
+    put("queries.jsonl",
+        "{\"_id\": \"q1\", \"text\": \"first\"}\n{\"_id\": \"q2\", \"text\": \"second\"}\n"
+        "{\"_id\": \"q3\", \"text\": \"third\"}\n");
+    put("run.trec",
+        "q1 Q0 d1 1 3.0 t\nq1 Q0 d2 2 2.0 t\nq1 Q0 d3 3 1.0 t\nq2 Q0 d3 1 9 t\nq2 Q0 d1 2 8 t\n");
+  }
+  std::vector<std::string> collection() const {
+    return {"--queries", path("queries.jsonl"), "--corpus", path("corpus.jsonl"),
+            "--run",     path("run.trec"),      "--direct"};
+  }
+  Outcome rerank_collection(const std::vector<std::string>& more) {
+    std::vector<std::string> args = collection();
+    args.insert(args.end(), more.begin(), more.end());
+    return rerank(args);
+  }
+};
+
+TEST_F(TinyRerankVerb, WritesTheDocumentedLinesOfOneQuery) {
+  const Outcome o = rerank(
+      {"--query", "sky", "--docs", put("docs.jsonl", kDocs), "--think", "--max-think-tokens", "3"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto lines = json_lines(o.out);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_THAT(column(lines, "qid"), Each("1"));
+  EXPECT_THAT(column(lines, "rank"), ElementsAre("1", "2", "3"));
+  EXPECT_THAT(column(lines, "docid"), UnorderedElementsAre("a", "7", "3"));
+  EXPECT_THAT(column(lines, "first_stage_score"), Each("null"));
+  EXPECT_THAT(column(lines, "finish"), Each("forced"));
+  EXPECT_THAT(column(lines, "new_tokens"), Each("3"));
+  size_t at = 0;
+  for (const char* key :
+       {"qid", "docid", "rank", "score", "integer", "probability", "distribution",
+        "first_stage_score", "reasoning", "finish", "flags", "prompt_tokens", "new_tokens"}) {
+    const size_t found = o.out.find("\"" + std::string(key) + "\":", at);
+    ASSERT_NE(found, std::string::npos) << key;
+    at = found;
+  }
+  EXPECT_EQ(lines[0].size(), 13u);
+  EXPECT_EQ(lines[0]["distribution"].size(), 11u);
+  EXPECT_TRUE(lines[0]["docid"].is_string());
+  EXPECT_TRUE(lines[0]["rank"].is_number_integer());
+  EXPECT_GE(lines[0]["score"].get<double>(), lines[1]["score"].get<double>());
+  EXPECT_THAT(o.err, HasSubstr("erank: 3 pairs"));
+}
+
+TEST_F(TinyRerankVerb, ReadsEveryFormOfTheSameDocuments) {
+  const std::string text = "Air scatters light.\nSky It is blue.\nno id\n";
+  const std::vector<std::string> fixed = {"--query", "sky", "--direct", "--deterministic",
+                                          "--docs"};
+  const auto with = [&](const std::string& docs, const std::string& input = "") {
+    std::vector<std::string> args = fixed;
+    args.push_back(docs);
+    const Outcome o = rerank(args, input);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    return o.out;
+  };
+  const std::string expected = with(put("docs.jsonl", kDocs));
+  EXPECT_EQ(with(put("z.jsonl.gz", gzip(kDocs))), expected);
+  EXPECT_EQ(with(put("z.jsonl.zst", zstd(kDocs))), expected);
+  EXPECT_EQ(with("-", kDocs), expected);
+  EXPECT_EQ(with(put("docs.tsv", "a\tAir scatters light.\n7\tSky\tIt is blue.\n3\tno id\n")),
+            expected);
+  const std::string numbered = with(put("docs.txt", text));
+  EXPECT_EQ(with("-", text), numbered);
+  EXPECT_THAT(column(json_lines(numbered), "docid"), UnorderedElementsAre("1", "2", "3"));
+}
+
+TEST_F(TinyRerankVerb, GivesTheSameForQueriesAndCorpusABeirFolderAndCandidates) {
+  put_collection();
+  const Outcome o = rerank_collection({"--deterministic"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto lines = json_lines(o.out);
+  EXPECT_THAT(column(lines, "qid"), ElementsAre("q1", "q1", "q1", "q2", "q2"));
+  EXPECT_THAT(column(lines, "rank"), ElementsAre("1", "2", "3", "1", "2"));
+  EXPECT_THAT(o.err, HasSubstr("warning: 1 query has no candidates and no result: q3"));
+
+  const Outcome beir =
+      rerank({"--beir", path(""), "--run", path("run.trec"), "--direct", "--deterministic"});
+  EXPECT_EQ(beir.out, o.out) << beir.err;
+
+  put("c.jsonl",
+      "{\"qid\": \"q1\", \"query\": \"first\", \"hits\": [{\"docid\": \"d1\", \"text\": \"one\", "
+      "\"score\": 3}, {\"docid\": \"d2\", \"text\": \"two\", \"score\": 2}, {\"docid\": \"d3\", "
+      "\"text\": \"three\", \"score\": 1}]}\n"
+      "{\"qid\": \"q2\", \"query\": \"second\", \"hits\": [{\"docid\": \"d3\", \"text\": "
+      "\"three\", \"score\": 9}, {\"docid\": \"d1\", \"text\": \"one\", \"score\": 8}]}\n"
+      "{\"qid\": \"q3\", \"query\": \"third\", \"hits\": []}\n");
+  const Outcome listed = rerank({"--candidates", path("c.jsonl"), "--direct", "--deterministic"});
+  EXPECT_EQ(listed.out, o.out) << listed.err;
+  EXPECT_THAT(listed.err, HasSubstr("q3"));
+}
+
+TEST_F(TinyRerankVerb, WritesATrecRunWhoseScoresFallStrictlyAlsoAsFloats) {
+  put("docs.txt", "same\nother\nmore\n");
+  const Outcome o = rerank({"--query", "q", "--docs", path("docs.txt"), "--direct", "--score",
+                            "integer", "--format", "trec", "--tag", "mine"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  float before = INFINITY;
+  int rank = 0;
+  for (const auto& line : lines_of(o.out)) {
+    std::istringstream in(line);
+    std::string qid, q0, docid, tag;
+    int column_rank = 0;
+    float score = 0;
+    in >> qid >> q0 >> docid >> column_rank >> score >> tag;
+    EXPECT_EQ(qid, "1");
+    EXPECT_EQ(q0, "Q0");
+    EXPECT_EQ(column_rank, ++rank);
+    EXPECT_EQ(docid, std::to_string(rank));  // all integers are equal: first-stage order
+    EXPECT_LT(score, before);
+    EXPECT_EQ(tag, "mine");
+    before = score;
+  }
+  EXPECT_EQ(rank, 3);
+}
+
+TEST_F(TinyRerankVerb, ShowsATableToPeople) {
+  put_collection();
+  const Outcome o = rerank_collection({"--format", "table"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  for (const char* part : {"query q1: first", "rank", "docid", "score", "d2", "three"})
+    EXPECT_THAT(o.out, HasSubstr(part));
+}
+
+TEST_F(TinyRerankVerb, LetsWhatIsBelowTheCutFollowOrDropsIt) {
+  put_collection();
+  const auto lines = json_lines(rerank_collection({"--top", "1"}).out);
+  EXPECT_THAT(column(lines, "docid"), ElementsAre("d1", "d2", "d3", "d3", "d1"));
+  EXPECT_THAT(column(lines, "rank"), ElementsAre("1", "2", "3", "1", "2"));
+  EXPECT_TRUE(lines[1]["score"].is_null());
+  EXPECT_EQ(lines[1]["first_stage_score"], 2.0);
+  EXPECT_EQ(base::dump_json(lines[1]["flags"]), "[\"not_reranked\"]");
+  EXPECT_EQ(lines_of(rerank_collection({"--top", "1", "--format", "trec"}).out).size(), 5u);
+  EXPECT_EQ(lines_of(rerank_collection({"--top", "1", "--tail", "drop"}).out).size(), 2u);
+  EXPECT_EQ(lines_of(rerank_collection({"--top", "1000"}).out).size(), 5u);
+}
+
+TEST_F(TinyRerankVerb, ScoresOddDocumentsAndFlagsThem) {
+  const std::string docs =
+      "{\"id\": \"empty\", \"text\": \"\"}\n"
+      "{\"id\": \"binary\", \"text\": \"PK\\u0000\\u0001\\u0002\"}\n"
+      "{\"id\": \"long\", \"text\": \"" +
+      std::string(3000000, 'x') +
+      "\"}\n"
+      "{\"id\": \"twice\", \"text\": \"t\"}\n{\"id\": \"twice\", \"text\": \"t\"}\n";
+  const Outcome o = rerank(
+      {"--query", "q", "--docs", put("docs.jsonl", docs), "--direct", "--max-doc-tokens", "100"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  std::map<std::string, std::string> flags;
+  for (const auto& line : json_lines(o.out)) flags[line["docid"]] = base::dump_json(line["flags"]);
+  EXPECT_THAT(flags,
+              ElementsAre(std::pair("binary", "[\"binary_document\"]"),
+                          std::pair("empty", "[\"empty_document\"]"),
+                          std::pair("long", "[\"document_truncated\"]"), std::pair("twice", "[]")));
+  EXPECT_EQ(lines_of(o.out).size(), 4u);
+}
+
+TEST_F(TinyRerankVerb, RefusesWhatItCannotDoWithOneLineAndCodeTwo) {
+  put_collection();
+  const std::string docs = put("docs.jsonl", kDocs);
+  expect_refused(rerank({"--query", "q", "--docs",
+                         put("twice.jsonl",
+                             "{\"id\":\"a\",\"text\":\"x\"}\n"
+                             "{\"id\":\"a\",\"text\":\"y\"}\n")}),
+                 "twice");
+  expect_refused(rerank({"--query", "q", "--docs", path("nowhere.jsonl")}), "nowhere");
+  expect_refused(rerank({"--query", "q"}), "--docs");
+  expect_refused(rerank({}), "nothing to rerank");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--hybrid", "zscore:0.2"}), "--hybrid");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--hybrid", "zscore:2"}), "zscore:2");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--score", "mean"}), "mean");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--resume"}), "--out");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--out", path("no/such/f")}), "no folder");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--format", "trec", "--tag", "a b"}),
+                 "blank");
+  expect_refused(run({"rerank", "--query", "q", "--docs", docs, "--model", path("nothing")}),
+                 "nothing");
+  expect_refused(
+      rerank({"--query", "q", "--docs", put("long.txt", std::string(3000, 'x')), "--direct"}),
+      "--max-doc-tokens");
+  put("run.trec", "q1 Q0 d9 1 3.0 t\n");
+  expect_refused(rerank_collection({}), "d9");
+  put("run.trec", "q9 Q0 d1 1 3.0 t\n");
+  expect_refused(rerank_collection({}), "q9");
+}
+
+TEST_F(TinyRerankVerb, BlendsWithTheFirstStage) {
+  put_collection();
+  const auto lines = json_lines(rerank_collection({"--hybrid", "zscore:1"}).out);
+  EXPECT_THAT(column(lines, "docid"), ElementsAre("d1", "d2", "d3", "d3", "d1"));
+  EXPECT_DOUBLE_EQ(lines[3]["score"].get<double>(), 1.0);
+}
+
+TEST_F(TinyRerankVerb, WritesAFileOnceUnlessTold) {
+  const std::string docs = put("docs.jsonl", kDocs), out = path("out.jsonl");
+  const std::vector<std::string> args = {"--query", "q", "--docs", docs, "--direct", "--out", out};
+  auto more = [&](const char* flag) {
+    auto all = args;
+    all.push_back(flag);
+    return all;
+  };
+  const Outcome first = rerank(args);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(first.out, "");
+  const std::string written = base::read_file(out);
+  EXPECT_EQ(lines_of(written).size(), 3u);
+  expect_refused(rerank(args), "--overwrite");
+  EXPECT_THAT(rerank(more("--resume")).err, HasSubstr("complete already"));
+  EXPECT_EQ(rerank(more("--overwrite")).exit_code, 0);
+  EXPECT_EQ(base::read_file(out), written);
+  EXPECT_THAT(files(), ElementsAre("docs.jsonl", "out.jsonl", "tiny"));
+}
+
+TEST_F(TinyRerankVerb, RanksTheDemosPassagesWithTheDefaultModel) {
+  const std::string demo = std::string(ERANK_SOURCE_DIR) + "/examples/demo";
+  if (!base::file_exists(base::cache_folder() + "/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    GTEST_SKIP() << "the default model's base is not in the cache; tools/setup fetches it";
+  std::string queries;
+  const auto all = lines_of(base::read_file(demo + "/queries.jsonl"));
+  for (int i = 0; i < 3; ++i) queries += all[i] + "\n";
+  put("queries.jsonl", queries);
+  ASSERT_EQ(run({"index", "--beir", demo, "--out", path("index")}).exit_code, 0);
+  ASSERT_EQ(run({"retrieve", "--index", path("index"), "--queries", path("queries.jsonl"), "--top",
+                 "3", "--out", path("bm25.trec")})
+                .exit_code,
+            0);
+  for (const bool think : {false, true}) {
+    std::vector<std::string> args = {
+        "rerank", "--queries",       path("queries.jsonl"), "--corpus", demo + "/corpus.jsonl",
+        "--run",  path("bm25.trec"), "--max-think-tokens",  "4"};
+    args.push_back(think ? "--think" : "--direct");
+    const Outcome o = run(args);
+    ASSERT_EQ(o.exit_code, 0) << o.err;
+    const auto lines = json_lines(o.out);
+    ASSERT_EQ(lines.size(), 9u);
+    EXPECT_THAT(o.err, HasSubstr("erank-135m"));
+    for (const auto& line : lines) {
+      double mass = 0;
+      for (const auto& p : line["distribution"]) mass += p.get<double>();
+      EXPECT_GT(mass, 0.01);  // of chance: 11 / 49152
+      EXPECT_LE(line["new_tokens"], think ? 4 : 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace erank::cli
