@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "erank/base/error.h"
 #include "erank/text/split_steps.h"
 #include "erank/text/tokenizer.h"
 #include "tests/text/tokenizer_support.h"
@@ -21,9 +22,8 @@ std::vector<std::string> oracle_lines(const std::string& mode, const std::string
   const ScratchFolder scratch;
   const std::string out = scratch / "out.jsonl";
   const std::string script = std::string(ERANK_SOURCE_DIR) + "/tests/text/tokenizer_reference.py";
-  const std::string command = "'" + erank::testing::test_python() + "' '" + script + "' " + mode +
-                              " '" + source + "' '" + out + "' " + std::to_string(count) + " " +
-                              std::to_string(seed);
+  const std::string command = base::str("'", erank::testing::test_python(), "' '", script, "' ",
+                                        mode, " '", source, "' '", out, "' ", count, " ", seed);
   std::vector<std::string> lines;
   if (std::system(command.c_str()) != 0) return lines;
   std::ifstream in(out);

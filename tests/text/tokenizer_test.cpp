@@ -80,8 +80,9 @@ TEST(Tokenizer, GivesThePublishedIdsOfTheToyVocabulary) {
   for (const Json& vector : toy["cases"]) {
     const auto ids = vector["ids"].get<Ids>();
     EXPECT_EQ(tokenizer.encode(vector["text"].get<std::string>(), {.parse_specials = true}), ids);
-    if (vector.contains("decoded"))
+    if (vector.contains("decoded")) {
       EXPECT_EQ(tokenizer.decode(ids), vector["decoded"].get<std::string>());
+    }
   }
   std::string storage;
   EXPECT_EQ(nfc(toy["nfc"]["in"].get<std::string>(), storage),
