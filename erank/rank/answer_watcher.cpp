@@ -2,13 +2,16 @@
 
 #include <algorithm>
 
+#include "erank/base/utf8.h"
 #include "erank/text/answer_parser.h"
 
 namespace erank::rank {
 
 engine::Verdict AnswerWatcher::operator()(std::span<const int32_t> new_tokens) {
   while (ends_.size() < new_tokens.size()) {
-    text_ += tokenizer_->bytes_of(new_tokens[ends_.size()]);
+    const int32_t id = new_tokens[ends_.size()];
+    // A network may have more rows than its tokenizer has tokens; an id from there has no text.
+    if (tokenizer_->has(id)) text_ += tokenizer_->bytes_of(id);
     ends_.push_back(text_.size());
   }
   const auto begin = text::AnswerParser::find_integer(text_);
@@ -20,6 +23,12 @@ engine::Verdict AnswerWatcher::operator()(std::span<const int32_t> new_tokens) {
   const size_t thought_end = text::AnswerParser::thought_end(text_);
   const auto kept = std::upper_bound(ends_.begin(), ends_.end(), thought_end);
   return {.stop = true, .keep = static_cast<int>(kept - ends_.begin()), .close = true};
+}
+
+std::string AnswerWatcher::reasoning(size_t num_tokens) const {
+  const size_t end = num_tokens == 0 ? 0 : ends_.at(num_tokens - 1);
+  return text::AnswerParser::reasoning_of(
+      base::sanitize_utf8(std::string_view(text_).substr(0, end)));
 }
 
 }  // namespace erank::rank

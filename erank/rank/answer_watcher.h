@@ -24,6 +24,10 @@ class AnswerWatcher {
   // The model wrote an answer's opening and a digit.
   bool answered() const { return answered_; }
 
+  // The thought that the first `num_tokens` new tokens spell, as valid UTF-8. REQUIRES: they have
+  // been watched.
+  std::string reasoning(size_t num_tokens) const;
+
  private:
   const text::Tokenizer* tokenizer_;
   std::string text_;

@@ -261,7 +261,7 @@ struct Reranker::State {
       r.cached_tokens = completion.cached_tokens;
       r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
       if (watcher) {
-        r.reasoning = text::AnswerParser::reasoning_of(tokenizer->decode(completion.new_tokens));
+        r.reasoning = watcher->reasoning(completion.new_tokens.size());
         if (!watcher->answered()) {
           r.finish =
               completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;

@@ -37,6 +37,10 @@ struct Tokenizer::Tables {
   void encode_part(std::string_view raw, BpeCache& cache, Ids& ids, bool parse_specials) const;
   void encode_normalized(std::string_view text, BpeCache& cache, Ids& ids) const;
   void encode_word(std::string_view word, BpeCache& cache, Ids& ids) const;
+  bool has(int32_t id) const {
+    return id >= 0 && static_cast<size_t>(id) < pieces.size() &&
+           !pieces[static_cast<size_t>(id)].empty();
+  }
   void check_id(int32_t id) const;
 
   uint32_t owner = next_owner();
@@ -177,7 +181,7 @@ void Tokenizer::Tables::encode_part(std::string_view raw, BpeCache& cache, Ids& 
 }
 
 void Tokenizer::Tables::check_id(int32_t id) const {
-  if (id < 0 || static_cast<size_t>(id) >= pieces.size() || pieces[static_cast<size_t>(id)].empty())
+  if (!has(id))
     fail(ErrorKind::kInvalidInput, "Tokenizer", "id ", id, " is not in the vocabulary (0 to ",
          pieces.size() - 1, ")");
 }
@@ -230,6 +234,8 @@ std::string Tokenizer::decode(const Ids& ids) const {
   for (const int32_t id : ids) joined += bytes_of(id);
   return base::is_valid_utf8(joined) ? joined : base::sanitize_utf8(joined);
 }
+
+bool Tokenizer::has(int32_t id) const { return tables_->has(id); }
 
 const std::string& Tokenizer::bytes_of(int32_t id) const {
   tables_->check_id(id);

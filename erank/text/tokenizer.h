@@ -43,6 +43,8 @@ class Tokenizer {
   // The ids' bytes joined, made valid UTF-8 (U+FFFD for parts of characters). Special ids are
   // written as their text. Throws Error{kInvalidInput} for an id outside the vocabulary.
   std::string decode(const Ids& ids) const;
+  // Whether decode() knows the id: a network may have more rows than its tokenizer has tokens.
+  bool has(int32_t id) const;
   // One id's raw bytes (may be a part of a character): what incremental decoding joins.
   const std::string& bytes_of(int32_t id) const;
   // One id as the vocabulary spells it, each byte one printable character.

@@ -57,6 +57,16 @@ TEST_F(AnswerWatcherTest, StopsAtTheIntegersFirstDigitAndKeepsWhatStandsBeforeIt
   EXPECT_TRUE(watcher.answered());
 }
 
+TEST_F(AnswerWatcherTest, ReadsNothingFromAnIdThatTheTokenizerLacks) {
+  AnswerWatcher watcher(*tokenizer_);
+  text::Ids written = ids("ok");
+  written.push_back(100000);
+  follow(watcher, written);
+  EXPECT_EQ(watcher.reasoning(3), "ok");
+  EXPECT_EQ(watcher.reasoning(1), "o");
+  EXPECT_EQ(watcher.reasoning(0), "");
+}
+
 TEST_F(AnswerWatcherTest, WritesTheClosingAnewWhenATokenHoldsTheOpeningsEndAndTheInteger) {
   AnswerWatcher watcher(*tokenizer_);
   text::Ids written = ids("ok</think><answer");
