@@ -7,8 +7,8 @@
 
 namespace erank::testing {
 
-// The path of `name` under $ERANK_SHARED_DATA, else under ../shared/data beside this repository, or "" when it is not
-// there; then the test skips and says which collection it misses.
+// The path of `name` under $ERANK_SHARED_DATA, else under ../shared/data beside this repository, or
+// "" when it is not there; then the test skips and says which collection it misses.
 inline std::string shared_data(const std::string& name) {
   const char* own = std::getenv("ERANK_SHARED_DATA");
   const std::filesystem::path root =
@@ -23,7 +23,8 @@ inline std::string test_python() {
   const char* cache = std::getenv("ERANK_CACHE");
   const char* home = std::getenv("HOME");
   const std::filesystem::path folder =
-      cache ? std::filesystem::path(cache) : std::filesystem::path(home ? home : "") / ".cache/erank";
+      cache ? std::filesystem::path(cache)
+            : std::filesystem::path(home ? home : "") / ".cache/erank";
   const auto path = folder / "venv/bin/python";
   return std::filesystem::exists(path) ? path.string() : "";
 }

@@ -49,9 +49,10 @@ template <typename... Args>
 }  // namespace erank::base
 
 // Throws InternalError when our own reasoning is wrong; further arguments are written as by str().
-#define ERANK_CHECK(condition, ...)                                                       \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]]                                                        \
-      throw ::erank::base::InternalError(::erank::base::str(                              \
-          __FILE__, ":", __LINE__, ": check failed: ", #condition, " " __VA_OPT__(, ) __VA_ARGS__)); \
+#define ERANK_CHECK(condition, ...)                                                           \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]]                                                            \
+      throw ::erank::base::InternalError(::erank::base::str(__FILE__, ":", __LINE__,          \
+                                                            ": check failed: ", #condition,   \
+                                                            " " __VA_OPT__(, ) __VA_ARGS__)); \
   } while (false)

@@ -9,14 +9,15 @@
 
 namespace erank::base {
 
-// The whole file. Throws Error{kNotFound} when it cannot be opened, Error{kExhausted} over `max_bytes`.
+// The whole file. Throws Error{kNotFound} when it cannot be opened, Error{kExhausted} over
+// `max_bytes`.
 std::string read_file(const std::string& path, size_t max_bytes = size_t{1} << 32);
 
 bool file_exists(const std::string& path);    // a regular file (or a link to one)
 bool folder_exists(const std::string& path);  // a folder (or a link to one)
 
-// Writes `path` under a temporary name beside it, syncs, renames: after a crash the old file or the new
-// one is there, never a part. Throws Error{kExhausted} when the disk is full.
+// Writes `path` under a temporary name beside it, syncs, renames: after a crash the old file or the
+// new one is there, never a part. Throws Error{kExhausted} when the disk is full.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
 // The same in pieces: write() as often as needed, then commit(). Without commit() nothing remains.
@@ -40,7 +41,8 @@ class AtomicFile {
 // A read-only map of a whole file. Movable, not copyable; the bytes live as long as the map.
 class MappedFile {
  public:
-  explicit MappedFile(const std::string& path);  // throws Error{kNotFound}; an empty file maps to no bytes
+  explicit MappedFile(
+      const std::string& path);  // throws Error{kNotFound}; an empty file maps to no bytes
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -48,8 +50,8 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Gives the pages that lie wholly inside [begin, end) back to the system (they can be read again from
-  // disk), so that copying a large file does not hold it in memory twice.
+  // Gives the pages that lie wholly inside [begin, end) back to the system (they can be read again
+  // from disk), so that copying a large file does not hold it in memory twice.
   void release(size_t begin, size_t end) const;
 
  private:

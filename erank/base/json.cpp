@@ -59,12 +59,16 @@ struct Reader;
 template <>
 struct Reader<bool> {
   static constexpr const char* kName = "true or false";
-  static bool read(const Json& v, bool& out) { return v.is_boolean() && (out = v.get<bool>(), true); }
+  static bool read(const Json& v, bool& out) {
+    return v.is_boolean() && (out = v.get<bool>(), true);
+  }
 };
 template <>
 struct Reader<double> {
   static constexpr const char* kName = "a number";
-  static bool read(const Json& v, double& out) { return v.is_number() && (out = v.get<double>(), true); }
+  static bool read(const Json& v, double& out) {
+    return v.is_number() && (out = v.get<double>(), true);
+  }
 };
 template <>
 struct Reader<std::string> {
@@ -78,7 +82,8 @@ struct Reader<int64_t> {
   static constexpr const char* kName = "a whole number";
   static bool read(const Json& v, int64_t& out) {
     if (v.is_number_unsigned()) {
-      if (v.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return false;
+      if (v.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        return false;
       out = static_cast<int64_t>(v.get<uint64_t>());
       return true;
     }
@@ -115,7 +120,8 @@ Json parse_json(std::string_view text, std::string_view where, int max_depth) {
   try {
     Json::sax_parse(text, &builder);
   } catch (const Json::exception& e) {
-    std::string what = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
+    std::string what =
+        e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
     if (const auto end = what.find("] "); end != std::string::npos) what = what.substr(end + 2);
     fail(ErrorKind::kInvalidInput, "json", where, ": ", what);
   }
@@ -147,8 +153,8 @@ T json_value(const Json& object, std::string_view key, T fallback, std::string_v
   if (it == object.end() || it->is_null()) return fallback;
   T out{};
   if (!Reader<T>::read(*it, out))
-    fail(ErrorKind::kInvalidInput, "json", where, ": '", key, "' is ", shortened(*it), ", expected ",
-         Reader<T>::kName);
+    fail(ErrorKind::kInvalidInput, "json", where, ": '", key, "' is ", shortened(*it),
+         ", expected ", Reader<T>::kName);
   return out;
 }
 
@@ -156,12 +162,13 @@ template <typename T>
 T json_require(const Json& object, std::string_view key, std::string_view where) {
   const auto it = object.is_object() ? object.find(std::string(key)) : object.end();
   if (!object.is_object() || it == object.end() || it->is_null())
-    fail(ErrorKind::kInvalidInput, "json", where, ": '", key, "' is missing, expected ", Reader<T>::kName);
+    fail(ErrorKind::kInvalidInput, "json", where, ": '", key, "' is missing, expected ",
+         Reader<T>::kName);
   return json_value<T>(object, key, T{}, where);
 }
 
-#define ERANK_JSON_TYPE(T)                                                              \
-  template T json_value<T>(const Json&, std::string_view, T, std::string_view);         \
+#define ERANK_JSON_TYPE(T)                                                      \
+  template T json_value<T>(const Json&, std::string_view, T, std::string_view); \
   template T json_require<T>(const Json&, std::string_view, std::string_view);
 ERANK_JSON_TYPE(bool)
 ERANK_JSON_TYPE(int)

@@ -14,8 +14,8 @@ struct Progress {
   std::string detail;  // free text, e.g. "812 tokens/s"
 };
 
-// Takes reports. update() may be called from any thread, one at a time, as often as work likes; what is
-// shown, and how often, is the sink's business. It must not throw.
+// Takes reports. update() may be called from any thread, one at a time, as often as work likes;
+// what is shown, and how often, is the sink's business. It must not throw.
 class ProgressSink {
  public:
   virtual ~ProgressSink() = default;

@@ -5,8 +5,9 @@
 namespace erank::base {
 namespace {
 
-// Length of the well-formed character at text[i], or 0; then `bad` is the length of the maximal ill-formed
-// part there (table 3-7 of the Unicode standard: which second bytes each first byte allows).
+// Length of the well-formed character at text[i], or 0; then `bad` is the length of the maximal
+// ill-formed part there (table 3-7 of the Unicode standard: which second bytes each first byte
+// allows).
 size_t character(std::string_view text, size_t i, size_t& bad) {
   const auto at = [&](size_t k) { return k < text.size() ? static_cast<uint8_t>(text[k]) : 0; };
   const uint8_t first = at(i);
@@ -14,7 +15,8 @@ size_t character(std::string_view text, size_t i, size_t& bad) {
   if (first < 0x80) return 1;
   size_t length = 0;
   uint8_t low = 0x80, high = 0xbf;
-  if (first >= 0xc2 && first <= 0xdf) length = 2;
+  if (first >= 0xc2 && first <= 0xdf)
+    length = 2;
   else if (first >= 0xe0 && first <= 0xef) {
     length = 3;
     if (first == 0xe0) low = 0xa0;
@@ -86,7 +88,8 @@ void append_utf8(std::string& out, uint32_t c) {
   } else if (c < 0x10000) {
     byte(0xe0 | c >> 12), byte(0x80 | (c >> 6 & 0x3f)), byte(0x80 | (c & 0x3f));
   } else {
-    byte(0xf0 | c >> 18), byte(0x80 | (c >> 12 & 0x3f)), byte(0x80 | (c >> 6 & 0x3f)), byte(0x80 | (c & 0x3f));
+    byte(0xf0 | c >> 18), byte(0x80 | (c >> 12 & 0x3f)), byte(0x80 | (c >> 6 & 0x3f)),
+        byte(0x80 | (c & 0x3f));
   }
 }
 

@@ -9,12 +9,12 @@ namespace erank::base {
 
 bool is_valid_utf8(std::string_view text);
 
-// `text` with each maximal ill-formed part replaced by U+FFFD (the practice of Unicode 15, section 3.9,
-// and of WHATWG and Python's decoder); returns it unchanged when it is valid.
+// `text` with each maximal ill-formed part replaced by U+FFFD (the practice of Unicode 15,
+// section 3.9, and of WHATWG and Python's decoder); returns it unchanged when it is valid.
 std::string sanitize_utf8(std::string_view text);
 
-// Length in bytes of the longest prefix of `text` that is at most `max_bytes` long and does not end inside
-// a character. REQUIRES: text is valid UTF-8.
+// Length in bytes of the longest prefix of `text` that is at most `max_bytes` long and does not end
+// inside a character. REQUIRES: text is valid UTF-8.
 size_t utf8_prefix(std::string_view text, size_t max_bytes);
 
 // Appends the UTF-8 form of `code_point` (surrogates and values over U+10FFFF become U+FFFD).

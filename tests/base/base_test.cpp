@@ -38,7 +38,8 @@ TEST(Json, RefusesWhatWouldBeSilentlyLost) {
   EXPECT_THROW(parse_json("{} x", "t"), Error);
   EXPECT_THROW(parse_json("", "t"), Error);
   EXPECT_THROW(parse_json(std::string(1000, '['), "t"), Error);
-  EXPECT_NE(message_of([] { parse_json("{\"a\":", "docs.jsonl:12"); }).find("docs.jsonl:12"), std::string::npos);
+  EXPECT_NE(message_of([] { parse_json("{\"a\":", "docs.jsonl:12"); }).find("docs.jsonl:12"),
+            std::string::npos);
 }
 
 TEST(Json, TypedReadsNameTheKey) {
@@ -47,9 +48,14 @@ TEST(Json, TypedReadsNameTheKey) {
   EXPECT_EQ(json_value<int>(object, "f", 0, "t"), 3);
   EXPECT_EQ(json_value<int>(object, "none", 7, "t"), 7);
   EXPECT_THROW(json_value<int>(object, "big", 0, "t"), Error);
-  EXPECT_NE(message_of([&] { json_value<int>(object, "x", 0, "c.json"); }).find("'x' is \"y\""), std::string::npos);
-  EXPECT_NE(message_of([&] { json_require<int>(object, "zz", "c.json"); }).find("'zz' is missing"), std::string::npos);
-  EXPECT_NE(message_of([&] { refuse_unknown_keys(object, {"n", "f"}, "c.json"); }).find("unknown key"), std::string::npos);
+  EXPECT_NE(message_of([&] { json_value<int>(object, "x", 0, "c.json"); }).find("'x' is \"y\""),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { json_require<int>(object, "zz", "c.json"); }).find("'zz' is missing"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              refuse_unknown_keys(object, {"n", "f"}, "c.json");
+            }).find("unknown key"),
+            std::string::npos);
 }
 
 TEST(Files, AtomicWriteLeavesTheOldFileUntilCommit) {
@@ -96,9 +102,12 @@ TEST(Random, IsTheSameEverywhereAndFillsTheRange) {
 
 TEST(Threads, CoverEveryIndexOnceAndPassOnFaults) {
   std::vector<int> hits(1000);
-  parallel_ranges(hits.size(), 3, [&](size_t a, size_t b) { for (; a < b; ++a) ++hits[a]; });
+  parallel_ranges(hits.size(), 3, [&](size_t a, size_t b) {
+    for (; a < b; ++a) ++hits[a];
+  });
   EXPECT_EQ(hits, std::vector<int>(1000, 1));
-  EXPECT_THROW(parallel_ranges(5, 2, [](size_t, size_t) { fail(ErrorKind::kExhausted, "t", "x"); }), Error);
+  EXPECT_THROW(parallel_ranges(5, 2, [](size_t, size_t) { fail(ErrorKind::kExhausted, "t", "x"); }),
+               Error);
   parallel_ranges(0, 2, [](size_t, size_t) { FAIL(); });
 }
 
@@ -106,10 +115,10 @@ TEST(Utf8, ReplacesEachMaximalIllFormedPart) {
   const std::string r = "\xef\xbf\xbd";
   EXPECT_EQ(sanitize_utf8("h\xc3\xa9llo"), "h\xc3\xa9llo");
   EXPECT_EQ(sanitize_utf8("\xff"), r);
-  EXPECT_EQ(sanitize_utf8("a\xe2\x82"), "a" + r);              // cut inside a character: one mark
-  EXPECT_EQ(sanitize_utf8("\xc0\xaf"), r + r);                 // overlong
-  EXPECT_EQ(sanitize_utf8("\xed\xa0\x80"), r + r + r);         // surrogate
-  EXPECT_EQ(sanitize_utf8("\xf4\x90\x80\x80"), r + r + r + r); // beyond U+10FFFF
+  EXPECT_EQ(sanitize_utf8("a\xe2\x82"), "a" + r);               // cut inside a character: one mark
+  EXPECT_EQ(sanitize_utf8("\xc0\xaf"), r + r);                  // overlong
+  EXPECT_EQ(sanitize_utf8("\xed\xa0\x80"), r + r + r);          // surrogate
+  EXPECT_EQ(sanitize_utf8("\xf4\x90\x80\x80"), r + r + r + r);  // beyond U+10FFFF
   EXPECT_EQ(sanitize_utf8("\xf0\x9f\x98x"), r + "x");
   EXPECT_FALSE(is_valid_utf8("\x80"));
   EXPECT_EQ(utf8_prefix("a\xc3\xa9", 2), 1u);
