@@ -26,8 +26,10 @@
 #include <ATen/ops/unsqueeze.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "erank/base/error.h"
+#include "erank/model/kernels/grad_ops.h"
 #include "erank/model/kernels/ops.h"
 
 namespace erank::model {
@@ -60,12 +62,12 @@ at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Te
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 2).to(x.scalar_type());
 }
 
-// y += scaling * (x A^T) B^T.
+// y += scaling * (x A^T) B^T, in x's precision.
 at::Tensor with_lora(const at::Tensor& y, const at::Tensor& x, const Lora& lora, bool training) {
-  at::Tensor input = x.to(lora.a.scalar_type());
-  if (training && lora.dropout > 0) input = at::dropout(input, lora.dropout, true);
-  const at::Tensor low = at::linear(input, lora.a);
-  return y + (at::linear(low, lora.b) * lora.scaling).to(y.scalar_type());
+  const at::Tensor input =
+      training && lora.dropout > 0 ? at::dropout(x, lora.dropout, true) : x;
+  const at::Tensor low = at::linear(input, lora.a.to(x.scalar_type()));
+  return y + at::linear(low, lora.b.to(x.scalar_type())) * lora.scaling;
 }
 
 }  // namespace
@@ -118,18 +120,30 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options)
       layer.k_norm = at::empty({d}, tensor);
     }
   }
+}
+
+// The rotation's table grows as far as it is used: a configuration may allow millions of positions.
+void Decoder::reach_position(int64_t position) {
+  if (cos_.defined() && position < cos_.size(0)) return;
+  const at::NoGradGuard no_grad;
+  const int64_t d = config_.head_dim;
+  const int64_t count = std::min(config_.max_position_embeddings,
+                                 std::max<int64_t>(4096, (position / 4096 + 1) * 4096));
   // fp32 throughout, as transformers computes them.
   const auto fp32 = at::TensorOptions().dtype(at::kFloat);
   const at::Tensor exponent = at::arange(0, d, 2, fp32) / static_cast<double>(d);
-  const at::Tensor frequency = at::reciprocal(at::pow(config.rope_theta, exponent));
-  const at::Tensor angle =
-      at::arange(config.max_position_embeddings, fp32).unsqueeze(1) * frequency.unsqueeze(0);
-  cos_ = at::cos(angle).to(options.device);
-  sin_ = at::sin(angle).to(options.device);
+  const at::Tensor frequency = at::reciprocal(at::pow(config_.rope_theta, exponent));
+  const at::Tensor angle = at::arange(count, fp32).unsqueeze(1) * frequency.unsqueeze(0);
+  cos_ = at::cos(angle).to(options_.device);
+  sin_ = at::sin(angle).to(options_.device);
 }
 
 bool Decoder::use_kernels() const {
   return options_.device.is_cpu() && !at::GradMode::is_enabled();
+}
+
+bool Decoder::use_grad_kernels() const {
+  return options_.device.is_cpu() && at::GradMode::is_enabled();
 }
 
 at::Tensor Decoder::project(const at::Tensor& x, const Linear& linear) const {
@@ -144,10 +158,15 @@ at::Tensor Decoder::project(const at::Tensor& x, const Linear& linear) const {
 at::Tensor Decoder::project_fused(const at::Tensor& x, const at::Tensor& weight,
                                   const at::Tensor& bias,
                                   std::initializer_list<const Linear*> parts) const {
-  bool separate = false;
-  for (const Linear* part : parts)
-    separate |= part->lora || (at::GradMode::is_enabled() && part->weight.requires_grad());
-  if (!separate) {
+  bool adapted = false, trained = false, dropped = false;
+  for (const Linear* part : parts) {
+    adapted |= part->lora != nullptr;
+    trained |= at::GradMode::is_enabled() && part->weight.requires_grad();
+    dropped |= part->lora && training_ && part->lora->dropout > 0;
+  }
+  if (adapted && !trained && !dropped && use_grad_kernels())
+    return kernels::lora_linear(x, weight, bias, parts);
+  if (!adapted && !trained) {
     const bool own = use_kernels() && (options_.deterministic || x.size(0) <= kFewRows);
     return own ? kernels::linear(x, weight, bias) : at::linear(x, weight, bias);
   }
@@ -156,10 +175,24 @@ at::Tensor Decoder::project_fused(const at::Tensor& x, const at::Tensor& weight,
   return at::cat(outputs, 1);
 }
 
-// Attention by libtorch's own operations: for training, for devices without our kernels, for odd
+// The heads' own norms of queries and keys, where the model has them.
+at::Tensor Decoder::norm_heads(const at::Tensor& qkv, const DecoderLayer& layer) const {
+  if (!config_.qk_norm) return qkv;
+  const int64_t rows = qkv.size(0), d = config_.head_dim, q = config_.q_size(),
+                kv = config_.kv_size();
+  const auto normed = [&](int64_t begin, int64_t width, const at::Tensor& weight) {
+    return plain_rms_norm(qkv.narrow(1, begin, width).reshape({rows, width / d, d}), weight,
+                          config_.rms_norm_eps)
+        .reshape({rows, width});
+  };
+  return at::cat({normed(0, q, layer.q_norm), normed(q, kv, layer.k_norm), qkv.narrow(1, q + kv, kv)},
+                 1);
+}
+
+// Attention by libtorch's own operations on normed heads: for devices without our kernels, for odd
 // head sizes, and what the kernels are tested against.
-at::Tensor Decoder::attend_plain(const at::Tensor& qkv, const DecoderLayer& layer,
-                                 int64_t layer_idx, const Batch& batch, KvCache* cache) const {
+at::Tensor Decoder::attend_plain(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
+                                 KvCache* cache) const {
   const int64_t t = static_cast<int64_t>(batch.tokens.size()), d = config_.head_dim;
   const int64_t n = config_.num_attention_heads, kv = config_.num_key_value_heads;
   const at::Tensor positions = to_tensor(batch.positions, options_.device);
@@ -168,10 +201,6 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, const DecoderLayer& laye
   at::Tensor q = qkv.narrow(0, 0, t).narrow(1, 0, n * d).view({t, n, d});
   at::Tensor k = qkv.narrow(0, 0, t).narrow(1, n * d, kv * d).view({t, kv, d});
   const at::Tensor v = qkv.narrow(0, 0, t).narrow(1, (n + kv) * d, kv * d).view({t, kv, d});
-  if (config_.qk_norm) {
-    q = plain_rms_norm(q, layer.q_norm, config_.rms_norm_eps);
-    k = plain_rms_norm(k, layer.k_norm, config_.rms_norm_eps);
-  }
   q = plain_rotate(q, cos, sin);
   k = plain_rotate(k, cos, sin);
 
@@ -196,7 +225,7 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, const DecoderLayer& laye
     }
   }
   std::vector<at::Tensor> outputs;
-  for (size_t b = 0; b + 1 < batch.starts.size(); ++b) {
+  for (int32_t b = 0; b + 1 < static_cast<int32_t>(batch.starts.size()); ++b) {
     const int64_t begin = batch.starts[b], count = batch.starts[b + 1] - begin;
     if (count == 0) continue;
     const at::Tensor query =
@@ -217,14 +246,22 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, const DecoderLayer& laye
                   .reshape({kv, -1, d})
                   .narrow(1, 0, context);
       key = key.unsqueeze(0), value = value.unsqueeze(0);
-      if (count != context && count > 1) {
-        const at::Tensor row =
-            at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
-        mask = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0) <= row;
-      }
     } else {
-      key = k.narrow(0, begin, count).transpose(0, 1).unsqueeze(0);
-      value = v.narrow(0, begin, count).transpose(0, 1).unsqueeze(0);
+      std::vector<at::Tensor> key_parts, value_parts;  // its own tokens, then its ancestors'
+      for (int32_t a = b; a >= 0; a = batch.parent(a)) {
+        const int64_t first = batch.starts[a], n = batch.starts[a + 1] - first;
+        key_parts.insert(key_parts.begin(), k.narrow(0, first, n));
+        value_parts.insert(value_parts.begin(), v.narrow(0, first, n));
+      }
+      key = at::cat(key_parts, 0).transpose(0, 1).unsqueeze(0);
+      value = at::cat(value_parts, 0).transpose(0, 1).unsqueeze(0);
+      ERANK_CHECK(key.size(2) == context, "sequence ", b, " of ", context, " tokens has ",
+                  key.size(2), " keys");
+    }
+    if (count != context && count > 1) {
+      const at::Tensor row =
+          at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
+      mask = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0) <= row;
     }
     const bool causal = count == context && count > 1;
     const at::Tensor out = at::scaled_dot_product_attention(
@@ -243,22 +280,31 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
                   batch.starts.back() == t && !batch.rows.empty(),
               "batch of ", t, " tokens");
   ERANK_CHECK(!cache || !at::GradMode::is_enabled(), "a cache has no gradients");
+  ERANK_CHECK(batch.parents.empty() || (!cache && batch.parents.size() + 1 == batch.starts.size()));
   for (size_t i = 0; i < batch.tokens.size(); ++i)
     ERANK_CHECK(batch.tokens[i] >= 0 && batch.tokens[i] < config_.vocab_size &&
                     batch.positions[i] >= 0 && batch.positions[i] < config_.max_position_embeddings,
                 "token ", batch.tokens[i], " at position ", batch.positions[i]);
+  reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
 
-  const bool kernel = use_kernels();
+  const bool kernel = use_kernels(), grad_kernel = use_grad_kernels();
   const bool kernel_attention =
       kernel && cache && config_.head_dim % 16 == 0 && config_.head_dim <= 256;
   std::vector<int32_t> tokens = batch.tokens;
   if (kernel && t > kFewRows && !options_.deterministic)
     tokens.resize((t + kRowMultiple - 1) / kRowMultiple * kRowMultiple, batch.tokens[0]);
   const auto plan = kernel_attention ? kernels::plan_cache(batch) : kernels::CachePlan{};
+  const bool tree_attention = options_.device.is_cpu() && !cache;
+  const auto tree = tree_attention ? kernels::plan_tree(batch) : nullptr;
 
   at::Tensor x = at::embedding(embed_tokens_, to_tensor(tokens, options_.device));
   const auto add_norm = [&](const at::Tensor& delta, const at::Tensor& weight) {
     if (kernel) return kernels::add_rms_norm(x, delta, weight, config_.rms_norm_eps);
+    if (grad_kernel) {
+      at::Tensor y;
+      std::tie(x, y) = kernels::add_rms_norm_grad(x, delta, weight, config_.rms_norm_eps);
+      return y;
+    }
     if (delta.defined()) x = x + delta;
     return plain_rms_norm(x, weight, config_.rms_norm_eps);
   };
@@ -267,22 +313,30 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
     const DecoderLayer& layer = layers_[i];
     at::Tensor qkv =
         project_fused(h, layer.qkv, layer.qkv_bias, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
-    at::Tensor attended = kernel_attention ? kernels::cached_attention(qkv, layer, i, batch, plan,
-                                                                       *cache, config_, cos_, sin_)
-                                           : attend_plain(qkv, layer, i, batch, cache);
+    at::Tensor attended;
+    if (kernel_attention)
+      attended =
+          kernels::cached_attention(qkv, layer, i, batch, plan, *cache, config_, cos_, sin_);
+    else if (tree_attention)
+      attended = kernels::tree_attention(norm_heads(qkv, layer), tree, config_, cos_, sin_);
+    else
+      attended = attend_plain(norm_heads(qkv, layer), i, batch, cache);
     const bool last = i + 1 == config_.num_hidden_layers;
     if (last) {  // behind the last attention only the asked rows matter
       const at::Tensor rows = to_tensor(batch.rows, options_.device);
       attended = attended.index_select(0, rows);
       x = x.index_select(0, rows);
     }
-    h = add_norm(project(attended, layer.o_proj), layer.post_attention_layernorm);
+    h = add_norm(project_fused(attended, layer.o_proj.weight, layer.o_proj.bias, {&layer.o_proj}),
+                 layer.post_attention_layernorm);
     const at::Tensor gate_up =
         project_fused(h, layer.gate_up, {}, {&layer.gate_proj, &layer.up_proj});
     const int64_t f = config_.intermediate_size;
-    const at::Tensor gated = kernel ? kernels::silu_mul(gate_up)
-                                    : at::silu(gate_up.narrow(1, 0, f)) * gate_up.narrow(1, f, f);
-    h = add_norm(project(gated, layer.down_proj), last ? norm_ : layers_[i + 1].input_layernorm);
+    const at::Tensor gated = kernel        ? kernels::silu_mul(gate_up)
+                             : grad_kernel ? kernels::silu_mul_grad(gate_up)
+                                           : at::silu(gate_up.narrow(1, 0, f)) * gate_up.narrow(1, f, f);
+    h = add_norm(project_fused(gated, layer.down_proj.weight, layer.down_proj.bias,
+                               {&layer.down_proj}), last ? norm_ : layers_[i + 1].input_layernorm);
   }
   return h;
 }

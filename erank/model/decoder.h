@@ -26,6 +26,12 @@ struct Batch {
   std::vector<int32_t> starts;     // [B + 1] sequence b's new tokens are [starts[b], starts[b + 1])
   std::vector<int32_t> rows;       // [R] which of the T tokens' logits are asked, ascending
 
+  // Only without a cache: parents[b] < b is the sequence whose tokens (behind its own parents')
+  // stand before sequence b's, or -1: what prompts share is computed once. Empty: no sequence has
+  // one.
+  std::vector<int32_t> parents;
+  int32_t parent(int32_t b) const { return parents.empty() ? -1 : parents[b]; }
+
   // Only with a cache. pages[b] lists sequence b's pages in order; they hold every position up to
   // its last new token. Before a layer attends, it writes the new keys and values into their slots,
   // then makes the copies.
@@ -114,9 +120,12 @@ class Decoder {
   at::Tensor project(const at::Tensor& x, const Linear& linear) const;
   at::Tensor project_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                            std::initializer_list<const Linear*> parts) const;
-  at::Tensor attend_plain(const at::Tensor& qkv, const DecoderLayer& layer, int64_t layer_idx,
-                          const Batch& batch, KvCache* cache) const;
+  at::Tensor attend_plain(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
+                          KvCache* cache) const;
+  at::Tensor norm_heads(const at::Tensor& qkv, const DecoderLayer& layer) const;
+  void reach_position(int64_t position);
   bool use_kernels() const;
+  bool use_grad_kernels() const;
 
   ModelConfig config_;
   DecoderOptions options_;
@@ -124,7 +133,7 @@ class Decoder {
   std::vector<DecoderLayer> layers_;
   at::Tensor norm_;       // [H]
   Linear lm_head_;        // [V, H]; shares embed_tokens_ when tied
-  at::Tensor cos_, sin_;  // [max_position_embeddings, D / 2] fp32
+  at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32
   bool training_ = false;
 };
 

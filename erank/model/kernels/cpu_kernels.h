@@ -1,4 +1,4 @@
-// The arithmetic of serving on CPUs that libtorch does not fuse: plain loops over plain pointers,
+// The arithmetic on CPUs that libtorch does not fuse: plain loops over plain pointers,
 // compiled once for each instruction set and chosen when the program starts. Every output row is
 // computed by the same order of additions, whatever else is computed in the same call: this is what
 // DecoderOptions::deterministic rests on.
@@ -66,6 +66,27 @@ struct CpuKernels {
                        int64_t t_begin, int64_t t_end);
   // y[t, f] = silu(gate_up[t, f]) * gate_up[t, F + f]; gate_up [T, 2 F], y [T, F].
   void (*silu_mul)(const T* gate_up, T* y, int64_t width, int64_t t_begin, int64_t t_end);
+
+  // The rest is for training. `grad_...` of a name is the gradient with respect to it.
+  //
+  // Of y = x / rms(x) * weight: grad_x[t] = what y passes back + through[t], the gradient that
+  // reaches x past the norm; grad_weight [H] fp32, when not null, is added to. All else [T, H].
+  void (*rms_norm_backward)(const T* x, const T* weight, const T* grad_y, const T* through,
+                            T* grad_x, float* grad_weight, int64_t hidden, float eps,
+                            int64_t t_begin, int64_t t_end);
+  // Of silu_mul: grad_y [T, F] -> grad_gate_up [T, 2 F].
+  void (*silu_mul_backward)(const T* gate_up, const T* grad_y, T* grad_gate_up, int64_t width,
+                            int64_t t_begin, int64_t t_end);
+  // Half-split rotation of the first `heads` heads of each row, in place; direction -1 turns back.
+  void (*rotate)(T* x, int64_t row_stride, int64_t heads, int64_t head_dim, const float* cos,
+                 const float* sin, const int32_t* positions, float direction, int64_t t_begin,
+                 int64_t t_end);
+  // scores[i] -> softmax(scale * scores) over the first `seen` of `width` columns, 0 behind them.
+  void (*softmax)(T* scores, int64_t width, int64_t seen, float scale);
+  // grad[i] (of softmax's result p) -> scale * p[i] (grad[i] - sum p grad), in place.
+  void (*softmax_backward)(const T* p, T* grad, int64_t width, float scale);
+  // sum[i] += x[i].
+  void (*accumulate)(float* sum, const T* x, int64_t n);
 };
 
 // The kernels of the best instruction set of this processor. T: float or uint16_t (bf16).

@@ -11,38 +11,10 @@
 
 #include "erank/base/error.h"
 #include "erank/model/kernels/cpu_kernels.h"
+#include "erank/model/kernels/element_type.h"
 
 namespace erank::model::kernels {
 namespace {
-
-void require_cpu(const at::Tensor& x) {
-  ERANK_CHECK(x.device().is_cpu() && x.is_contiguous() &&
-                  (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
-              "tensor of ", x.sizes(), " ", x.dtype().name());
-}
-
-template <typename T>
-T* data(const at::Tensor& x) {
-  return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;
-}
-
-// Calls body with a null pointer of the element type: float*, or uint16_t* for bf16.
-template <typename Body>
-void with_type(const at::Tensor& x, const Body& body) {
-  require_cpu(x);
-  if (x.scalar_type() == at::kFloat)
-    body(static_cast<float*>(nullptr));
-  else
-    body(static_cast<uint16_t*>(nullptr));
-}
-
-template <typename P>
-using Element = std::remove_pointer_t<P>;
-
-// Rows of element-wise work that one thread should at least get.
-int64_t row_grain(int64_t width) {
-  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
-}
 
 // One tile of queries of one sequence and key/value head.
 struct AttentionTask {
