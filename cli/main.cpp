@@ -63,7 +63,8 @@ namespace {
 // the verbs that compute start anew with sleeping ones; who has set either variable keeps it.
 void start_with_sleeping_threads(int argc, char** argv) {
   const std::string_view verb = argc > 1 ? argv[1] : "";
-  if (verb != "rerank" && verb != "demo" && verb != "bench" && verb != "model") return;
+  if (verb != "rerank" && verb != "demo" && verb != "bench" && verb != "model" && verb != "train")
+    return;
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   ::setenv("OMP_WAIT_POLICY", "PASSIVE", 1);
   ::execv("/proc/self/exe", argv);  // when it fails, spinning threads compute the same
@@ -90,6 +91,7 @@ int run(int argc, char** argv) {
   add_prompt(app, context);
   add_model(app, context);
   add_bench(app, context);
+  add_train(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

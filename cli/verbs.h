@@ -35,6 +35,7 @@ void add_prompt(CLI::App& app, Context& context);
 void add_model(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
+void add_train(CLI::App& app, Context& context);
 
 // Where a verb writes: --out FILE (atomic; an existing file is refused without --overwrite) or
 // stdout for "" and "-".

@@ -72,6 +72,15 @@ at::Tensor with_lora(const at::Tensor& y, const at::Tensor& x, const Lora& lora,
 
 }  // namespace
 
+at::ScalarType usual_dtype(at::Device device) {
+  if (device.is_cuda()) return at::kBFloat16;
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") ? at::kBFloat16 : at::kFloat;
+#else
+  return at::kFloat;
+#endif
+}
+
 Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options)
     : config_(config), options_(options) {
   ERANK_CHECK(options.dtype == at::kFloat || options.dtype == at::kBFloat16);

@@ -84,6 +84,9 @@ struct DecoderOptions {
   bool deterministic = false;
 };
 
+// bf16 on a GPU and on CPUs that multiply bf16 (AVX-512 BF16), else fp32.
+at::ScalarType usual_dtype(at::Device device);
+
 // Not thread-safe: one thread owns it and every tensor in it.
 class Decoder {
  public:

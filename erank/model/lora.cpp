@@ -15,6 +15,7 @@
 #include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "erank/model/checkpoint.h"
+#include "erank/model/tensor_file.h"
 
 namespace erank::model {
 namespace {
@@ -214,7 +215,6 @@ LoraConfig load_lora(Decoder& decoder, const std::string& folder) {
 void save_lora(Decoder& decoder, const LoraConfig& config, const std::string& folder,
                const std::string& base_name, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   const std::vector<NamedParameter> parameters = lora_parameters(decoder);
   ERANK_CHECK(!parameters.empty(), "no adapters to save");
   std::set<std::string> targets(config.target_modules.begin(), config.target_modules.end());
@@ -227,16 +227,7 @@ void save_lora(Decoder& decoder, const LoraConfig& config, const std::string& fo
   if (error)
     base::fail(ErrorKind::kInvalidInput, "save_lora", folder,
                ": cannot make this folder: ", error.message());
-  std::vector<data::TensorInfo> infos;
-  for (const NamedParameter& p : parameters)
-    infos.push_back({p.name, dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16,
-                     p.tensor.sizes().vec(), 0, 0});
-  data::SafetensorsWriter writer(folder + "/" + kTensorsName, infos, {{"format", "pt"}});
-  for (const NamedParameter& p : parameters) {
-    const at::Tensor tensor = p.tensor.detach().to(at::kCPU, dtype).contiguous();
-    writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
-  }
-  writer.commit();
+  save_tensors(folder + "/" + kTensorsName, parameters, dtype);
   base::OrderedJson json;
   json["peft_type"] = "LORA";
   json["task_type"] = "CAUSAL_LM";

@@ -46,9 +46,18 @@ std::string known_sha256(const std::string& file) {
 }
 
 std::string find_base(const Json& base_entry, const std::string& where) {
-  base::refuse_unknown_keys(base_entry, {"file", "sha256"}, where + " base");
+  base::refuse_unknown_keys(base_entry, {"file", "sha256", "folder"}, where + " base");
+  if (base_entry.contains("folder")) {
+    const fs::path folder =
+        fs::path(where).parent_path() / base::json_require<std::string>(base_entry, "folder", where);
+    if (!base::folder_exists(folder))
+      base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", folder.string(),
+                 ", which is not there");
+    return folder.lexically_normal();
+  }
   const std::string file = base::json_require<std::string>(base_entry, "file", where);
   const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
+  // A path joined to another stays what it is when it is absolute.
   std::vector<fs::path> places = {fs::path(base::cache_folder()) / "models" / file};
   for (const auto& folder : data_folders()) places.push_back(folder / "models" / file);
   for (const auto& place : places) {
@@ -91,6 +100,36 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
+                      const Checkpoint* base) {
+  base::OrderedJson json;
+  if (base) {
+    const fs::path weights = fs::absolute(base->weights).lexically_normal();
+    if (base::file_exists(weights)) {
+      const bool cached = weights.parent_path() == fs::path(base::cache_folder()) / "models";
+      json["base"] = {{"file", cached ? weights.filename().string() : weights.string()},
+                      {"sha256", known_sha256(weights)}};
+    } else {
+      json["base"] = {{"folder", weights.string()}};
+    }
+  }
+  const CheckpointDefaults usual;
+  json["layout"] = d.prompt.layout == text::Layout::kPassageLast ? "passage-last" : "paper";
+  json["mode"] = d.mode == Mode::kDirect ? "direct" : "think";
+  json["score"] = d.score == ScoreKind::kPaper      ? "paper"
+                  : d.score == ScoreKind::kExpected ? "expected"
+                                                    : "integer";
+  if (d.instruction != usual.instruction) json["instruction"] = d.instruction;
+  json["max_query_tokens"] = d.prompt.max_query_tokens;
+  json["max_document_tokens"] = d.prompt.max_document_tokens;
+  json["max_think_tokens"] = d.max_think_tokens;
+  if (d.prompt.think_open != usual.prompt.think_open) json["think_open"] = d.prompt.think_open;
+  if (d.prompt.think_close != usual.prompt.think_close) json["think_close"] = d.prompt.think_close;
+  if (d.prompt.direct_close != usual.prompt.direct_close)
+    json["direct_close"] = d.prompt.direct_close;
+  base::write_file_atomic(folder + "/erank.json", json.dump(2) + "\n");
+}
 
 Mode parse_mode(const std::string& text, const std::string& where) {
   if (text == "think") return Mode::kThink;

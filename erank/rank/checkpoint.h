@@ -45,6 +45,12 @@ struct Checkpoint {
 // of erank.json. docs/formats.md lists the keys.
 Checkpoint find_checkpoint(const std::string& path);
 
+// Writes `folder`/erank.json, with which a folder of a trained model or adapter is read with `defaults`:
+// an adapter names `base`, the checkpoint it was trained on; nullptr: the folder holds its own
+// weights. The base's file name and sha256 are named when it is one file, else its folder.
+void write_checkpoint(const std::string& folder, const CheckpointDefaults& defaults,
+                      const Checkpoint* base);
+
 Mode parse_mode(const std::string& text, const std::string& where);  // "think", "direct"
 ScoreKind parse_score_kind(const std::string& text,
                            const std::string& where);  // "paper", "expected", "integer"

@@ -99,12 +99,8 @@ double score_of(const PassageResult& r, ScoreKind kind) {
 
 at::ScalarType choose_dtype(const RerankerOptions& options) {
   if (options.precision == Precision::kFp32) return at::kFloat;
-  if (options.precision == Precision::kBf16 || options.cuda) return at::kBFloat16;
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16") ? at::kBFloat16 : at::kFloat;
-#else
-  return at::kFloat;
-#endif
+  if (options.precision == Precision::kBf16) return at::kBFloat16;
+  return model::usual_dtype(options.cuda ? at::kCUDA : at::kCPU);
 }
 
 // One request on its way: shared by the completions of its pairs.

@@ -1,0 +1,111 @@
+#include "erank/train/example.h"
+
+#include <algorithm>
+#include <set>
+
+#include "erank/base/error.h"
+
+namespace erank::train {
+namespace {
+
+void append(text::Ids& ids, const text::Ids& more) { ids.insert(ids.end(), more.begin(), more.end()); }
+
+// Adds ids that are learned, every one.
+void learn(Branch& branch, const text::Ids& ids) {
+  for (const int32_t id : ids) {
+    branch.terms.push_back({static_cast<int32_t>(branch.ids.size()), id});
+    branch.ids.push_back(id);
+  }
+}
+
+void drop_tail(Branch& branch) {
+  int32_t last = 0;
+  for (const LossTerm& term : branch.terms) last = std::max(last, term.row);
+  branch.ids.resize(last);
+}
+
+}  // namespace
+
+int64_t Branch::num_rows() const {
+  std::set<int32_t> rows;
+  for (const LossTerm& term : terms) rows.insert(term.row);
+  return static_cast<int64_t>(rows.size());
+}
+
+int64_t Example::num_tokens() const {
+  auto count = static_cast<int64_t>(prompt.size());
+  for (const Branch& branch : branches) count += static_cast<int64_t>(branch.ids.size());
+  return count;
+}
+
+ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
+                             ExampleOptions options)
+    : format_(&format), tokenizer_(&tokenizer), options_(std::move(options)) {
+  for (char digit = '0'; digit <= '9'; ++digit) {
+    const auto id = tokenizer.token_for(std::string(1, digit));
+    if (!id)
+      base::fail(base::ErrorKind::kInvalidInput, "train", "the tokenizer has no token for \"", digit,
+                 "\"; expected one for each digit");
+    digits_.push_back(*id);
+  }
+  answer_close_ = tokenizer.encode("</answer>");
+  if (!format.stop_ids().empty()) answer_close_.push_back(format.stop_ids().front());
+}
+
+text::Ids ExampleWriter::spell(int score) const {
+  if (score == 10) return {digits_[1], digits_[0]};
+  return {digits_[score]};
+}
+
+// The integer behind branch.ids, by the teacher's distribution where it is learned.
+void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
+                                bool thinking) const {
+  if (!options_.soft || !pair.distribution) {
+    learn(branch, spell(pair.score));
+    if (!thinking) learn(branch, {answer_close_.front()});
+    return;
+  }
+  const auto& q = *pair.distribution;
+  const auto row = static_cast<int32_t>(branch.ids.size());
+  for (int d = 0; d <= 9; ++d) {
+    const double mass = d == 1 ? q[1] + q[10] : q[d];
+    if (mass > 0) branch.terms.push_back({row, digits_[d], static_cast<float>(mass)});
+  }
+  if (thinking) {  // what follows depends on the integer that stands there
+    append(branch.ids, spell(pair.score));
+    if (pair.score == 10) branch.terms.push_back({row + 1, digits_[0]});
+    return;
+  }
+  branch.ids.push_back(digits_[1]);
+  if (q[10] > 0) branch.terms.push_back({row + 1, digits_[0], static_cast<float>(q[10])});
+  if (q[1] > 0) branch.terms.push_back({row + 1, digits_[0], static_cast<float>(q[1]), true});
+}
+
+Example ExampleWriter::write(const data::TrainingPair& pair) const {
+  Example example;
+  example.qid = pair.qid;
+  example.prompt = format_->render(pair.instruction.value_or(options_.default_instruction),
+                                   pair.query, pair.text)
+                       .ids;
+  const bool think = pair.thought.has_value() && options_.modes != Modes::kDirect;
+  if (options_.modes != Modes::kThink || !think) {
+    Branch direct;
+    direct.ids = format_->direct_close();
+    add_integer(direct, pair, false);
+    drop_tail(direct);
+    example.branches.push_back(std::move(direct));
+  }
+  if (think) {
+    Branch thinking;
+    thinking.ids = format_->think_open();
+    learn(thinking, tokenizer_->encode(*pair.thought));
+    learn(thinking, format_->think_close());
+    add_integer(thinking, pair, true);
+    learn(thinking, answer_close_);
+    drop_tail(thinking);
+    example.branches.push_back(std::move(thinking));
+  }
+  return example;
+}
+
+}  // namespace erank::train

@@ -1,0 +1,83 @@
+// From a training pair to ids and what is learned from them. Pure integers and weights; thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "erank/data/training_pairs.h"
+#include "erank/text/prompt_format.h"
+#include "erank/text/tokenizer.h"
+
+namespace erank::train {
+
+// One addend of the loss: -weight log p(token), or with `complement` -weight log(1 - p(token)), p
+// being the probability of the token that stands at ids[row] of a branch (row 0: the first behind
+// the prompt).
+struct LossTerm {
+  int32_t row = 0;
+  int32_t token = 0;
+  float weight = 1;
+  bool complement = false;
+};
+
+// One continuation of a prompt. The ids are what the network reads; those behind the last row
+// are dropped, since nothing is learned from them.
+struct Branch {
+  text::Ids ids;
+  std::vector<LossTerm> terms;
+
+  int64_t num_rows() const;  // different rows among the terms: tokens that are learned
+};
+
+struct Example {
+  std::string qid;
+  text::Ids prompt;
+  std::vector<Branch> branches;
+
+  int64_t num_tokens() const;  // of the prompt and every branch
+};
+
+// Which answers a pair teaches.
+enum class Modes {
+  kBoth,    // the direct answer, and the thought where there is one: two branches of one prompt
+  kDirect,  // the direct answer alone
+  kThink,   // the thought where there is one, else the direct answer
+};
+
+struct ExampleOptions {
+  Modes modes = Modes::kBoth;
+  // Learn the teacher's distribution where there is one; false: the integer alone.
+  bool soft = true;
+  std::string default_instruction{text::kDefaultInstruction};
+};
+
+// Writes the ids exactly as serving does: the prompt as PromptFormat renders it; the direct branch is
+// direct_close() and the integer; the thinking branch is think_open(), the thought, think_close(),
+// the integer, `</answer>` and the end of the turn. Learned are: in the direct branch the integer
+// (and, for the hard integer, that `</answer>` follows), in the thinking branch everything behind
+// think_open().
+//
+// A distribution q over 0..10 is learned where its digits are read: the row of the first digit has the
+// cross entropy against Q(d), Q(1) = q[1] + q[10], and the row behind "1" has q[10] and q[1] against
+// Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the distribution
+// that ScoreDistribution reads (docs/training.md).
+class ExampleWriter {
+ public:
+  // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits as one token each.
+  ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
+                ExampleOptions options);
+
+  Example write(const data::TrainingPair& pair) const;
+
+ private:
+  const text::PromptFormat* format_;
+  const text::Tokenizer* tokenizer_;
+  ExampleOptions options_;
+  text::Ids digits_, answer_close_;  // "0".."9"; `</answer>` and the end of the turn
+
+  void add_integer(Branch& branch, const data::TrainingPair& pair, bool thinking) const;
+  text::Ids spell(int score) const;
+};
+
+}  // namespace erank::train

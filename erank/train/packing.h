@@ -1,0 +1,39 @@
+// From examples to forward passes: pairs of one query share what their prompts share, sequences are
+// packed one behind another and never see each other. Pure integers; thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "erank/model/decoder.h"
+#include "erank/train/example.h"
+
+namespace erank::train {
+
+// How much each learned token weighs in a step's loss.
+enum class Weighting {
+  kExamples,  // the mean over branches of the mean over the branch's learned tokens
+  kTokens,    // the mean over all learned tokens of the step
+};
+
+// One forward and backward pass. terms[i].row counts the asked rows of `batch`; weights are divided
+// by the whole step's normaliser, so that the step's loss is the sum of its passes' losses.
+struct MicroBatch {
+  model::Batch batch;
+  std::vector<LossTerm> terms;
+  std::vector<const Example*> examples;  // whose terms these are, in the terms' order
+  int64_t num_tokens = 0;  // that the network computes, without padding
+};
+
+// Examples of one query: their prompts' common beginning is computed once.
+using Group = std::vector<const Example*>;
+
+struct PackingOptions {
+  Weighting weighting = Weighting::kExamples;
+  int64_t max_tokens = 4096;  // of a pass; an example that is longer has a pass of its own
+};
+
+// The passes of one step. Groups of similar length come together; a group that does not fit is split.
+std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options);
+
+}  // namespace erank::train

@@ -1,0 +1,268 @@
+#include "erank/train/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/rand.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+#include "erank/model/tensor_file.h"
+
+namespace erank::train {
+namespace {
+
+namespace fs = std::filesystem;
+using base::ErrorKind;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kWeights = "weights.safetensors";
+constexpr const char* kState = "optimizer.safetensors";
+constexpr const char* kTrainer = "trainer.json";
+constexpr const char* kStepPrefix = "step-";
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string step_name(int64_t step) {
+  std::string digits = std::to_string(step);
+  return kStepPrefix + std::string(digits.size() < 6 ? 6 - digits.size() : 0, '0') + digits;
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& folder) {
+  std::vector<int64_t> steps;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(kStepPrefix) && base::file_exists(entry.path() / kTrainer))
+      steps.push_back(std::stoll(name.substr(std::string(kStepPrefix).size())));
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void sync_folder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+std::vector<model::NamedParameter> parameters_to_train(model::Decoder& decoder,
+                                                       const TrainOptions& options) {
+  if (!options.lora) return decoder.parameters();
+  model::add_lora(decoder, *options.lora, options.seed);
+  return model::lora_parameters(decoder);
+}
+
+}  // namespace
+
+std::optional<int64_t> newest_checkpoint(const std::string& folder) {
+  const auto steps = checkpoint_steps(folder);
+  if (steps.empty()) return std::nullopt;
+  return steps.back();
+}
+
+double matrix_product_rate(at::ScalarType dtype, at::Device device) {
+  const at::NoGradGuard no_grad;
+  const auto options = at::dtype(dtype).device(device);
+  const at::Tensor x = at::rand({2048, 1024}, options), w = at::rand({3072, 1024}, options);
+  const double flops = 2.0 * 2048 * 1024 * 3072;
+  double best = 0;
+  at::linear(x, w);
+  for (int i = 0; i < 12; ++i) {
+    const auto start = Clock::now();
+    // Reading a value waits for a GPU.
+    at::linear(x, w).select(0, 0).select(0, 0).to(at::kCPU);
+    best = std::max(best, flops / seconds_since(start));
+  }
+  return best;
+}
+
+Trainer::Trainer(model::Decoder& decoder, Objective& objective, const TrainOptions& options,
+                 std::string folder, base::Json identity, bool resume)
+    : decoder_(decoder),
+      objective_(objective),
+      options_(options),
+      folder_(std::move(folder)),
+      identity_(std::move(identity)),
+      optimizer_(parameters_to_train(decoder, options), options.adamw) {
+  // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
+  double frozen = 0, adapters = 0;
+  for (const auto& linear : decoder_.linears()) {
+    if (linear.name == "lm_head") continue;  // only for learned rows
+    frozen += static_cast<double>(linear.linear->weight.numel());
+    if (linear.linear->lora)
+      adapters += static_cast<double>(linear.linear->lora->a.numel() + linear.linear->lora->b.numel());
+  }
+  flops_per_token_ = frozen * (options_.lora ? 4 : 6) + adapters * 6;
+  if (resume) {
+    const auto newest = newest_checkpoint(folder_);
+    if (newest) load_checkpoint(folder_ + "/checkpoints/" + step_name(*newest));
+  }
+}
+
+std::vector<model::NamedParameter> Trainer::trained() {
+  return options_.lora ? model::lora_parameters(decoder_) : decoder_.parameters();
+}
+
+void Trainer::save_weights_to(const std::string& folder) {
+  fs::create_directories(folder);
+  if (options_.lora)
+    model::save_lora(decoder_, *options_.lora, folder, options_.base_name, at::kFloat);
+  else
+    model::save_tensors(folder + "/" + kWeights, decoder_.parameters(), decoder_.options().dtype);
+}
+
+void Trainer::load_weights_from(const std::string& folder) {
+  const at::NoGradGuard no_grad;
+  model::load_tensors(
+      folder + "/" + (options_.lora ? std::string("adapter_model.safetensors") : kWeights),
+      trained());
+}
+
+// Everything goes into a folder of another name, which is synced and renamed.
+void Trainer::save_checkpoint() {
+  const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
+                    unfinished = done + ".unfinished";
+  if (base::file_exists(done + "/" + kTrainer)) return;
+  fs::remove_all(unfinished);
+  save_weights_to(unfinished);
+  model::save_tensors(unfinished + "/" + kState, optimizer_.state(), at::kFloat);
+  base::Json json = {{"step", step_}, {"num_steps", objective_.num_steps()},
+                     {"identity", identity_}, {"best_step", best_step_},
+                     {"validated_step", validated_step_}};
+  json["best_metric"] = best_metric_ ? base::Json(*best_metric_) : base::Json();
+  json["last_metric"] = last_metric_ ? base::Json(*last_metric_) : base::Json();
+  base::write_file_atomic(unfinished + "/" + kTrainer, json.dump(2) + "\n");
+  sync_folder(unfinished);
+  fs::remove_all(done);
+  fs::rename(unfinished, done);
+  sync_folder(all);
+  auto steps = checkpoint_steps(folder_);
+  while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(1, options_.keep_checkpoints)) {
+    fs::remove_all(all + "/" + step_name(steps.front()));
+    steps.erase(steps.begin());
+  }
+}
+
+void Trainer::load_checkpoint(const std::string& path) {
+  const std::string where = path + "/" + kTrainer;
+  const base::Json json = base::parse_json(base::read_file(where, size_t{1} << 20), where);
+  const base::Json before = json.value("identity", base::Json::object());
+  for (const auto& [key, value] : identity_.items())
+    if (!before.contains(key) || before[key] != value)
+      base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key, " (",
+                 base::dump_json(before.contains(key) ? before[key] : base::Json()), ", now ",
+                 base::dump_json(value), "); give the options of before, or --overwrite");
+  load_weights_from(path);
+  model::load_tensors(path + "/" + kState, optimizer_.state());
+  step_ = base::json_require<int64_t>(json, "step", where);
+  best_step_ = base::json_require<int64_t>(json, "best_step", where);
+  validated_step_ = base::json_require<int64_t>(json, "validated_step", where);
+  if (json.contains("best_metric") && json["best_metric"].is_number())
+    best_metric_ = json["best_metric"].get<double>();
+  if (json.contains("last_metric") && json["last_metric"].is_number())
+    last_metric_ = json["last_metric"].get<double>();
+  optimizer_.restored(step_);
+}
+
+void Trainer::log(base::OrderedJson line) {
+  std::ofstream file(folder_ + "/log.jsonl", std::ios::app);
+  file << line.dump() << "\n";
+  file.flush();
+  if (!file)
+    base::fail(ErrorKind::kExhausted, "train", folder_, "/log.jsonl: cannot write to it");
+}
+
+void Trainer::validate(base::ProgressSink* progress) {
+  if (validated_step_ == step_) return;
+  const auto start = Clock::now();
+  const auto metric = [&] {
+    const at::NoGradGuard no_grad;
+    decoder_.set_training(false);
+    return objective_.validate(decoder_, progress);
+  }();
+  validated_step_ = step_;
+  if (!metric) return;
+  last_metric_ = metric;
+  const bool better = !best_metric_ || *metric > *best_metric_;
+  if (better) {
+    best_metric_ = metric, best_step_ = step_;
+    const std::string best = folder_ + "/best";
+    fs::remove_all(best + ".unfinished");
+    save_weights_to(best + ".unfinished");
+    fs::remove_all(best);
+    fs::rename(best + ".unfinished", best);
+  }
+  log({{"step", step_}, {"validation", *metric}, {"best", better}, {"seconds", seconds_since(start)}});
+}
+
+TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
+  fs::create_directories(folder_ + "/checkpoints");
+  roof_ = matrix_product_rate(decoder_.options().dtype, decoder_.options().device);
+  const int64_t total = objective_.num_steps();
+  if (step_ > 0) log({{"step", step_}, {"resumed", true}});
+  int64_t tokens = 0, here = 0;
+  double busy = 0;
+  bool stopped = false;
+  while (step_ < total) {
+    if (stop() || (options_.stop_after > 0 && here >= options_.stop_after)) {
+      stopped = true;
+      break;
+    }
+    const auto start = Clock::now();
+    decoder_.set_training(true);
+    at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)));  // dropout
+    const double rate = learning_rate(options_.schedule, step_, total);
+    const StepStats stats = objective_.accumulate(
+        decoder_, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
+    const double norm = optimizer_.step(rate);
+    ++step_, ++here;
+    const double seconds = seconds_since(start);
+    tokens += stats.num_tokens, busy += seconds;
+    const double speed = static_cast<double>(stats.num_tokens) / seconds;
+    log({{"step", step_},
+         {"loss", stats.loss},
+         {"learning_rate", rate},
+         {"gradient_norm", norm},
+         {"examples", stats.num_examples},
+         {"learned_tokens", stats.num_learned},
+         {"tokens", stats.num_tokens},
+         {"seconds", seconds},
+         {"tokens_per_s", speed},
+         {"share_of_roof", speed * flops_per_token_ / roof_}});
+    if (progress) {
+      char detail[128];
+      const double mean = static_cast<double>(tokens) / busy;
+      std::snprintf(detail, sizeof detail, "loss %.4f, rate %.2e, %.0f tokens/s, %.0f %% of roof",
+                    stats.loss, rate, mean, 100 * mean * flops_per_token_ / roof_);
+      progress->update({"train", step_, total, "steps", detail});
+    }
+    const bool last = step_ == total;
+    if (last || (options_.validate_steps > 0 && step_ % options_.validate_steps == 0))
+      validate(progress);
+    if (last || (options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0))
+      save_checkpoint();
+  }
+  if (progress) progress->finish();
+  if (stopped) save_checkpoint();
+  TrainResult result{step_, !stopped, last_metric_, best_metric_, best_step_};
+  if (result.finished && best_metric_ && best_step_ != step_) load_weights_from(folder_ + "/best");
+  decoder_.set_training(false);
+  return result;
+}
+
+}  // namespace erank::train
