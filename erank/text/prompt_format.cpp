@@ -231,6 +231,7 @@ void PromptFormat::prepare() {
   direct_close_ = tokenizer_->encode(options_.direct_close, ours);
   think_open_ = tokenizer_->encode(options_.think_open, ours);
   think_close_ = tokenizer_->encode(options_.think_close, ours);
+  answer_close_ = tokenizer_->encode("</answer>", ours);
 }
 
 std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {

@@ -59,6 +59,7 @@ class PromptFormat {
   }  // behind a prompt: straight to the answer
   const Ids& think_open() const { return think_open_; }
   const Ids& think_close() const { return think_close_; }  // behind an unfinished thought
+  const Ids& answer_close() const { return answer_close_; }  // behind the integer of an answer
   // End of turn and end of text: the tokenizer's eos, `<|im_end|>` and `<|endoftext|>` where it has
   // them, and the added token with which the template closes an assistant's turn. Of a format file:
   // as written there.
@@ -78,7 +79,7 @@ class PromptFormat {
   Ids prefix_ids_, suffix_ids_;
   std::string prefix_end_, suffix_begin_;
   std::vector<int32_t> stop_ids_;
-  Ids direct_close_, think_open_, think_close_;
+  Ids direct_close_, think_open_, think_close_, answer_close_;
 
   void read_template();
   void read_file(const std::string& path);

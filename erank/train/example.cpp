@@ -48,7 +48,7 @@ ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Token
                  "\"; expected one for each digit");
     digits_.push_back(*id);
   }
-  answer_close_ = tokenizer.encode("</answer>");
+  answer_close_ = format.answer_close();
   if (!format.stop_ids().empty()) answer_close_.push_back(format.stop_ids().front());
 }
 

@@ -54,8 +54,8 @@ struct ExampleOptions {
 
 // Writes the ids exactly as serving does: the prompt as PromptFormat renders it; the direct branch is
 // direct_close() and the integer; the thinking branch is think_open(), the thought, think_close(),
-// the integer, `</answer>` and the end of the turn. Learned are: in the direct branch the integer
-// (and, for the hard integer, that `</answer>` follows), in the thinking branch everything behind
+// the integer, answer_close() and the end of the turn. Learned are: in the direct branch the integer
+// (and, for the hard integer, that answer_close() follows), in the thinking branch everything behind
 // think_open().
 //
 // A distribution q over 0..10 is learned where its digits are read: the row of the first digit has the
@@ -74,7 +74,7 @@ class ExampleWriter {
   const text::PromptFormat* format_;
   const text::Tokenizer* tokenizer_;
   ExampleOptions options_;
-  text::Ids digits_, answer_close_;  // "0".."9"; `</answer>` and the end of the turn
+  text::Ids digits_, answer_close_;  // "0".."9"; answer_close() and the end of the turn
 
   void add_integer(Branch& branch, const data::TrainingPair& pair, bool thinking) const;
   text::Ids spell(int score) const;
