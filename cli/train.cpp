@@ -177,8 +177,8 @@ class SftRun {
     for (const auto& example : examples) longest_ = std::max(longest_, example.num_tokens());
     num_pairs_ = static_cast<int64_t>(pairs.size());
     train::SftOptions sft = flags_.sft;
-    sft.packing.weighting = flags_.weighting == "tokens" ? train::Weighting::kTokens
-                                                         : train::Weighting::kExamples;
+    sft.packing.weighting =
+        flags_.weighting == "tokens" ? train::Weighting::kTokens : train::Weighting::kExamples;
     return std::make_unique<train::SftObjective>(std::move(examples), sft, make_validation());
   }
 
@@ -195,16 +195,17 @@ class SftRun {
       list.qid = candidates.query.id;
       for (const auto& candidate : candidates.candidates) {
         list.docids.push_back(candidate.document.id);
-        auto ids = format_->render(checkpoint_.defaults.instruction, candidates.query.text,
-                                   candidate.document.text)
+        auto ids = format_
+                       ->render(checkpoint_.defaults.instruction, candidates.query.text,
+                                candidate.document.text)
                        .ids;
         ids.insert(ids.end(), format_->direct_close().begin(), format_->direct_close().end());
         list.prompts.push_back(std::move(ids));
       }
     }
-    return std::make_unique<train::RankingValidation>(
-        std::move(lists), data::read_qrels(flags_.validation_qrels), digits,
-        flags_.sft.packing.max_tokens);
+    return std::make_unique<train::RankingValidation>(std::move(lists),
+                                                      data::read_qrels(flags_.validation_qrels),
+                                                      digits, flags_.sft.packing.max_tokens);
   }
 
   void check_lengths(const model::ModelConfig& config) {
@@ -322,8 +323,8 @@ class SftRun {
 };
 
 void add_sft(CLI::App& train, Context& context) {
-  auto* verb = train.add_subcommand(
-      "sft", "Supervised fine-tuning on a teacher's scores and thoughts");
+  auto* verb =
+      train.add_subcommand("sft", "Supervised fine-tuning on a teacher's scores and thoughts");
   auto flags = std::make_shared<SftFlags>();
   verb->footer(kExample);
   const auto option = [&](const char* name, auto& value, const char* text) {
@@ -344,8 +345,9 @@ void add_sft(CLI::App& train, Context& context) {
   run_only(verb->add_flag("--json", flags->json, "one JSON object on stdout"));
   run_only(verb->add_option("--stop-after", flags->train.stop_after,
                             "end this run after so many steps, with a checkpoint"));
-  verb->add_option("--model", flags->model,
-                   "Hugging Face folder, .gguf file or adapter folder (default: erank-135m's base)");
+  verb->add_option(
+      "--model", flags->model,
+      "Hugging Face folder, .gguf file or adapter folder (default: erank-135m's base)");
   verb->add_flag("--full", flags->full, "train every parameter instead of a LoRA adapter");
   option("--lora-rank", flags->lora.rank, "of the adapter")->check(CLI::Range(1, 4096));
   option("--lora-alpha", flags->lora.alpha, "the adapter is scaled by alpha / rank");
@@ -357,7 +359,8 @@ void add_sft(CLI::App& train, Context& context) {
   verb->add_option("--validation", flags->validation,
                    "candidates with text (JSON lines); nDCG@10 on them chooses the best weights");
   verb->add_option("--validation-qrels", flags->validation_qrels, "their judgements");
-  option("--validate-steps", flags->train.validate_steps, "steps between validations; 0: at the end");
+  option("--validate-steps", flags->train.validate_steps,
+         "steps between validations; 0: at the end");
   option("--learning-rate", flags->train.schedule.peak, "the peak");
   option("--warmup-ratio", flags->train.schedule.warmup_ratio, "share of all steps")
       ->check(CLI::Range(0.0, 1.0));
@@ -382,10 +385,12 @@ void add_sft(CLI::App& train, Context& context) {
          "which answers a pair with a thought teaches");
   choice("--targets", flags->targets, {"soft", "hard"},
          "the teacher's distribution where there is one, or its integer");
-  choice("--layout", flags->layout, {"paper", "passage-last"}, "of the prompt (default: the model's)")
+  choice("--layout", flags->layout, {"paper", "passage-last"},
+         "of the prompt (default: the model's)")
       ->default_str("");
   verb->add_option("--instruction", flags->instruction, "for pairs without one");
-  verb->add_option("--max-query-tokens", flags->max_query_tokens, "cut queries (default: the model's)");
+  verb->add_option("--max-query-tokens", flags->max_query_tokens,
+                   "cut queries (default: the model's)");
   verb->add_option("--max-doc-tokens", flags->max_document_tokens,
                    "cut passages (default: the model's)");
   option("--checkpoint-steps", flags->train.checkpoint_steps, "steps between checkpoints");

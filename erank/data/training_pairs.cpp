@@ -44,7 +44,9 @@ TrainingPair pair_of(const Json& object, const std::string& where) {
   pair.docid = id_of(object, "docid", where);
   pair.query = base::sanitize_utf8(base::json_require<std::string>(object, "query", where));
   pair.text = base::sanitize_utf8(base::json_require<std::string>(object, "text", where));
-  const auto given = [&](const char* key) { return object.contains(key) && !object[key].is_null(); };
+  const auto given = [&](const char* key) {
+    return object.contains(key) && !object[key].is_null();
+  };
   if (given("instruction"))
     pair.instruction = base::json_require<std::string>(object, "instruction", where);
   if (given("thought")) pair.thought = base::json_require<std::string>(object, "thought", where);
@@ -56,9 +58,9 @@ TrainingPair pair_of(const Json& object, const std::string& where) {
                  base::dump_json(object["score"]), ", expected a number from 0 to 10");
     pair.score = static_cast<int>(std::floor(score + 0.5));
   } else if (pair.distribution) {
-    pair.score = static_cast<int>(
-        std::max_element(pair.distribution->begin(), pair.distribution->end()) -
-        pair.distribution->begin());
+    pair.score =
+        static_cast<int>(std::max_element(pair.distribution->begin(), pair.distribution->end()) -
+                         pair.distribution->begin());
   } else {
     base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where,
                ": neither 'score' nor 'distribution'; expected one of them");

@@ -17,17 +17,18 @@ struct TrainingPair {
   std::string query, text;
   std::optional<std::string> instruction;  // nullopt: the model's default
   int score = 0;                           // 0..10, the integer to answer
-  // The teacher's probabilities of 0..10, adding up to 1; nullopt: the teacher gave the score alone.
+  // The teacher's probabilities of 0..10, adding up to 1; nullopt: the teacher gave the score
+  // alone.
   std::optional<std::array<double, 11>> distribution;
   std::optional<std::string> thought;  // what to think before the answer; nullopt: none was written
 };
 
 // Reads {qid, docid, query, text, score and/or distribution, thought?, instruction?} a line; other
-// keys are ignored; plain, .gz or .zst. `score` is a number in 0..10, rounded to the nearest integer
-// (halves up); without it the distribution's most probable value (the lowest of equals) is taken.
-// Throws Error{kInvalidInput} with the line number for a missing or wrong key, a distribution that is
-// not eleven numbers >= 0 adding up to 1 within 1e-3 (it is then scaled to 1), or a pair (qid, docid)
-// twice; and when there is no pair at all.
+// keys are ignored; plain, .gz or .zst. `score` is a number in 0..10, rounded to the nearest
+// integer (halves up); without it the distribution's most probable value (the lowest of equals) is
+// taken. Throws Error{kInvalidInput} with the line number for a missing or wrong key, a
+// distribution that is not eleven numbers >= 0 adding up to 1 within 1e-3 (it is then scaled to 1),
+// or a pair (qid, docid) twice; and when there is no pair at all.
 std::vector<TrainingPair> read_training_pairs(const std::string& path,
                                               base::ProgressSink* progress = nullptr);
 

@@ -64,8 +64,7 @@ at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Te
 
 // y += scaling * (x A^T) B^T, in x's precision.
 at::Tensor with_lora(const at::Tensor& y, const at::Tensor& x, const Lora& lora, bool training) {
-  const at::Tensor input =
-      training && lora.dropout > 0 ? at::dropout(x, lora.dropout, true) : x;
+  const at::Tensor input = training && lora.dropout > 0 ? at::dropout(x, lora.dropout, true) : x;
   const at::Tensor low = at::linear(input, lora.a.to(x.scalar_type()));
   return y + at::linear(low, lora.b.to(x.scalar_type())) * lora.scaling;
 }
@@ -194,8 +193,8 @@ at::Tensor Decoder::norm_heads(const at::Tensor& qkv, const DecoderLayer& layer)
                           config_.rms_norm_eps)
         .reshape({rows, width});
   };
-  return at::cat({normed(0, q, layer.q_norm), normed(q, kv, layer.k_norm), qkv.narrow(1, q + kv, kv)},
-                 1);
+  return at::cat(
+      {normed(0, q, layer.q_norm), normed(q, kv, layer.k_norm), qkv.narrow(1, q + kv, kv)}, 1);
 }
 
 // Attention by libtorch's own operations on normed heads: for devices without our kernels, for odd
@@ -324,8 +323,7 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
         project_fused(h, layer.qkv, layer.qkv_bias, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
     at::Tensor attended;
     if (kernel_attention)
-      attended =
-          kernels::cached_attention(qkv, layer, i, batch, plan, *cache, config_, cos_, sin_);
+      attended = kernels::cached_attention(qkv, layer, i, batch, plan, *cache, config_, cos_, sin_);
     else if (tree_attention)
       attended = kernels::tree_attention(norm_heads(qkv, layer), tree, config_, cos_, sin_);
     else
@@ -341,11 +339,13 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
     const at::Tensor gate_up =
         project_fused(h, layer.gate_up, {}, {&layer.gate_proj, &layer.up_proj});
     const int64_t f = config_.intermediate_size;
-    const at::Tensor gated = kernel        ? kernels::silu_mul(gate_up)
-                             : grad_kernel ? kernels::silu_mul_grad(gate_up)
-                                           : at::silu(gate_up.narrow(1, 0, f)) * gate_up.narrow(1, f, f);
-    h = add_norm(project_fused(gated, layer.down_proj.weight, layer.down_proj.bias,
-                               {&layer.down_proj}), last ? norm_ : layers_[i + 1].input_layernorm);
+    const at::Tensor gated = kernel ? kernels::silu_mul(gate_up)
+                             : grad_kernel
+                                 ? kernels::silu_mul_grad(gate_up)
+                                 : at::silu(gate_up.narrow(1, 0, f)) * gate_up.narrow(1, f, f);
+    h = add_norm(
+        project_fused(gated, layer.down_proj.weight, layer.down_proj.bias, {&layer.down_proj}),
+        last ? norm_ : layers_[i + 1].input_layernorm);
   }
   return h;
 }

@@ -48,8 +48,8 @@ std::string known_sha256(const std::string& file) {
 std::string find_base(const Json& base_entry, const std::string& where) {
   base::refuse_unknown_keys(base_entry, {"file", "sha256", "folder"}, where + " base");
   if (base_entry.contains("folder")) {
-    const fs::path folder =
-        fs::path(where).parent_path() / base::json_require<std::string>(base_entry, "folder", where);
+    const fs::path folder = fs::path(where).parent_path() /
+                            base::json_require<std::string>(base_entry, "folder", where);
     if (!base::folder_exists(folder))
       base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", folder.string(),
                  ", which is not there");

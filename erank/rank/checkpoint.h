@@ -45,9 +45,9 @@ struct Checkpoint {
 // of erank.json. docs/formats.md lists the keys.
 Checkpoint find_checkpoint(const std::string& path);
 
-// Writes `folder`/erank.json, with which a folder of a trained model or adapter is read with `defaults`:
-// an adapter names `base`, the checkpoint it was trained on; nullptr: the folder holds its own
-// weights. The base's file name and sha256 are named when it is one file, else its folder.
+// Writes `folder`/erank.json, with which a folder of a trained model or adapter is read with
+// `defaults`: an adapter names `base`, the checkpoint it was trained on; nullptr: the folder holds
+// its own weights. The base's file name and sha256 are named when it is one file, else its folder.
 void write_checkpoint(const std::string& folder, const CheckpointDefaults& defaults,
                       const Checkpoint* base);
 

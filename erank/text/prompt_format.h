@@ -58,7 +58,7 @@ class PromptFormat {
     return direct_close_;
   }  // behind a prompt: straight to the answer
   const Ids& think_open() const { return think_open_; }
-  const Ids& think_close() const { return think_close_; }  // behind an unfinished thought
+  const Ids& think_close() const { return think_close_; }    // behind an unfinished thought
   const Ids& answer_close() const { return answer_close_; }  // behind the integer of an answer
   // End of turn and end of text: the tokenizer's eos, `<|im_end|>` and `<|endoftext|>` where it has
   // them, and the added token with which the template closes an assistant's turn. Of a format file:

@@ -8,7 +8,9 @@
 namespace erank::train {
 namespace {
 
-void append(text::Ids& ids, const text::Ids& more) { ids.insert(ids.end(), more.begin(), more.end()); }
+void append(text::Ids& ids, const text::Ids& more) {
+  ids.insert(ids.end(), more.begin(), more.end());
+}
 
 // Adds ids that are learned, every one.
 void learn(Branch& branch, const text::Ids& ids) {
@@ -44,8 +46,8 @@ ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Token
   for (char digit = '0'; digit <= '9'; ++digit) {
     const auto id = tokenizer.token_for(std::string(1, digit));
     if (!id)
-      base::fail(base::ErrorKind::kInvalidInput, "train", "the tokenizer has no token for \"", digit,
-                 "\"; expected one for each digit");
+      base::fail(base::ErrorKind::kInvalidInput, "train", "the tokenizer has no token for \"",
+                 digit, "\"; expected one for each digit");
     digits_.push_back(*id);
   }
   answer_close_ = format.answer_close();
@@ -84,9 +86,10 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
 Example ExampleWriter::write(const data::TrainingPair& pair) const {
   Example example;
   example.qid = pair.qid;
-  example.prompt = format_->render(pair.instruction.value_or(options_.default_instruction),
-                                   pair.query, pair.text)
-                       .ids;
+  example.prompt =
+      format_
+          ->render(pair.instruction.value_or(options_.default_instruction), pair.query, pair.text)
+          .ids;
   const bool think = pair.thought.has_value() && options_.modes != Modes::kDirect;
   if (options_.modes != Modes::kThink || !think) {
     Branch direct;

@@ -1,4 +1,5 @@
-// From a training pair to ids and what is learned from them. Pure integers and weights; thread-safe.
+// From a training pair to ids and what is learned from them. Pure integers and weights;
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -52,16 +53,16 @@ struct ExampleOptions {
   std::string default_instruction{text::kDefaultInstruction};
 };
 
-// Writes the ids exactly as serving does: the prompt as PromptFormat renders it; the direct branch is
-// direct_close() and the integer; the thinking branch is think_open(), the thought, think_close(),
-// the integer, answer_close() and the end of the turn. Learned are: in the direct branch the integer
-// (and, for the hard integer, that answer_close() follows), in the thinking branch everything behind
-// think_open().
+// Writes the ids exactly as serving does: the prompt as PromptFormat renders it; the direct branch
+// is direct_close() and the integer; the thinking branch is think_open(), the thought,
+// think_close(), the integer, answer_close() and the end of the turn. Learned are: in the direct
+// branch the integer (and, for the hard integer, that answer_close() follows), in the thinking
+// branch everything behind think_open().
 //
-// A distribution q over 0..10 is learned where its digits are read: the row of the first digit has the
-// cross entropy against Q(d), Q(1) = q[1] + q[10], and the row behind "1" has q[10] and q[1] against
-// Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the distribution
-// that ScoreDistribution reads (docs/training.md).
+// A distribution q over 0..10 is learned where its digits are read: the row of the first digit has
+// the cross entropy against Q(d), Q(1) = q[1] + q[10], and the row behind "1" has q[10] and q[1]
+// against Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the
+// distribution that ScoreDistribution reads (docs/training.md).
 class ExampleWriter {
  public:
   // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits as one token each.

@@ -18,7 +18,8 @@ AdamW::AdamW(std::vector<model::NamedParameter> parameters, const AdamWOptions& 
   for (auto& parameter : parameters) {
     parameter.tensor.set_requires_grad(true);
     const at::Tensor plain = parameter.tensor.detach();
-    Slot slot{parameter, plain.scalar_type() == at::kFloat ? plain : plain.to(at::kFloat), {}, {}, {}};
+    Slot slot{
+        parameter, plain.scalar_type() == at::kFloat ? plain : plain.to(at::kFloat), {}, {}, {}};
     slot.gradient = at::zeros_like(slot.master);
     slot.exp_avg = at::zeros_like(slot.master);
     slot.exp_avg_sq = at::zeros_like(slot.master);
@@ -46,8 +47,7 @@ double AdamW::step(double learning_rate) {
   }
   const double norm = std::sqrt(sum);
   if (!std::isfinite(norm))
-    base::fail(base::ErrorKind::kInvalidInput, "train",
-               "the gradients of step ", num_steps_ + 1,
+    base::fail(base::ErrorKind::kInvalidInput, "train", "the gradients of step ", num_steps_ + 1,
                " are not finite; a smaller --learning-rate or --precision fp32 may help");
   // As torch.nn.utils.clip_grad_norm_.
   const double scale =
@@ -100,8 +100,7 @@ int64_t AdamW::num_values() const {
 int64_t AdamW::state_bytes() const {
   int64_t bytes = 0;
   for (const Slot& slot : slots_)
-    bytes += slot.master.numel() *
-             (slot.parameter.tensor.scalar_type() == at::kFloat ? 12 : 16);
+    bytes += slot.master.numel() * (slot.parameter.tensor.scalar_type() == at::kFloat ? 12 : 16);
   return bytes;
 }
 

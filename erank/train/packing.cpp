@@ -47,8 +47,7 @@ class Writer {
   int32_t add_sequence(int32_t parent, const int32_t* ids, size_t n) {
     model::Batch& batch = micro_.batch;
     int32_t position = 0;
-    if (parent >= 0)
-      position = batch.positions[batch.starts[parent + 1] - 1] + 1;
+    if (parent >= 0) position = batch.positions[batch.starts[parent + 1] - 1] + 1;
     for (size_t i = 0; i < n; ++i) {
       batch.tokens.push_back(ids[i]);
       batch.positions.push_back(position + static_cast<int32_t>(i));
@@ -95,10 +94,8 @@ class Writer {
 
   void add_group(const Group& group, float branch_scale, bool by_rows) {
     const size_t shared = common_prefix(group);
-    const int32_t root =
-        shared > 0 ? add_sequence(-1, group.front()->prompt.data(), shared) : -1;
-    for (const Example* example : group)
-      add_example(*example, root, shared, branch_scale, by_rows);
+    const int32_t root = shared > 0 ? add_sequence(-1, group.front()->prompt.data(), shared) : -1;
+    for (const Example* example : group) add_example(*example, root, shared, branch_scale, by_rows);
   }
 
   // Rows become numbers of asked rows; padding makes the counts round.

@@ -22,7 +22,7 @@ struct MicroBatch {
   model::Batch batch;
   std::vector<LossTerm> terms;
   std::vector<const Example*> examples;  // whose terms these are, in the terms' order
-  int64_t num_tokens = 0;  // that the network computes, without padding
+  int64_t num_tokens = 0;                // that the network computes, without padding
 };
 
 // Examples of one query: their prompts' common beginning is computed once.
@@ -33,7 +33,8 @@ struct PackingOptions {
   int64_t max_tokens = 4096;  // of a pass; an example that is longer has a pass of its own
 };
 
-// The passes of one step. Groups of similar length come together; a group that does not fit is split.
+// The passes of one step. Groups of similar length come together; a group that does not fit is
+// split.
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options);
 
 }  // namespace erank::train

@@ -27,7 +27,8 @@ RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
                                      std::array<int32_t, 10> digits, int64_t max_tokens)
     : qrels_(std::move(qrels)), digits_(digits), max_tokens_(max_tokens) {
   for (List& list : lists)
-    if (qrels_.grades.contains(list.qid) && !list.prompts.empty()) lists_.push_back(std::move(list));
+    if (qrels_.grades.contains(list.qid) && !list.prompts.empty())
+      lists_.push_back(std::move(list));
   if (lists_.empty())
     base::fail(base::ErrorKind::kInvalidInput, "--validation",
                "no query of the candidates has a judgement; do their ids agree with the qrels'?");
@@ -85,8 +86,8 @@ SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& opti
   }
   prepare_epoch(0);
   steps_per_epoch_ = static_cast<int64_t>(step_starts_.size()) - 1;
-  num_steps_ = std::max<int64_t>(
-      1, std::llround(options_.epochs * static_cast<double>(steps_per_epoch_)));
+  num_steps_ =
+      std::max<int64_t>(1, std::llround(options_.epochs * static_cast<double>(steps_per_epoch_)));
   if (options_.max_steps > 0) num_steps_ = std::min(num_steps_, options_.max_steps);
 }
 
@@ -107,8 +108,8 @@ void SftObjective::prepare_epoch(int64_t epoch) const {
     }
   }
   shuffle(epoch_groups_, random);
-  const auto per_step = static_cast<size_t>(std::max<int64_t>(
-      1, (options_.batch_size + options_.group_size - 1) / options_.group_size));
+  const auto per_step = static_cast<size_t>(
+      std::max<int64_t>(1, (options_.batch_size + options_.group_size - 1) / options_.group_size));
   step_starts_.clear();
   for (size_t i = 0; i < epoch_groups_.size(); i += per_step) step_starts_.push_back(i);
   step_starts_.push_back(epoch_groups_.size());

@@ -105,7 +105,8 @@ Trainer::Trainer(model::Decoder& decoder, Objective& objective, const TrainOptio
     if (linear.name == "lm_head") continue;  // only for learned rows
     frozen += static_cast<double>(linear.linear->weight.numel());
     if (linear.linear->lora)
-      adapters += static_cast<double>(linear.linear->lora->a.numel() + linear.linear->lora->b.numel());
+      adapters +=
+          static_cast<double>(linear.linear->lora->a.numel() + linear.linear->lora->b.numel());
   }
   flops_per_token_ = frozen * (options_.lora ? 4 : 6) + adapters * 6;
   if (resume) {
@@ -141,8 +142,10 @@ void Trainer::save_checkpoint() {
   fs::remove_all(unfinished);
   save_weights_to(unfinished);
   model::save_tensors(unfinished + "/" + kState, optimizer_.state(), at::kFloat);
-  base::Json json = {{"step", step_}, {"num_steps", objective_.num_steps()},
-                     {"identity", identity_}, {"best_step", best_step_},
+  base::Json json = {{"step", step_},
+                     {"num_steps", objective_.num_steps()},
+                     {"identity", identity_},
+                     {"best_step", best_step_},
                      {"validated_step", validated_step_}};
   json["best_metric"] = best_metric_ ? base::Json(*best_metric_) : base::Json();
   json["last_metric"] = last_metric_ ? base::Json(*last_metric_) : base::Json();
@@ -164,8 +167,8 @@ void Trainer::load_checkpoint(const std::string& path) {
   const base::Json before = json.value("identity", base::Json::object());
   for (const auto& [key, value] : identity_.items())
     if (!before.contains(key) || before[key] != value)
-      base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key, " (",
-                 base::dump_json(before.contains(key) ? before[key] : base::Json()), ", now ",
+      base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key,
+                 " (", base::dump_json(before.contains(key) ? before[key] : base::Json()), ", now ",
                  base::dump_json(value), "); give the options of before, or --overwrite");
   load_weights_from(path);
   model::load_tensors(path + "/" + kState, optimizer_.state());
@@ -183,8 +186,7 @@ void Trainer::log(base::OrderedJson line) {
   std::ofstream file(folder_ + "/log.jsonl", std::ios::app);
   file << line.dump() << "\n";
   file.flush();
-  if (!file)
-    base::fail(ErrorKind::kExhausted, "train", folder_, "/log.jsonl: cannot write to it");
+  if (!file) base::fail(ErrorKind::kExhausted, "train", folder_, "/log.jsonl: cannot write to it");
 }
 
 void Trainer::validate(base::ProgressSink* progress) {
@@ -207,7 +209,10 @@ void Trainer::validate(base::ProgressSink* progress) {
     fs::remove_all(best);
     fs::rename(best + ".unfinished", best);
   }
-  log({{"step", step_}, {"validation", *metric}, {"best", better}, {"seconds", seconds_since(start)}});
+  log({{"step", step_},
+       {"validation", *metric},
+       {"best", better},
+       {"seconds", seconds_since(start)}});
 }
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {

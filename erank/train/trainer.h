@@ -45,10 +45,10 @@ struct TrainOptions {
   std::optional<model::LoraConfig> lora = model::LoraConfig{};
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
-  int64_t validate_steps = 0;     // validation after so many steps and at the end; 0: only at the end
-  int64_t keep_checkpoints = 2;   // the newest so many stay
-  int64_t stop_after = 0;         // end this run after so many of its steps, as if interrupted; 0: never
-  std::string base_name;          // for adapter_config.json
+  int64_t validate_steps = 0;  // validation after so many steps and at the end; 0: only at the end
+  int64_t keep_checkpoints = 2;  // the newest so many stay
+  int64_t stop_after = 0;  // end this run after so many of its steps, as if interrupted; 0: never
+  std::string base_name;   // for adapter_config.json
 };
 
 struct TrainResult {
@@ -60,14 +60,14 @@ struct TrainResult {
 
 // Files in `folder` (docs/formats.md, "Training folder"):
 //   log.jsonl                  a line a step, a validation, a resume
-//   checkpoints/step-N/        weights (fp32), optimiser state, trainer.json; appears whole or not at all
-//   best/                      weights (fp32) of the best validation so far
+//   checkpoints/step-N/        weights (fp32), optimiser state, trainer.json; appears whole or not
+//   at all best/                      weights (fp32) of the best validation so far
 // Not thread-safe; the decoder is the trainer's until run() returns.
 class Trainer {
  public:
-  // Puts adapters on (options.lora) or takes every parameter. With `resume`, goes on from the newest
-  // checkpoint in `folder`; `identity` says what a run depends on and must be equal then, else
-  // Error{kInvalidInput} names the key. REQUIRES: no adapters on `decoder`.
+  // Puts adapters on (options.lora) or takes every parameter. With `resume`, goes on from the
+  // newest checkpoint in `folder`; `identity` says what a run depends on and must be equal then,
+  // else Error{kInvalidInput} names the key. REQUIRES: no adapters on `decoder`.
   Trainer(model::Decoder& decoder, Objective& objective, const TrainOptions& options,
           std::string folder, base::Json identity, bool resume);
 

@@ -57,7 +57,8 @@ TEST_P(GradOps, AddAndNormHaveTheGradientsOfTheirParts) {
         at::rms_norm(plain.to(at::kFloat), {hidden}, weight.to(at::kFloat), 1e-5);
     EXPECT_LT(error(y, normed), limit());
     const auto expected = gradients(at::cat({plain.to(at::kFloat), normed}, 1), out, inputs);
-    for (size_t i = 0; i < inputs.size(); ++i) EXPECT_LT(error(found[i], expected[i]), limit()) << i;
+    for (size_t i = 0; i < inputs.size(); ++i)
+      EXPECT_LT(error(found[i], expected[i]), limit()) << i;
   }
 }
 
@@ -90,15 +91,14 @@ TEST_P(GradOps, AdaptedProjectionsHaveTheGradientsOfTheirParts) {
     inputs.push_back(parts[i].lora->a);
     inputs.push_back(parts[i].lora->b);
   }
-  const at::Tensor y =
-      kernels::lora_linear(x, weight, {}, {&parts[0], &parts[1], &parts[2]});
+  const at::Tensor y = kernels::lora_linear(x, weight, {}, {&parts[0], &parts[1], &parts[2]});
   const auto found = gradients(y, out, inputs);
   std::vector<at::Tensor> plain;
   for (const Linear& part : parts) {
     at::Tensor z = at::linear(x.to(at::kFloat), part.weight.to(at::kFloat));
     if (part.lora)
-      z = z + at::linear(at::linear(x.to(at::kFloat), part.lora->a), part.lora->b) *
-                  part.lora->scaling;
+      z = z +
+          at::linear(at::linear(x.to(at::kFloat), part.lora->a), part.lora->b) * part.lora->scaling;
     plain.push_back(z);
   }
   EXPECT_LT(error(y, at::cat(plain, 1)), limit());
@@ -114,8 +114,8 @@ Batch tree_batch(const std::vector<std::pair<int32_t, int32_t>>& parents_and_len
   for (const auto& [parent, length] : parents_and_lengths) {
     int32_t position = 0;
     if (parent >= 0)
-      position = batch.positions[batch.starts[parent]] + batch.starts[parent + 1] -
-                 batch.starts[parent];
+      position =
+          batch.positions[batch.starts[parent]] + batch.starts[parent + 1] - batch.starts[parent];
     for (int32_t i = 0; i < length; ++i) {
       batch.rows.push_back(static_cast<int32_t>(batch.tokens.size()));
       batch.tokens.push_back(static_cast<int32_t>(random.below(97)));
@@ -220,16 +220,18 @@ TEST(SharedPrefixes, AttendAsLibtorchDoes) {
       values.insert(values.begin(), heads.narrow(0, batch.starts[j], n).narrow(1, 8, 2));
     }
     const int64_t n = batch.starts[i + 1] - batch.starts[i];
-    const at::Tensor key = at::cat(keys, 0).transpose(0, 1), value = at::cat(values, 0).transpose(0, 1);
+    const at::Tensor key = at::cat(keys, 0).transpose(0, 1),
+                     value = at::cat(values, 0).transpose(0, 1);
     const int64_t before = key.size(1) - n;
-    const at::Tensor mask = at::arange(key.size(1)).unsqueeze(0) <=
-                            at::arange(before, before + n).unsqueeze(1);
-    outputs.push_back(at::scaled_dot_product_attention(
-                          turned.narrow(0, batch.starts[i], n).narrow(1, 0, 6).transpose(0, 1).unsqueeze(0),
-                          key.unsqueeze(0), value.unsqueeze(0), mask, 0.0, false, std::nullopt, true)
-                          .squeeze(0)
-                          .transpose(0, 1)
-                          .reshape({n, 192}));
+    const at::Tensor mask =
+        at::arange(key.size(1)).unsqueeze(0) <= at::arange(before, before + n).unsqueeze(1);
+    outputs.push_back(
+        at::scaled_dot_product_attention(
+            turned.narrow(0, batch.starts[i], n).narrow(1, 0, 6).transpose(0, 1).unsqueeze(0),
+            key.unsqueeze(0), value.unsqueeze(0), mask, 0.0, false, std::nullopt, true)
+            .squeeze(0)
+            .transpose(0, 1)
+            .reshape({n, 192}));
   }
   const at::Tensor plain = at::cat(outputs, 0);
   EXPECT_LT(error(y, plain), 1e-5);

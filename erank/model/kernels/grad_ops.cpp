@@ -133,7 +133,8 @@ StackedAdapters stack(const at::Tensor& weight, const Parts& parts, at::TensorLi
   stacked.b = at::zeros({weight.size(0), stacked.a.size(0)}, weight.options().dtype(dtype));
   int64_t row = 0, rank = 0;
   size_t next = 1;
-  for (size_t i = 0; i < parts.outputs.size(); row += parts.outputs[i], rank += parts.ranks[i], ++i) {
+  for (size_t i = 0; i < parts.outputs.size();
+       row += parts.outputs[i], rank += parts.ranks[i], ++i) {
     if (parts.ranks[i] == 0) continue;
     stacked.b.narrow(0, row, parts.outputs[i])
         .narrow(1, rank, parts.ranks[i])
@@ -178,7 +179,8 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
     const at::Tensor grad_a = at::mm(grad_low.t(), x).to(at::kFloat);
     variable_list out = {grad_x, {}, {}, {}};
     int64_t row = 0, rank = 0;
-    for (size_t i = 0; i < parts.outputs.size(); row += parts.outputs[i], rank += parts.ranks[i], ++i) {
+    for (size_t i = 0; i < parts.outputs.size();
+         row += parts.outputs[i], rank += parts.ranks[i], ++i) {
       const int64_t r = parts.ranks[i];
       if (r == 0) continue;
       out.push_back(grad_a.narrow(0, rank, r));
@@ -477,8 +479,7 @@ std::shared_ptr<const TreePlan> plan_tree(const Batch& batch) {
 }
 
 at::Tensor tree_attention(const at::Tensor& qkv, const std::shared_ptr<const TreePlan>& plan,
-                          const ModelConfig& config, const at::Tensor& cos,
-                          const at::Tensor& sin) {
+                          const ModelConfig& config, const at::Tensor& cos, const at::Tensor& sin) {
   const Shape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim};
   return TreeAttention::apply(qkv, plan, shape, cos, sin);
 }
