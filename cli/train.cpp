@@ -98,6 +98,7 @@ class SftRun {
     check_folder();
     at::set_num_threads(flags_.threads > 0 ? flags_.threads : base::num_processors());
     checkpoint_ = find_model(flags_);
+    if (flags_.model.empty()) checkpoint_.adapter.reset();  // the default is the base, anew
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
     format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
     auto objective = make_objective();
