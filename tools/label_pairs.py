@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
+
+tools/label_pairs.py DATA OUT.jsonl [--erank build/erank] [--teachers DIR] [--scale F] [--seed S]
+
+DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
+`erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
+
+  queries     those of the train splits, and titles and sentences of training documents
+  documents   20 a query: judged ones first (at most 6), then 8 of BM25's ranks 1-10, 7 of 11-100, the rest from 101-1000
+              and at random; of a judged deep-learning query 24
+  score       all-MiniLM-L6-v2's and nomic-embed-text-v1.5's cosines and BM25's score, added with the weights of least
+              squares on dl21's graded judgements, and put on the scale by a line: the mean of grade 0 is 2, of grade 3 is 8
+  judged      half the judgement's own score, half the teachers'
+  soft target a normal distribution around the score, of standard deviation 1
+  thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+
+import numpy
+
+import teachers
+
+# queries: of the train split, titles, sentences. judged: the score of each grade.
+SETS = {
+    "marco": {"queries": 240, "titles": 0, "sentences": 20, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "nfcorpus": {"queries": 100, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 7.5, 2: 9}},
+    "scifact": {"queries": 50, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 9}},
+}
+GRADED = "marco"  # where the weights come from: grades 0 to 3
+STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
+had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
+then there these they this those through to under up us use used using vs was we were what when where which while who whom
+whose why will with would you your""".split())
+
+
+def read_jsonl(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def read_qrels(path):
+    qrels = {}
+    with open(path, encoding="utf-8") as file:
+        for qid, docid, grade in list(map(str.split, file))[1:]:
+            qrels.setdefault(qid, {})[docid] = int(grade)
+    return qrels
+
+
+def text_of(document):
+    return (document["title"] + " " + document["text"]).strip()
+
+
+def sentences_of(text):
+    return [s for s in re.split(r"(?<=[.?!])\s+", text) if 6 <= len(s.split()) <= 25]
+
+
+def choose_queries(folder, recipe, documents, qrels, scale, dice):
+    """{qid: text} and {qid: the document it was made of}."""
+    queries = {q["_id"]: q["text"] for q in read_jsonl(folder / "queries.jsonl") if q["_id"] in qrels or folder.name == GRADED}
+    graded = [q for q in queries if max(qrels.get(q, {"": 0}).values()) > 0 and len(qrels[q]) > 20] \
+        if folder.name == GRADED else []
+    rest = sorted(set(queries) - set(graded))
+    count = max(0, round(recipe["queries"] * scale) - len(graded))
+    chosen = {q: queries[q] for q in graded + dice.sample(rest, min(count, len(rest)))}
+    origin = {}
+    for kind in ("titles", "sentences"):
+        made = 0
+        for docid in dice.sample(sorted(documents), len(documents)):
+            texts = [documents[docid]["title"]] if kind == "titles" else sentences_of(documents[docid]["text"])
+            if made >= round(recipe[kind] * scale) or not texts or not texts[0]:
+                continue
+            made += 1
+            chosen[f"{kind}-{docid}"] = dice.choice(texts)
+            origin[f"{kind}-{docid}"] = docid
+    return chosen, origin
+
+
+def retrieve(args, folder, queries):
+    """{qid: {docid: BM25's score}}, up to 1,000 a query, best first."""
+    work = folder / "label"
+    work.mkdir(exist_ok=True)
+    with open(work / "queries.jsonl", "w", encoding="utf-8") as file:
+        for qid, text in queries.items():
+            file.write(json.dumps({"_id": qid, "text": text}) + "\n")
+    for command in ([args.erank, "index", "--corpus", folder / "corpus.jsonl", "--out", work / "corpus.bm25"],
+                    [args.erank, "retrieve", "--index", work / "corpus.bm25", "--queries", work / "queries.jsonl",
+                     "--top", "1000", "--out", work / "bm25.run"]):
+        subprocess.run([*map(str, command), "--overwrite"], check=True)
+    run = {}
+    with open(work / "bm25.run", encoding="utf-8") as file:
+        for line in file:
+            qid, _, docid, _, score, _ = line.split()
+            run.setdefault(qid, {})[docid] = float(score)
+    return run
+
+
+def choose_documents(ranked, judged, documents, number, dice):
+    known = [d for d in judged if d in documents]
+    chosen = dict.fromkeys(dice.sample(sorted(known), min(len(known), 6 if number == 20 else 16)))
+    for begin, end, count in ((0, 10, 8), (10, 100, 7), (100, 1000, 3)):
+        pool = [d for d in ranked[begin:end] if d not in chosen]
+        for docid in dice.sample(pool, min(len(pool), count, number - len(chosen))):
+            chosen[docid] = None
+    everything = sorted(documents)
+    while len(chosen) < min(number, len(documents)):
+        chosen[dice.choice(everything)] = None
+    return list(chosen)
+
+
+def stem(word):
+    return re.sub(r"(ing|edly|ed|ies|es|s|ly|ion|ions)$", "", word) if len(word) > 4 else word
+
+
+def thought_of(query, text, score):
+    terms = []
+    for word in re.findall(r"[^\W_]+", query.lower()):
+        if word not in STOP_WORDS and word not in terms:
+            terms.append(word)
+    terms = terms[:6]
+    stems = {stem(word) for word in re.findall(r"[^\W_]+", text.lower())}
+    found = [t for t in terms if stem(t) in stems]
+    missing = [t for t in terms if stem(t) not in stems]
+    verdict = ("It is about something else.", "It shares a word, not the topic.", "It is near the topic, no answer.",
+               "It touches the question.", "It answers in part.", "It answers the question.")[min(5, (score + 1) // 2)]
+    offers = f"The passage has {', '.join(found)}" if found else "The passage has none of it"
+    lacks = f", not {', '.join(missing)}" if found and missing else ""
+    return f"Asked: {', '.join(terms) or 'nothing clear'}. {offers}{lacks}. {verdict}"
+
+
+def distribution_around(score):
+    p = numpy.exp(-0.5 * (numpy.arange(11) - score) ** 2)
+    p[p / p.sum() < 1e-3] = 0
+    return [round(float(x), 5) for x in p / p.sum()]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--erank", default="build/erank")
+    cache = os.environ.get("ERANK_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
+    parser.add_argument("--teachers", type=pathlib.Path, default=pathlib.Path(cache) / "teachers")
+    parser.add_argument("--scale", type=float, default=1, help="times as many queries")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    dice = random.Random(args.seed)
+
+    pairs = []
+    for name, recipe in SETS.items():
+        folder = args.data / name
+        documents = {d["_id"]: d for d in read_jsonl(folder / "corpus.jsonl")}
+        qrels = read_qrels(folder / "qrels/train.tsv")
+        queries, origin = choose_queries(folder, recipe, documents, qrels, args.scale, dice)
+        run = retrieve(args, folder, queries)
+        of_set = []
+        for qid, query in queries.items():
+            ranked = [d for d in run.get(qid, {}) if d != origin.get(qid) or dice.random() < 0.5]
+            judged = {d: recipe["judged"][max(0, g)] for d, g in qrels.get(qid, {}).items()}
+            deep = name == GRADED and len(judged) > 20
+            for docid in choose_documents(ranked, judged, documents, 24 if deep else 20, dice):
+                best = max(run.get(qid, {"": 1}).values())
+                of_set.append({"set": name, "qid": f"{name}-{qid}", "docid": docid, "query": query,
+                               "text": text_of(documents[docid]), "bm25": run.get(qid, {}).get(docid, 0) / best,
+                               "judged": judged.get(docid), "grade": qrels.get(qid, {}).get(docid) if deep else None})
+        pairs += of_set
+        print(f"{name}: {len(queries)} queries, {len(of_set)} pairs, "
+              f"{len({p['docid'] for p in of_set})} documents", flush=True)
+
+    queries = sorted({p["query"] for p in pairs})
+    texts = sorted({p["text"] for p in pairs})
+    features = [[1.0] * len(pairs), [p["bm25"] for p in pairs]]
+    for name in teachers.TEACHERS:
+        of_query = dict(zip(queries, teachers.embed(name, args.teachers, queries, True)))
+        of_text = dict(zip(texts, teachers.embed(name, args.teachers, texts, False)))
+        features.append([float(of_query[p["query"]] @ of_text[p["text"]]) for p in pairs])
+    features = numpy.array(features).T
+    graded = [i for i, p in enumerate(pairs) if p["grade"] is not None]
+    grades = numpy.array([pairs[i]["grade"] for i in graded])
+    weights = numpy.linalg.lstsq(features[graded], grades, rcond=None)[0]
+    latent = features @ weights
+    low, high = (float(latent[graded][grades == g].mean()) for g in (0, 3))
+    scores = numpy.clip(2 + 6 * (latent - low) / (high - low), 0, 10)
+    print(f"weights of 1, BM25, {', '.join(teachers.TEACHERS)}: {numpy.round(weights, 3).tolist()}, from {len(graded)} "
+          f"graded pairs, correlation {numpy.corrcoef(latent[graded], grades)[0, 1]:.3f}")
+
+    with open(args.out.with_suffix(".part"), "w", encoding="utf-8") as file:
+        counts = [0] * 11
+        for pair, score in zip(pairs, scores):
+            if pair["judged"] is not None:
+                score = (score + pair["judged"]) / 2
+            integer = int(score + 0.5)
+            counts[integer] += 1
+            line = {key: pair[key] for key in ("qid", "docid", "query", "text")}
+            line |= {"score": integer, "distribution": distribution_around(score)}
+            if dice.random() < 0.5:
+                line["thought"] = thought_of(pair["query"], pair["text"], integer)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    args.out.with_suffix(".part").rename(args.out)
+    print(f"{args.out}: {len(pairs)} pairs, of the scores 0 to 10: {counts}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
