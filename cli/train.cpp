@@ -63,6 +63,8 @@ void read_config(CLI::App& verb, const std::string& path) {
       base::fail(ErrorKind::kInvalidInput, "--config", path, ": unknown key '", item.name,
                  "'; expected an option of `erank train sft --help` without its dashes");
     if (option->count() > 0) continue;
+    // How the file says that a text was not given.
+    if (item.inputs == std::vector<std::string>{""}) continue;
     try {
       if (option->get_expected_min() == 0)
         option->add_result(option->get_flag_value(item.name, CLI::ConfigTOML().to_flag(item)));
@@ -127,16 +129,10 @@ class SftRun {
     options.seed = flags_.sft.seed;
     options.schedule.constant = flags_.schedule == "constant";
     options.base_name = checkpoint_.name;
-    if (!flags_.dry_run) {
-      std::filesystem::create_directories(flags_.out);
-      if (flags_.overwrite) {
-        for (const char* name : {"checkpoints", "best", "log.jsonl"})
-          std::filesystem::remove_all(std::filesystem::path(flags_.out) / name);
-      }
-      base::write_file_atomic(flags_.out + "/train.toml", config_);
-    }
+    if (!flags_.dry_run) make_folder();
     train::Trainer trainer(*decoder, *objective, options, flags_.out, identity(), flags_.resume);
     if (flags_.dry_run) return dry_run(*decoder, *objective, trainer);
+    base::write_file_atomic(flags_.out + "/train.toml", config_);
     const auto result = trainer.run(context_.progress.get(), [] { return interrupted(); });
     if (!result.finished) {
       ProgressLine::print_above(str("erank: stopped after step ", result.steps_done, " of ",
@@ -152,14 +148,25 @@ class SftRun {
     if (flags_.dry_run) return;
     namespace fs = std::filesystem;
     std::error_code none;
-    const bool there = fs::exists(flags_.out, none) && !fs::is_empty(flags_.out, none);
+    const bool there = fs::exists(flags_.out, none);
     if (there && !fs::is_directory(flags_.out, none))
       base::fail(ErrorKind::kInvalidInput, "--out", flags_.out, " is a file, expected a folder");
-    if (there && !flags_.resume && !flags_.overwrite)
+    if (there && !fs::is_empty(flags_.out, none) && !flags_.resume && !flags_.overwrite)
       base::fail(ErrorKind::kInvalidInput, "--out", flags_.out,
                  " exists; --resume goes on where it stopped, --overwrite starts anew");
     if (flags_.resume && !train::newest_checkpoint(flags_.out))
       warn(flags_.out + " has no checkpoint; starting from the first step");
+  }
+
+  void make_folder() {
+    std::error_code error;
+    std::filesystem::create_directories(flags_.out, error);
+    if (error)
+      base::fail(ErrorKind::kInvalidInput, "--out", flags_.out,
+                 ": cannot make this folder: ", error.message());
+    if (!flags_.overwrite) return;
+    for (const char* name : {"checkpoints", "best", "log.jsonl"})
+      std::filesystem::remove_all(std::filesystem::path(flags_.out) / name);
   }
 
   std::unique_ptr<train::SftObjective> make_objective() {
@@ -201,6 +208,7 @@ class SftRun {
                                 candidate.document.text)
                        .ids;
         ids.insert(ids.end(), format_->direct_close().begin(), format_->direct_close().end());
+        longest_validation_ = std::max(longest_validation_, std::ssize(ids) + 1);  // and a digit
         list.prompts.push_back(std::move(ids));
       }
     }
@@ -210,10 +218,14 @@ class SftRun {
   }
 
   void check_lengths(const model::ModelConfig& config) {
-    if (longest_ > config.max_position_embeddings)
-      base::fail(ErrorKind::kInvalidInput, "--data", flags_.data, ": a pair has ", longest_,
-                 " tokens, the model reads at most ", config.max_position_embeddings,
-                 "; a smaller --max-doc-tokens or --max-query-tokens cuts them");
+    const auto check = [&](const char* flag, const std::string& file, int64_t tokens) {
+      if (tokens > config.max_position_embeddings)
+        base::fail(ErrorKind::kInvalidInput, flag, file, ": a pair has ", tokens,
+                   " tokens, the model reads at most ", config.max_position_embeddings,
+                   "; a smaller --max-doc-tokens or --max-query-tokens cuts them");
+    };
+    check("--data", flags_.data, longest_);
+    check("--validation", flags_.validation, longest_validation_);
   }
 
   // What the weights of a run depend on.
@@ -228,7 +240,7 @@ class SftRun {
         options[key] = line.substr(equals + 1);
     }
     options["pairs"] = num_pairs_;
-    options["data-bytes"] = std::filesystem::file_size(flags_.data);
+    options["data"] = base::sha256_file(flags_.data);
     return options;
   }
 
@@ -320,7 +332,7 @@ class SftRun {
   rank::Checkpoint checkpoint_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::unique_ptr<text::PromptFormat> format_;
-  int64_t longest_ = 0, num_pairs_ = 0;
+  int64_t longest_ = 0, longest_validation_ = 0, num_pairs_ = 0;
 };
 
 void add_sft(CLI::App& train, Context& context) {
