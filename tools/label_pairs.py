@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
 
-tools/label_pairs.py DATA OUT.jsonl [--erank build/erank] [--teachers DIR] [--scale F] [--seed S]
+tools/label_pairs.py DATA OUT.jsonl [--teachers minilm [nomic]] [--scale F] [--seed S]
 
 DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
 `erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
@@ -9,13 +9,16 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
   queries     those of the train splits, and titles and sentences of training documents
   documents   20 a query: judged ones first (at most 6), then 8 of BM25's ranks 1-10, 7 of 11-100, the rest from 101-1000
               and at random; of a judged deep-learning query 24
-  score       all-MiniLM-L6-v2's and nomic-embed-text-v1.5's cosines and BM25's score, added with the weights of least
-              squares on dl21's graded judgements, and put on the scale by a line: the mean of grade 0 is 2, of grade 3 is 8
+  score       the teachers' mean cosine (all-MiniLM-L6-v2; with --teachers minilm nomic also nomic-embed-text-v1.5, which
+              is better and takes ten times as long) and 0.15 of BM25's score, that of the query's best document being 1,
+              put on the scale by lines through three means: of documents that BM25 does not find at 0.5, of dl21's
+              grade 0 at 4, of its grade 3 at 8
   judged      half the judgement's own score, half the teachers'
   soft target a normal distribution around the score, of standard deviation 1
   thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
 """
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -34,7 +37,9 @@ SETS = {
     "nfcorpus": {"queries": 100, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 7.5, 2: 9}},
     "scifact": {"queries": 50, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 9}},
 }
-GRADED = "marco"  # where the weights come from: grades 0 to 3
+GRADED = "marco"  # grades 0 to 3: what the scale is laid on
+BM25_WEIGHT = 0.15
+ANCHOR_SCORES = (0.5, 4, 8)
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
 had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
 then there these they this those through to under up us use used using vs was we were what when where which while who whom
@@ -119,19 +124,28 @@ def stem(word):
     return re.sub(r"(ing|edly|ed|ies|es|s|ly|ion|ions)$", "", word) if len(word) > 4 else word
 
 
+def cached(args, name, texts, queries):
+    """What the teacher makes of the texts; kept beside the pairs, so that labelling again is quick."""
+    key = hashlib.sha256("\0".join([name, str(queries), *texts]).encode()).hexdigest()[:16]
+    path = args.out.with_name(f"{name}-{key}.npy")
+    if not path.exists():
+        numpy.save(path, teachers.embed(name, args.folder, texts, queries))
+    return numpy.load(path)
+
+
 def thought_of(query, text, score):
     terms = []
     for word in re.findall(r"[^\W_]+", query.lower()):
         if word not in STOP_WORDS and word not in terms:
             terms.append(word)
-    terms = terms[:6]
+    terms = terms[:5]
     stems = {stem(word) for word in re.findall(r"[^\W_]+", text.lower())}
     found = [t for t in terms if stem(t) in stems]
     missing = [t for t in terms if stem(t) not in stems]
     verdict = ("It is about something else.", "It shares a word, not the topic.", "It is near the topic, no answer.",
                "It touches the question.", "It answers in part.", "It answers the question.")[min(5, (score + 1) // 2)]
-    offers = f"The passage has {', '.join(found)}" if found else "The passage has none of it"
-    lacks = f", not {', '.join(missing)}" if found and missing else ""
+    offers = f"It has {', '.join(found)}" if found else "It has none of it"
+    lacks = f", lacks {', '.join(missing)}" if found and missing else ""
     return f"Asked: {', '.join(terms) or 'nothing clear'}. {offers}{lacks}. {verdict}"
 
 
@@ -148,7 +162,9 @@ def main():
     parser.add_argument("--erank", default="build/erank")
     cache = os.environ.get("ERANK_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
-    parser.add_argument("--teachers", type=pathlib.Path, default=pathlib.Path(cache) / "teachers")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(cache) / "teachers",
+                        help="of tools/fetch_teachers.py")
+    parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm"])
     parser.add_argument("--scale", type=float, default=1, help="times as many queries")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -177,20 +193,23 @@ def main():
 
     queries = sorted({p["query"] for p in pairs})
     texts = sorted({p["text"] for p in pairs})
-    features = [[1.0] * len(pairs), [p["bm25"] for p in pairs]]
-    for name in teachers.TEACHERS:
-        of_query = dict(zip(queries, teachers.embed(name, args.teachers, queries, True)))
-        of_text = dict(zip(texts, teachers.embed(name, args.teachers, texts, False)))
-        features.append([float(of_query[p["query"]] @ of_text[p["text"]]) for p in pairs])
-    features = numpy.array(features).T
-    graded = [i for i, p in enumerate(pairs) if p["grade"] is not None]
-    grades = numpy.array([pairs[i]["grade"] for i in graded])
-    weights = numpy.linalg.lstsq(features[graded], grades, rcond=None)[0]
-    latent = features @ weights
-    low, high = (float(latent[graded][grades == g].mean()) for g in (0, 3))
-    scores = numpy.clip(2 + 6 * (latent - low) / (high - low), 0, 10)
-    print(f"weights of 1, BM25, {', '.join(teachers.TEACHERS)}: {numpy.round(weights, 3).tolist()}, from {len(graded)} "
-          f"graded pairs, correlation {numpy.corrcoef(latent[graded], grades)[0, 1]:.3f}")
+    cosines = numpy.zeros(len(pairs))
+    for name in args.teachers:
+        of_query = dict(zip(queries, cached(args, name, queries, True)))
+        of_text = dict(zip(texts, cached(args, name, texts, False)))
+        cosines += [float(of_query[p["query"]] @ of_text[p["text"]]) for p in pairs]
+    latent = cosines / len(args.teachers) + BM25_WEIGHT * numpy.array([p["bm25"] for p in pairs])
+
+    def mean_of(kind):
+        return float(numpy.mean([x for x, p in zip(latent, pairs) if kind(p)]))
+    anchors = [mean_of(lambda p: p["bm25"] == 0 and p["judged"] is None), mean_of(lambda p: p["grade"] == 0),
+               mean_of(lambda p: p["grade"] == 3)]
+    slopes = [(at - before) / (x - y) for x, y, at, before in
+              zip(anchors[1:], anchors, ANCHOR_SCORES[1:], ANCHOR_SCORES)]
+    scores = numpy.where(latent < anchors[1], ANCHOR_SCORES[1] + slopes[0] * (latent - anchors[1]),
+                         ANCHOR_SCORES[1] + slopes[1] * (latent - anchors[1])).clip(0, 10)
+    print(f"teachers' value of a random document, of grade 0, of grade 3: {numpy.round(anchors, 3).tolist()}, "
+          f"put to {ANCHOR_SCORES}")
 
     with open(args.out.with_suffix(".part"), "w", encoding="utf-8") as file:
         counts = [0] * 11
