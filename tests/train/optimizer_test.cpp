@@ -1,0 +1,136 @@
+#include "erank/train/optimizer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "erank/base/error.h"
+
+namespace erank::train {
+namespace {
+
+// Adam with decoupled weight decay of one value, in double.
+struct ByHand {
+  AdamWOptions options;
+  double value = 0, m = 0, v = 0;
+  int t = 0;
+  void step(double gradient, double rate) {
+    ++t;
+    value -= rate * options.weight_decay * value;
+    m = options.beta1 * m + (1 - options.beta1) * gradient;
+    v = options.beta2 * v + (1 - options.beta2) * gradient * gradient;
+    const double m_hat = m / (1 - std::pow(options.beta1, t));
+    const double v_hat = v / (1 - std::pow(options.beta2, t));
+    value -= rate * m_hat / (std::sqrt(v_hat) + options.epsilon);
+  }
+};
+
+// The gradient of `parameter` becomes `values`.
+at::Tensor loss_with(const at::Tensor& parameter, const std::vector<float>& values) {
+  return (parameter.to(at::kFloat) * at::tensor(values)).sum();
+}
+
+TEST(AdamW, EqualsAHandComputationWithDecayAndClipping) {
+  const AdamWOptions options{.beta1 = 0.8, .beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 2};
+  at::Tensor a = at::tensor({1.0f, -2.0f}), b = at::tensor({0.5f});
+  AdamW optimizer({{"a", a}, {"b", b}}, options);
+  ByHand hand[3] = {{options, 1}, {options, -2}, {options, 0.5}};
+  const float gradients[][3] = {
+      {0.1f, -0.2f, 0.3f}, {3, -4, 12}, {0, 0.5f, -1}, {-30, 1, 0}, {0.01f, 0.02f, 0.03f}};
+  for (int i = 0; i < 5; ++i) {
+    const float* g = gradients[i];
+    const double rate = 0.1 / (i + 1);
+    optimizer.backward(loss_with(a, {g[0], g[1]}) + loss_with(b, {g[2]}));
+    const double norm = std::sqrt(g[0] * g[0] + g[1] * g[1] + g[2] * g[2]);
+    EXPECT_NEAR(optimizer.step(rate), norm, 1e-5 * norm);
+    const double scale = std::min(1.0, 2 / norm);
+    for (int j = 0; j < 3; ++j) hand[j].step(scale * g[j], rate);
+    EXPECT_NEAR(a[0].item<double>(), hand[0].value, 1e-5) << i;
+    EXPECT_NEAR(a[1].item<double>(), hand[1].value, 1e-5) << i;
+    EXPECT_NEAR(b[0].item<double>(), hand[2].value, 1e-5) << i;
+  }
+  EXPECT_EQ(optimizer.num_steps(), 5);
+}
+
+TEST(AdamW, AddsThePassesOfAStepAndForgetsThemBehindIt) {
+  const AdamWOptions options{.clip_norm = 0};
+  at::Tensor whole = at::tensor({1.0f, 2.0f}), parts = whole.clone();
+  AdamW one({{"p", whole}}, options), two({{"p", parts}}, options);
+  for (int step = 0; step < 3; ++step) {
+    one.backward(loss_with(whole, {4, -1}));
+    two.backward(loss_with(parts, {3, 0}));
+    two.backward(loss_with(parts, {1, -1}));
+    EXPECT_DOUBLE_EQ(one.step(0.1), two.step(0.1));
+    EXPECT_TRUE(at::equal(whole.detach(), parts.detach()));
+  }
+}
+
+TEST(AdamW, RefusesGradientsThatAreNotFiniteAndChangesNothing) {
+  at::Tensor p = at::tensor({1.0f, 2.0f});
+  AdamW optimizer({{"p", p}}, {});
+  optimizer.backward(loss_with(p, {1, 1}));
+  optimizer.step(0.1);
+  std::vector<at::Tensor> before = {p.detach().clone()};
+  for (const auto& s : optimizer.state()) before.push_back(s.tensor.clone());
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+    optimizer.backward(loss_with(p, {bad, 1}));
+    EXPECT_THROW(optimizer.step(0.1), base::Error);
+    EXPECT_TRUE(at::equal(p.detach(), before[0]));
+    const auto state = optimizer.state();
+    for (size_t i = 0; i < state.size(); ++i)
+      EXPECT_TRUE(at::equal(state[i].tensor, before[i + 1]));
+    EXPECT_EQ(optimizer.num_steps(), 1);
+  }
+}
+
+TEST(AdamW, StepsTooSmallForBf16AddUpInTheMasters) {
+  at::Tensor narrow = at::tensor({1.0f, -3.0f}).to(at::kBFloat16), wide = at::tensor({1.0f, -3.0f});
+  AdamW a({{"p", narrow}}, {}), b({{"p", wide}}, {});
+  EXPECT_EQ(a.state_bytes(), 2 * 16);
+  EXPECT_EQ(b.state_bytes(), 2 * 12);
+  EXPECT_EQ(b.num_values(), 2);
+  for (int step = 0; step < 40; ++step) {
+    a.backward(loss_with(narrow, {0.5f, 0.25f}));
+    b.backward(loss_with(wide, {0.5f, 0.25f}));
+    a.step(2e-4), b.step(2e-4);
+    EXPECT_TRUE(at::equal(narrow.detach(), wide.detach().to(at::kBFloat16)));
+  }
+  EXPECT_EQ(narrow.scalar_type(), at::kBFloat16);
+  EXPECT_LT(narrow[0].item<double>(), 1);
+}
+
+TEST(AdamW, GoesOnFromItsStateAsIfItHadNotStopped) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor start = at::randn({5}).to(dtype);
+    at::Tensor p = start.clone(), again = start.clone();
+    const AdamWOptions options{.weight_decay = 0.01};
+    AdamW first({{"p", p}}, options), second({{"p", again}}, options);
+    const auto step = [](AdamW& optimizer, const at::Tensor& parameter, float g) {
+      optimizer.backward(loss_with(parameter, {g, 1, -g, 2 * g, 0}));
+      optimizer.step(1e-2);
+    };
+    for (int i = 0; i < 4; ++i) step(first, p, 0.3f * static_cast<float>(i));
+    {
+      const at::NoGradGuard no_grad;
+      const auto from = first.state(), to = second.state();
+      ASSERT_EQ(from.size(), dtype == at::kFloat ? 2u : 3u);
+      for (size_t i = 0; i < from.size(); ++i) {
+        EXPECT_EQ(from[i].name, to[i].name);
+        to[i].tensor.copy_(from[i].tensor);
+      }
+      if (dtype == at::kFloat) again.copy_(p);
+    }
+    second.restored(4);
+    for (int i = 0; i < 3; ++i) step(first, p, 0.7f), step(second, again, 0.7f);
+    EXPECT_TRUE(at::equal(p.detach(), again.detach()));
+  }
+}
+
+}  // namespace
+}  // namespace erank::train
