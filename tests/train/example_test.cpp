@@ -48,11 +48,7 @@ class ExampleWriting : public ::testing::Test {
     return tokenizer_.encode(text, {.parse_specials = true});
   }
   data::TrainingPair pair(int score) const {
-    data::TrainingPair pair;
-    pair.qid = "q", pair.docid = "d";
-    pair.query = "why is the sky blue", pair.text = "Air scatters light.";
-    pair.score = score;
-    return pair;
+    return {"q", "d", "why is the sky blue", "Air scatters light.", {}, score, {}, {}};
   }
 
   model::TestFolder folder_;

@@ -1,0 +1,184 @@
+#include "erank/train/packing.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/norm.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "erank/model/lora.h"
+#include "erank/train/loss.h"
+#include "tests/train/tiny_training.h"
+
+namespace erank::train {
+namespace {
+
+// What stands before and at token `t` of a batch: the tokens that it attends to.
+text::Ids seen_by(const model::Batch& batch, int32_t t) {
+  int32_t b = 0;
+  while (batch.starts[b + 1] <= t) ++b;
+  text::Ids ids(batch.tokens.begin() + batch.starts[b], batch.tokens.begin() + t + 1);
+  for (int32_t a = batch.parent(b); a >= 0; a = batch.parent(a))
+    ids.insert(ids.begin(), batch.tokens.begin() + batch.starts[a],
+               batch.tokens.begin() + batch.starts[a + 1]);
+  EXPECT_EQ(batch.positions[t], std::ssize(ids) - 1);
+  return ids;
+}
+
+text::Ids whole(const Example& example, const Branch& branch, int32_t row) {
+  text::Ids ids = example.prompt;
+  ids.insert(ids.end(), branch.ids.begin(), branch.ids.begin() + row);
+  return ids;
+}
+
+int64_t learned_rows(const std::vector<Example>& examples) {
+  int64_t rows = 0;
+  for (const Example& example : examples)
+    for (const Branch& branch : example.branches) rows += branch.num_rows();
+  return rows;
+}
+
+int64_t num_branches(const std::vector<Example>& examples) {
+  int64_t count = 0;
+  for (const Example& example : examples) count += std::ssize(example.branches);
+  return count;
+}
+
+TEST(Packing, EveryTermStandsOnceBehindItsOwnPromptAlone) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const auto examples = random_examples(seed, 1 + static_cast<int>(seed % 7));
+    const PackingOptions options{.weighting = seed % 2 ? Weighting::kExamples : Weighting::kTokens,
+                                 .max_tokens = static_cast<int64_t>(16 << (seed % 5))};
+    std::map<const Example*, int> times;
+    for (const MicroBatch& micro : pack(groups_by_query(examples), options)) {
+      size_t next = 0;
+      for (const Example* example : micro.examples) {
+        ++times[example];
+        for (const Branch& branch : example->branches)
+          for (const LossTerm& term : branch.terms) {
+            ASSERT_LT(next, micro.terms.size());
+            const LossTerm& packed = micro.terms[next++];
+            EXPECT_EQ(seen_by(micro.batch, micro.batch.rows.at(packed.row)),
+                      whole(*example, branch, term.row));
+            EXPECT_EQ(packed.token, term.token);
+            EXPECT_EQ(packed.complement, term.complement);
+            const double share =
+                options.weighting == Weighting::kTokens
+                    ? 1.0 / static_cast<double>(learned_rows(examples))
+                    : 1.0 / static_cast<double>(branch.num_rows() * num_branches(examples));
+            EXPECT_NEAR(packed.weight, term.weight * share, 1e-6 * term.weight * share);
+          }
+      }
+      EXPECT_EQ(next, micro.terms.size());
+      EXPECT_TRUE(std::is_sorted(micro.batch.rows.begin(), micro.batch.rows.end()));
+    }
+    EXPECT_EQ(times.size(), examples.size());
+    for (const auto& [example, count] : times) EXPECT_EQ(count, 1);
+  }
+}
+
+TEST(Packing, PassesKeepToTheirTokensUnlessOneExampleIsLonger) {
+  int shared = 0, alone = 0;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const auto examples = random_examples(seed, 8);
+    int64_t unshared = 0, packed = 0;
+    for (const Example& example : examples) unshared += example.num_tokens();
+    for (const MicroBatch& micro : pack(groups_by_query(examples), {.max_tokens = 40})) {
+      if (micro.num_tokens > 40) {
+        ASSERT_EQ(micro.examples.size(), 1u);
+        EXPECT_EQ(micro.num_tokens, micro.examples[0]->num_tokens());
+        ++alone;
+      }
+      EXPECT_LE(micro.num_tokens, std::ssize(micro.batch.tokens));
+      packed += micro.num_tokens;
+    }
+    EXPECT_LE(packed, unshared);
+    shared += packed < unshared;
+  }
+  EXPECT_GT(alone, 0);
+  EXPECT_GT(shared, 50);
+}
+
+TEST(Packing, APassHasEachQuerysBeginningOnce) {
+  std::vector<Example> examples;
+  for (int32_t i = 0; i < 3; ++i)
+    examples.push_back({"q", {1, 2, 3, 10 + i, 4}, {{{7}, {{1, 5}}}}});
+  const auto micro = pack({{&examples[0], &examples[1], &examples[2]}}, {});
+  ASSERT_EQ(micro.size(), 1u);
+  EXPECT_EQ(micro[0].num_tokens, 3 + 3 * 3);
+  // Equal prompts keep a last token each: its row is asked.
+  examples[1] = examples[2] = examples[0];
+  EXPECT_EQ(pack({{&examples[0], &examples[1], &examples[2]}}, {})[0].num_tokens, 4 + 3 * 2);
+}
+
+struct LossAndGradients {
+  double loss = 0;
+  at::Tensor gradients;
+};
+
+LossAndGradients packed_loss(model::Decoder& decoder, const std::vector<Example>& examples,
+                             const PackingOptions& options,
+                             const std::vector<model::NamedParameter>& parameters) {
+  LossAndGradients result;
+  for (const MicroBatch& micro : pack(groups_by_query(examples), options)) {
+    const at::Tensor loss = answer_loss(decoder.forward(micro.batch, nullptr), micro.terms);
+    result.loss += loss.item<double>();
+    loss.backward();
+  }
+  result.gradients = flat_gradients(parameters);
+  return result;
+}
+
+// Each branch behind its prompt as a sequence on its own.
+LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>& examples,
+                            Weighting weighting,
+                            const std::vector<model::NamedParameter>& parameters) {
+  LossAndGradients result;
+  for (const Example& example : examples)
+    for (const Branch& branch : example.branches) {
+      const auto ids = whole(example, branch, static_cast<int32_t>(branch.ids.size()));
+      std::vector<LossTerm> terms = branch.terms;
+      for (LossTerm& term : terms) term.row += static_cast<int32_t>(example.prompt.size()) - 1;
+      const double share =
+          weighting == Weighting::kTokens
+              ? 1.0 / static_cast<double>(learned_rows(examples))
+              : 1.0 / static_cast<double>(branch.num_rows() * num_branches(examples));
+      const at::Tensor loss =
+          answer_loss(decoder.forward(model::whole_batch(std::vector<text::Ids>{ids}), nullptr), terms) *
+          share;
+      result.loss += loss.item<double>();
+      loss.backward();
+    }
+  result.gradients = flat_gradients(parameters);
+  return result;
+}
+
+void expect_sharing_changes_nothing(model::Decoder& decoder,
+                                    const std::vector<model::NamedParameter>& parameters) {
+  for (const auto& p : parameters) p.tensor.set_requires_grad(true);
+  for (const Weighting weighting : {Weighting::kExamples, Weighting::kTokens})
+    for (const int64_t max_tokens : {30, 100, 4096}) {
+      const auto examples = random_examples(static_cast<uint64_t>(max_tokens), 5);
+      const auto found = packed_loss(decoder, examples, {weighting, max_tokens}, parameters);
+      const auto expected = plain_loss(decoder, examples, weighting, parameters);
+      EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
+      EXPECT_LT((found.gradients - expected.gradients).norm().item<double>(),
+                1e-5 * expected.gradients.norm().item<double>());
+    }
+}
+
+TEST(TinyPacking, GivesTheLossAndGradientsOfEveryExampleOnItsOwn) {
+  for (const auto family : {model::Family::kLlama, model::Family::kQwen3}) {
+    model::Decoder adapted(tiny_config(family), {}), full(tiny_config(family), {});
+    model::fill_golden(adapted);
+    model::fill_golden(full);
+    model::add_lora(adapted, {.rank = 3, .alpha = 6, .target_modules = {}}, 1);
+    for (auto& p : model::lora_parameters(adapted))
+      p.tensor.copy_(model::golden_fill(p.name, p.tensor.sizes()));
+    expect_sharing_changes_nothing(adapted, model::lora_parameters(adapted));
+    expect_sharing_changes_nothing(full, full.parameters());
+  }
+}
+
+}  // namespace
+}  // namespace erank::train
