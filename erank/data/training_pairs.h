@@ -28,7 +28,7 @@ struct TrainingPair {
 // integer (halves up); without it the distribution's most probable value (the lowest of equals) is
 // taken. Throws Error{kInvalidInput} with the line number for a missing or wrong key, a
 // distribution that is not eleven numbers >= 0 adding up to 1 within 1e-3 (it is then scaled to 1),
-// or a pair (qid, docid) twice; and when there is no pair at all.
+// or a pair (qid, docid) twice under one instruction; and when there is no pair at all.
 std::vector<TrainingPair> read_training_pairs(const std::string& path,
                                               base::ProgressSink* progress = nullptr);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <unordered_map>
 
 #include "erank/base/error.h"
@@ -42,8 +43,8 @@ double RankingValidation::measure(model::Decoder& decoder, base::ProgressSink* p
   for (const List& list : lists_) total += static_cast<int64_t>(list.prompts.size());
   for (const List& list : lists_) {
     run.qids.push_back(list.qid);
-    auto& hits = run.hits[list.qid];
     std::vector<Example> examples(list.prompts.size());
+    std::vector<double> scores(list.prompts.size());
     Group group;
     for (size_t i = 0; i < examples.size(); ++i) {
       // Behind the prompt stands "1" alone: what its two rows say is all that is read.
@@ -62,13 +63,19 @@ double RankingValidation::measure(model::Decoder& decoder, base::ProgressSink* p
         for (size_t d = 0; d < 10; ++d) digits[d] = one[digits_[d]];
         const auto distribution =
             text::ScoreDistribution::from_digits(digits, behind[digits_[0]], false);
-        const auto at = static_cast<size_t>(micro.examples[i] - examples.data());
-        // Ties keep the first stage's order.
-        hits.push_back({list.docids[at], distribution.expected() - 1e-9 * static_cast<double>(at)});
+        scores[static_cast<size_t>(micro.examples[i] - examples.data())] = distribution.expected();
       }
       done += static_cast<int64_t>(micro.examples.size());
       if (progress) progress->update({"validate", done, total, "pairs", ""});
     }
+    // Ties keep the first stage's order; with places as scores the measure has none to break.
+    std::vector<size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return scores[a] > scores[b]; });
+    auto& hits = run.hits[list.qid];
+    for (const size_t at : order)
+      hits.push_back({list.docids[at], -static_cast<double>(hits.size())});
   }
   const auto evaluation = eval::evaluate(qrels_, run, eval::parse_measures({"nDCG@10"}));
   return evaluation.summary.front();
@@ -91,7 +98,8 @@ SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& opti
   if (options_.max_steps > 0) num_steps_ = std::min(num_steps_, options_.max_steps);
 }
 
-// Every epoch has the same number of steps: steps are cut by number of groups.
+// Every epoch has the same number of steps, ceil(examples / batch size), whatever the order of its
+// groups: a step ends with the group that brings it nearest to its batches, and has at least one.
 void SftObjective::prepare_epoch(int64_t epoch) const {
   if (cached_epoch_ == epoch) return;
   base::Random random(base::derived_seed(options_.seed, static_cast<uint64_t>(epoch)));
@@ -108,10 +116,16 @@ void SftObjective::prepare_epoch(int64_t epoch) const {
     }
   }
   shuffle(epoch_groups_, random);
-  const auto per_step = static_cast<size_t>(
-      std::max<int64_t>(1, (options_.batch_size + options_.group_size - 1) / options_.group_size));
-  step_starts_.clear();
-  for (size_t i = 0; i < epoch_groups_.size(); i += per_step) step_starts_.push_back(i);
+  const auto batch = static_cast<size_t>(options_.batch_size);
+  const size_t steps = (examples_.size() + batch - 1) / batch;
+  step_starts_.assign(1, 0);
+  size_t next = 0, taken = 0;
+  for (size_t i = 1; i < steps; ++i) {
+    const size_t last = epoch_groups_.size() - (steps - i);
+    do taken += epoch_groups_[next++].size();
+    while (next < last && taken + epoch_groups_[next].size() / 2 < i * batch);
+    step_starts_.push_back(next);
+  }
   step_starts_.push_back(epoch_groups_.size());
   cached_epoch_ = epoch;
 }
