@@ -2,6 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -20,7 +22,6 @@ AdamW::AdamW(std::vector<model::NamedParameter> parameters, const AdamWOptions& 
     const at::Tensor plain = parameter.tensor.detach();
     Slot slot{
         parameter, plain.scalar_type() == at::kFloat ? plain : plain.to(at::kFloat), {}, {}, {}};
-    slot.gradient = at::zeros_like(slot.master);
     slot.exp_avg = at::zeros_like(slot.master);
     slot.exp_avg_sq = at::zeros_like(slot.master);
     slots_.push_back(std::move(slot));
@@ -33,7 +34,10 @@ void AdamW::backward(const at::Tensor& loss) {
   for (Slot& slot : slots_) {
     at::Tensor& grad = slot.parameter.tensor.mutable_grad();
     if (!grad.defined()) continue;
-    slot.gradient.add_(grad);
+    if (slot.gradient.defined())
+      slot.gradient.add_(grad);
+    else
+      slot.gradient = grad.to(at::kFloat).contiguous();
     grad.reset();
   }
 }
@@ -41,7 +45,8 @@ void AdamW::backward(const at::Tensor& loss) {
 double AdamW::step(double learning_rate) {
   const at::NoGradGuard no_grad;
   double sum = 0;
-  for (const Slot& slot : slots_) {
+  for (Slot& slot : slots_) {
+    if (!slot.gradient.defined()) slot.gradient = at::zeros_like(slot.master);
     const double norm = at::linalg_vector_norm(slot.gradient).item<double>();
     sum += norm * norm;
   }
@@ -49,24 +54,29 @@ double AdamW::step(double learning_rate) {
   if (!std::isfinite(norm))
     base::fail(base::ErrorKind::kInvalidInput, "train", "the gradients of step ", num_steps_ + 1,
                " are not finite; a smaller --learning-rate or --precision fp32 may help");
-  // As torch.nn.utils.clip_grad_norm_.
-  const double scale =
-      options_.clip_norm > 0 ? std::min(1.0, options_.clip_norm / (norm + 1e-6)) : 1.0;
   ++num_steps_;
-  const auto t = static_cast<double>(num_steps_);
-  const double correction1 = 1 - std::pow(options_.beta1, t);
-  const double correction2 = std::sqrt(1 - std::pow(options_.beta2, t));
+  // One pass over memory: of a whole model's parameters that is what a step costs.
+  std::vector<at::Tensor> masters, gradients, exp_avgs, exp_avg_sqs;
+  for (const Slot& slot : slots_) {
+    masters.push_back(slot.master);
+    gradients.push_back(slot.gradient);
+    exp_avgs.push_back(slot.exp_avg);
+    exp_avg_sqs.push_back(slot.exp_avg_sq);
+  }
+  const auto scalar = masters.front().options();
+  const std::vector<at::Tensor> steps(masters.size(),
+                                      at::full({}, static_cast<double>(num_steps_), scalar));
+  // As torch.nn.utils.clip_grad_norm_; gradients are divided by it.
+  std::optional<at::Tensor> divisor;
+  if (options_.clip_norm > 0 && norm + 1e-6 > options_.clip_norm)
+    divisor = at::full({}, (norm + 1e-6) / options_.clip_norm, scalar);
+  at::_fused_adamw_(masters, gradients, exp_avgs, exp_avg_sqs, {}, steps, learning_rate,
+                    options_.beta1, options_.beta2, options_.weight_decay, options_.epsilon,
+                    /*amsgrad=*/false, /*maximize=*/false, divisor);
   for (Slot& slot : slots_) {
-    at::Tensor& g = slot.gradient;
-    if (scale < 1) g.mul_(scale);
-    if (options_.weight_decay != 0) slot.master.mul_(1 - learning_rate * options_.weight_decay);
-    slot.exp_avg.lerp_(g, 1 - options_.beta1);
-    slot.exp_avg_sq.mul_(options_.beta2).addcmul_(g, g, 1 - options_.beta2);
-    const at::Tensor denominator = slot.exp_avg_sq.sqrt().div_(correction2).add_(options_.epsilon);
-    slot.master.addcdiv_(slot.exp_avg, denominator, -learning_rate / correction1);
     if (slot.parameter.tensor.scalar_type() != at::kFloat)
       slot.parameter.tensor.detach().copy_(slot.master);
-    g.zero_();
+    slot.gradient.reset();
   }
   return norm;
 }

@@ -41,8 +41,9 @@ class AdamW {
  private:
   struct Slot {
     model::NamedParameter parameter;
-    at::Tensor master;  // the parameter itself when it is fp32
-    at::Tensor gradient, exp_avg, exp_avg_sq;
+    at::Tensor master;    // the parameter itself when it is fp32
+    at::Tensor gradient;  // of the step's passes so far; undefined before the first
+    at::Tensor exp_avg, exp_avg_sq;
   };
   AdamWOptions options_;
   std::vector<Slot> slots_;
