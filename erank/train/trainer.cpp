@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -46,8 +48,11 @@ std::vector<int64_t> checkpoint_steps(const std::string& folder) {
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none)) {
     const std::string name = entry.path().filename();
-    if (name.starts_with(kStepPrefix) && base::file_exists(entry.path() / kTrainer))
-      steps.push_back(std::stoll(name.substr(std::string(kStepPrefix).size())));
+    if (!name.starts_with(kStepPrefix) || !base::file_exists(entry.path() / kTrainer)) continue;
+    int64_t step = 0;
+    std::from_chars(name.data() + std::strlen(kStepPrefix), name.data() + name.size(), step);
+    // A run that was killed may have left step-N.unfinished.
+    if (step_name(step) == name) steps.push_back(step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -82,7 +87,8 @@ double matrix_product_rate(at::ScalarType dtype, at::Device device) {
   const double flops = 2.0 * 2048 * 1024 * 3072;
   double best = 0;
   at::linear(x, w);
-  for (int i = 0; i < 12; ++i) {
+  const auto begin = Clock::now();
+  for (int i = 0; i < 12 && (i < 3 || seconds_since(begin) < 0.3); ++i) {
     const auto start = Clock::now();
     // Reading a value waits for a GPU.
     at::linear(x, w).select(0, 0).select(0, 0).to(at::kCPU);
@@ -164,21 +170,42 @@ void Trainer::save_checkpoint() {
 void Trainer::load_checkpoint(const std::string& path) {
   const std::string where = path + "/" + kTrainer;
   const base::Json json = base::parse_json(base::read_file(where, size_t{1} << 20), where);
-  const base::Json before = json.value("identity", base::Json::object());
-  for (const auto& [key, value] : identity_.items())
-    if (!before.contains(key) || before[key] != value)
-      base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key,
-                 " (", base::dump_json(before.contains(key) ? before[key] : base::Json()), ", now ",
-                 base::dump_json(value), "); give the options of before, or --overwrite");
+  const auto corrupt = [&](const char* what) {
+    base::fail(ErrorKind::kCorrupt, "--resume", where, ": ", what,
+               "; remove this checkpoint to go on from the one before");
+  };
+  if (!json.is_object() || !json.contains("identity") || !json["identity"].is_object())
+    corrupt("not a checkpoint's description");
+  base::Json before = json["identity"], now = identity_;
+  before["steps"] = base::json_require<int64_t>(json, "num_steps", where);
+  now["steps"] = objective_.num_steps();
+  const auto compare = [&](const base::Json& keys) {
+    for (const auto& entry : keys.items()) {
+      const std::string& key = entry.key();
+      const base::Json was = before.value(key, base::Json()), is = now.value(key, base::Json());
+      if (was != is)
+        base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key,
+                   " (", base::dump_json(was), ", now ", base::dump_json(is),
+                   "); give the options of before, or --overwrite");
+    }
+  };
+  compare(now);
+  compare(before);
+  const auto step = base::json_require<int64_t>(json, "step", where);
+  const auto best_step = base::json_require<int64_t>(json, "best_step", where);
+  const auto validated_step = base::json_require<int64_t>(json, "validated_step", where);
+  if (!path.ends_with("/" + step_name(step)) || step > objective_.num_steps() || best_step < 0 ||
+      best_step > step || validated_step > step)
+    corrupt("its steps cannot be");
+  const auto metric = [&](const char* key) -> std::optional<double> {
+    if (!json.contains(key) || json[key].is_null()) return std::nullopt;
+    return base::json_require<double>(json, key, where);
+  };
+  best_metric_ = metric("best_metric");
+  last_metric_ = metric("last_metric");
   load_weights_from(path);
   model::load_tensors(path + "/" + kState, optimizer_.state());
-  step_ = base::json_require<int64_t>(json, "step", where);
-  best_step_ = base::json_require<int64_t>(json, "best_step", where);
-  validated_step_ = base::json_require<int64_t>(json, "validated_step", where);
-  if (json.contains("best_metric") && json["best_metric"].is_number())
-    best_metric_ = json["best_metric"].get<double>();
-  if (json.contains("last_metric") && json["last_metric"].is_number())
-    last_metric_ = json["last_metric"].get<double>();
+  step_ = step, best_step_ = best_step, validated_step_ = validated_step;
   optimizer_.restored(step_);
 }
 
