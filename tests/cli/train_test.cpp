@@ -1,0 +1,231 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+#include "tests/cli/program.h"
+
+namespace erank::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+
+// Four queries with four pairs each, some with a thought or a distribution: 4 steps an epoch.
+class TinyTrain : public Program {
+ protected:
+  const std::string& pairs() {
+    if (!pairs_.empty()) return pairs_;
+    std::string lines;
+    for (int q = 0; q < 4; ++q)
+      for (int d = 0; d < 4; ++d) {
+        base::OrderedJson pair = {{"qid", q},
+                                  {"docid", base::str("d", d)},
+                                  {"query", base::str("letter ", static_cast<char>('a' + q))},
+                                  {"text", std::string(5 + 3 * d, static_cast<char>('a' + d))},
+                                  {"score", q == d ? 10 : 1}};
+        if (d == 1) pair["thought"] = "The letters differ.";
+        if (d == 2) pair["distribution"] = {0.5, 0.2, 0, 0, 0, 0, 0, 0, 0, 0, 0.3};
+        lines += pair.dump() + "\n";
+      }
+    return pairs_ = put("pairs.jsonl", lines);
+  }
+  std::vector<std::string> sft(const std::string& out, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> args = {"train",        "sft",   "--model",      tiny_model(),
+                                     "--data",       pairs(), "--out",        path(out),
+                                     "--batch-size", "4",     "--group-size", "2"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  std::string adapter(const std::string& out) const {
+    return base::read_file(path(out + "/adapter_model.safetensors"));
+  }
+
+ private:
+  std::string pairs_;
+};
+
+TEST_F(TinyTrain, ARunKilledAtRandomMomentsEndsWithTheBytesOfAnUnbrokenOne) {
+  const std::vector<std::string> options = {"--epochs",       "2",   "--checkpoint-steps", "1",
+                                            "--lora-dropout", "0.1", "--learning-rate",    "0.01"};
+  const auto begin = Clock::now();
+  const Outcome unbroken = run(sft("whole", options));
+  const std::chrono::duration<double> seconds = Clock::now() - begin;
+  ASSERT_EQ(unbroken.exit_code, 0) << unbroken.err;
+
+  auto resumed = options;
+  resumed.push_back("--resume");
+  base::Random random(8);
+  int landed = 0, resumed_runs = 0;
+  for (int i = 0; i < 4; ++i) {
+    const pid_t pid = start(sft("broken", resumed));
+    std::this_thread::sleep_for(seconds * (0.3 + 0.6 * random.uniform()));
+    ::kill(pid, SIGKILL);
+    landed += finish(pid).exit_code == -1;
+    resumed_runs += fs::exists(path("broken/log.jsonl"));
+    // A run that came to its end starts over, so that every kill meets work.
+    if (base::file_exists(path("broken/erank.json"))) {
+      EXPECT_EQ(adapter("broken"), adapter("whole"));
+      fs::remove_all(path("broken"));
+    }
+  }
+  EXPECT_GE(landed, 2) << "an unbroken run took " << seconds.count() << " s";
+  EXPECT_GE(resumed_runs, 1);
+  const Outcome last = run(sft("broken", resumed));
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_EQ(adapter("broken"), adapter("whole"));
+  EXPECT_EQ(base::read_file(path("broken/erank.json")), base::read_file(path("whole/erank.json")));
+}
+
+TEST_F(TinyTrain, StoppedAndResumedTrainsEveryParameterAsAnUnbrokenRun) {
+  const auto full = [&](const std::string& out, const std::vector<std::string>& more) {
+    auto args = sft(out, {"--full", "--precision", "bf16"});
+    args.insert(args.end(), more.begin(), more.end());
+    return run(args);
+  };
+  ASSERT_EQ(full("whole", {}).exit_code, 0);
+  const Outcome stopped = full("parts", {"--stop-after", "1"});
+  ASSERT_EQ(stopped.exit_code, 0) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("stopped after step 1 of 4; go on with --resume"));
+  EXPECT_FALSE(fs::exists(path("parts/model.safetensors")));
+  ASSERT_EQ(full("parts", {"--resume"}).exit_code, 0);
+  EXPECT_EQ(base::read_file(path("parts/model.safetensors")),
+            base::read_file(path("whole/model.safetensors")));
+  const std::string docs = put("docs.jsonl", "{\"id\": \"a\", \"text\": \"aaaa\"}\n");
+  const Outcome ranked =
+      run({"rerank", "--model", path("whole"), "--direct", "--query", "letter a", "--docs", docs});
+  EXPECT_EQ(ranked.exit_code, 0) << ranked.err;
+}
+
+TEST_F(TinyTrain, TheSavedOptionsReproduceTheRun) {
+  ASSERT_EQ(run(sft("first", {"--epochs", "0.5", "--lora-targets", "q_proj,v_proj", "--seed", "3",
+                              "--weighting", "tokens", "--modes", "think", "--targets", "hard",
+                              "--instruction", "Is it the \"letter\"?", "--lora-rank", "2"}))
+                .exit_code,
+            0);
+  const Outcome again = run({"train", "sft", "--config", path("first/train.toml"), "--data",
+                             pairs(), "--out", path("second")});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(adapter("second"), adapter("first"));
+  EXPECT_EQ(base::read_file(path("second/train.toml")), base::read_file(path("first/train.toml")));
+  // The command line goes first.
+  ASSERT_EQ(run({"train", "sft", "--config", path("first/train.toml"), "--data", pairs(), "--out",
+                 path("third"), "--seed", "4"})
+                .exit_code,
+            0);
+  EXPECT_NE(adapter("third"), adapter("first"));
+}
+
+TEST_F(TinyTrain, ADryRunCountsAndWritesNothing) {
+  auto args = sft("none", {"--dry-run", "--json", "--epochs", "2"});
+  const Outcome o = run(args);
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto lines = json_lines(o.out);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0]["pairs"], 16);
+  EXPECT_EQ(lines[0]["steps"], 8);
+  // Rank 16 on the seven layers of both blocks: 64 wide, heads 128 and 64, feed-forward 128.
+  EXPECT_EQ(lines[0]["trained_parameters"],
+            2 * 16 * ((64 + 128) + 2 * (64 + 64) + (128 + 64) + 3 * (64 + 128)));
+  for (const char* key : {"tokens", "longest_pair_tokens", "weights_bytes", "optimizer_bytes",
+                          "activation_bytes", "matrix_product_gflops", "seconds_at_half_of_it"})
+    EXPECT_GT(lines[0].at(key).get<double>(), 0) << key;
+  EXPECT_FALSE(fs::exists(path("none")));
+}
+
+TEST_F(TinyTrain, LogsEveryStepValidatesAndIsReadByRerank) {
+  std::string lists;
+  for (const char* q : {"a", "b"})
+    lists += base::str("{\"qid\": \"", q, "\", \"query\": \"letter ", q,
+                       "\", \"hits\": [{\"docid\": \"a\", \"text\": \"aaaaa\"}, "
+                       "{\"docid\": \"b\", \"text\": \"bbbbbbbb\"}]}\n");
+  const Outcome o =
+      run(sft("run", {"--json", "--validation", put("dev.jsonl", lists), "--validation-qrels",
+                      put("dev.qrels", "a 0 a 1\nb 0 b 1\n"), "--validate-steps", "2"}));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto report = json_lines(o.out).at(0);
+  EXPECT_EQ(report["steps"], 4);
+  EXPECT_EQ(report["out"], path("run"));
+  int steps = 0, validations = 0;
+  double best = 0;
+  for (const auto& line : json_lines(base::read_file(path("run/log.jsonl")))) {
+    EXPECT_TRUE(line.contains("step") && line.contains("seconds"));
+    if (line.contains("validation")) {
+      ++validations;
+      best = std::max(best, line["validation"].get<double>());
+      EXPECT_TRUE(line["best"].is_boolean());
+      continue;
+    }
+    EXPECT_EQ(line["step"], ++steps);
+    for (const char* key : {"loss", "learning_rate", "gradient_norm", "examples", "learned_tokens",
+                            "tokens", "tokens_per_s", "share_of_roof"})
+      EXPECT_TRUE(line.at(key).is_number()) << key;
+  }
+  EXPECT_EQ(steps, 4);
+  EXPECT_EQ(validations, 2);
+  EXPECT_EQ(report["best_ndcg_10"], best);
+
+  const Outcome ranked =
+      run({"rerank", "--model", path("run"), "--candidates", path("dev.jsonl"), "--direct"});
+  ASSERT_EQ(ranked.exit_code, 0) << ranked.err;
+  EXPECT_EQ(json_lines(ranked.out).size(), 4u);
+}
+
+TEST_F(TinyTrain, RefusesInOneLine) {
+  const std::string good = base::read_file(pairs());
+  expect_refused(run(sft("o", {"--config", put("bad.toml", "learning-rat = 1\n")})),
+                 "unknown key 'learning-rat'");
+  expect_refused(run(sft("o", {"--config", put("bad.toml", "epochs = \"x\"\n")})), "'epochs'");
+  expect_refused(run(sft("o", {"--config", put("bad.toml", "out = \"x\"\n")})),
+                 "unknown key 'out'");
+  expect_refused(run({"train", "sft", "--model", tiny_model(), "--out", path("o")}), "--data");
+  expect_refused(run({"train", "sft", "--model", tiny_model(), "--data", pairs()}), "--out");
+  auto args = sft("o");
+  args[5] = path("nowhere.jsonl");
+  expect_refused(run(args), "nowhere.jsonl");
+  args[5] = put("bad.jsonl", good + "{\"qid\": \"q\"}\n");
+  expect_refused(run(args), "bad.jsonl:17");
+  expect_refused(run(sft("pairs.jsonl")), "is a file");
+  put("empty", "");
+  expect_refused(run(sft("empty")), "is a file");
+  expect_refused(run(sft("pairs.jsonl/below")), "pairs.jsonl/below");
+  expect_refused(run(sft("o", {"--validation", pairs()})), "--validation-qrels");
+  expect_refused(run(sft("o", {"--lora-targets", "query"})), "no layer");
+  const std::string lists =
+      "{\"qid\": \"a\", \"query\": \"x\", \"hits\": [{\"docid\": \"a\", \"text\": \"" +
+      std::string(2040, 'a') + "\"}]}\n";
+  expect_refused(run(sft("o", {"--validation", put("long.jsonl", lists), "--validation-qrels",
+                               put("q.qrels", "a 0 a 1\n")})),
+                 "the model reads at most 2048");
+}
+
+TEST_F(TinyTrain, AnExistingFolderIsResumedOrOverwrittenOnlyWhenAsked) {
+  ASSERT_EQ(run(sft("run", {"--max-steps", "1"})).exit_code, 0);
+  const std::string before = adapter("run");
+  expect_refused(run(sft("run", {"--max-steps", "1"})), "--resume goes on where it stopped");
+  expect_refused(run(sft("run", {"--max-steps", "1", "--seed", "2", "--resume"})), "another seed");
+  expect_refused(run(sft("run", {"--max-steps", "1", "--resume", "--instruction", "Other."})),
+                 "another instruction");
+  // Other pairs of equal size.
+  std::string other = base::read_file(pairs());
+  other.replace(other.find("letter a"), 8, "letter z");
+  const std::string same = base::read_file(pairs());
+  put("pairs.jsonl", other);
+  expect_refused(run(sft("run", {"--max-steps", "1", "--resume"})), "another data");
+  put("pairs.jsonl", same);
+  EXPECT_EQ(adapter("run"), before);
+  ASSERT_EQ(run(sft("run", {"--max-steps", "1", "--seed", "2", "--overwrite"})).exit_code, 0);
+  EXPECT_NE(adapter("run"), before);
+  EXPECT_EQ(lines_of(base::read_file(path("run/log.jsonl"))).size(), 1u);
+}
+
+}  // namespace
+}  // namespace erank::cli
