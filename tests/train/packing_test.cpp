@@ -144,7 +144,8 @@ LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>&
               ? 1.0 / static_cast<double>(learned_rows(examples))
               : 1.0 / static_cast<double>(branch.num_rows() * num_branches(examples));
       const at::Tensor loss =
-          answer_loss(decoder.forward(model::whole_batch(std::vector<text::Ids>{ids}), nullptr), terms) *
+          answer_loss(decoder.forward(model::whole_batch(std::vector<text::Ids>{ids}), nullptr),
+                      terms) *
           share;
       result.loss += loss.item<double>();
       loss.backward();

@@ -6,6 +6,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
+#include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/train/packing.h"
 #include "tests/model/golden.h"
@@ -50,7 +51,7 @@ inline std::vector<Example> random_examples(uint64_t seed, int num_queries) {
   for (int q = 0; q < num_queries; ++q) {
     const text::Ids query = random_ids(random, random.below(12));
     for (uint64_t n = 1 + random.below(5); n > 0; --n) {
-      Example example{"q" + std::to_string(q), query, {}};
+      Example example{base::str("q", q), query, {}};
       const text::Ids passage = random_ids(random, 1 + random.below(20));
       example.prompt.insert(example.prompt.end(), passage.begin(), passage.end());
       for (uint64_t b = 1 + random.below(2); b > 0; --b)
