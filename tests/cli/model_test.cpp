@@ -1,6 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -12,6 +11,7 @@
 #include "erank/model/lora.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
+#include "tests/test_folder.h"
 
 namespace erank::cli {
 namespace {
@@ -21,12 +21,6 @@ using ::testing::HasSubstr;
 // `erank model` as a user runs it.
 class TinyModelVerb : public ::testing::Test {
  protected:
-  TinyModelVerb() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-cli-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-  }
-  ~TinyModelVerb() override { std::filesystem::remove_all(folder_); }
-
   // Runs `erank model ARGS` with stderr joined to stdout; sets exit_code_.
   std::string run(const std::string& args) {
     const std::string line = std::string(ERANK_BINARY_DIR) + "/erank model " + args + " 2>&1";
@@ -39,9 +33,9 @@ class TinyModelVerb : public ::testing::Test {
     exit_code_ = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return text;
   }
-  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+  std::string path(const std::string& name) const { return folder_.path(name); }
 
-  std::string folder_;
+  TestFolder folder_;
   int exit_code_ = -1;
 };
 

@@ -16,18 +16,8 @@ namespace erank::cli {
 
 namespace fs = std::filesystem;
 
-Program::Program() {
-  std::string name = (fs::temp_directory_path() / "erank-cli-XXXXXX").string();
-  folder_ = mkdtemp(name.data());
-}
-
-Program::~Program() {
-  fs::remove_all(folder_);
-  for (const char* stream : {".in", ".out", ".err"}) fs::remove(folder_ + stream);
-}
-
 pid_t Program::start(const std::vector<std::string>& args, const std::string& input) const {
-  base::write_file_atomic(folder_ + ".in", input);
+  streams_.write("in", input);
   const std::string program = std::string(ERANK_BINARY_DIR) + "/erank";
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const auto& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
@@ -35,9 +25,9 @@ pid_t Program::start(const std::vector<std::string>& args, const std::string& in
   const pid_t pid = ::fork();
   if (pid != 0) return pid;
   ::setenv("OMP_NUM_THREADS", "1", 1);
-  ::dup2(::open((folder_ + ".in").c_str(), O_RDONLY), 0);
-  ::dup2(::open((folder_ + ".out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
-  ::dup2(::open((folder_ + ".err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+  ::dup2(::open(streams_.path("in").c_str(), O_RDONLY), 0);
+  ::dup2(::open(streams_.path("out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+  ::dup2(::open(streams_.path("err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
   ::execv(program.c_str(), argv.data());
   ::_exit(127);
 }
@@ -45,8 +35,8 @@ pid_t Program::start(const std::vector<std::string>& args, const std::string& in
 Outcome Program::finish(pid_t pid) const {
   int status = 0;
   EXPECT_EQ(::waitpid(pid, &status, 0), pid);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, base::read_file(folder_ + ".out"),
-          base::read_file(folder_ + ".err")};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, base::read_file(streams_.path("out")),
+          base::read_file(streams_.path("err"))};
 }
 
 Outcome Program::run(const std::vector<std::string>& args, const std::string& input) const {
@@ -73,13 +63,12 @@ Outcome Program::rerank(const std::vector<std::string>& args, const std::string&
 }
 
 std::string Program::put(const std::string& name, const std::string& bytes) const {
-  base::write_file_atomic(path(name), bytes);
-  return path(name);
+  return folder_.write(name, bytes);
 }
 
 std::vector<std::string> Program::files() const {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder_))
+  for (const auto& entry : fs::directory_iterator(path("")))
     names.push_back(entry.path().filename());
   std::sort(names.begin(), names.end());
   return names;

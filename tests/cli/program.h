@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "erank/base/json.h"
+#include "tests/test_folder.h"
 
 namespace erank::cli {
 
@@ -19,9 +20,6 @@ struct Outcome {
 // A folder of its own, with a random model of shape tiny in it once tiny_model() was called.
 class Program : public ::testing::Test {
  protected:
-  Program();
-  ~Program() override;
-
   // Runs `erank ARGS` on one thread.
   Outcome run(const std::vector<std::string>& args, const std::string& input = "") const;
   // Starts it and returns at once; finish() waits.
@@ -33,12 +31,13 @@ class Program : public ::testing::Test {
   Outcome rerank(const std::vector<std::string>& args, const std::string& input = "");
   const std::string& tiny_model();
 
-  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+  std::string path(const std::string& name) const { return folder_.path(name); }
   std::string put(const std::string& name, const std::string& bytes) const;
   std::vector<std::string> files() const;  // names in the folder, sorted
 
  private:
-  std::string folder_, model_;
+  TestFolder folder_, streams_;
+  std::string model_;
 };
 
 // The lines of `text` as JSON.

@@ -17,6 +17,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/random.h"
+#include "tests/test_folder.h"
 
 namespace erank::data {
 namespace {
@@ -28,12 +29,7 @@ using ::testing::HasSubstr;
 
 class JournalFile : public ::testing::Test {
  protected:
-  JournalFile() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-journal-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~JournalFile() override { std::filesystem::remove_all(folder_); }
-  std::string path() const { return (folder_ / "out.journal").string(); }
+  std::string path() const { return folder_.path("out.journal"); }
 
   // The message of the Error that opening throws; its kind must be `kind`.
   std::string open_error(ErrorKind kind, const Json& header, bool resume) const {
@@ -47,7 +43,7 @@ class JournalFile : public ::testing::Test {
     return "";
   }
 
-  std::filesystem::path folder_;
+  const TestFolder folder_;
 };
 
 const Json kHeader = {{"model", "m"}, {"seed", 1}};
@@ -81,7 +77,7 @@ TEST_F(JournalFile, IsNeverThrownAwayUnasked) {
   EXPECT_EQ(Journal::open(path(), kHeader, false).size(), 0);
   Journal::remove(path());
   Journal::remove(path());
-  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
 }
 
 TEST_F(JournalFile, OfAnotherJobNamesTheFirstKeyThatDiffers) {
@@ -104,9 +100,8 @@ TEST_F(JournalFile, OfAnotherKindIsRefusedAndLeftAlone) {
 }
 
 TEST_F(JournalFile, InAMissingFolderIsAClearError) {
-  folder_ /= "none";
+  std::filesystem::remove(folder_.path());
   EXPECT_THAT(open_error(ErrorKind::kInvalidInput, kHeader, false), HasSubstr("cannot write here"));
-  folder_ = folder_.parent_path();
 }
 
 TEST_F(JournalFile, TakesEntriesFromManyThreads) {

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cmath>
 #include <ctime>
@@ -13,6 +12,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "tests/shared_data.h"
+#include "tests/test_folder.h"
 
 #ifdef ERANK_WITH_COMPRESSION
 #include <zlib.h>
@@ -26,25 +26,6 @@ using base::Error;
 using base::ErrorKind;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-records-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string write(const std::string& name, std::string_view bytes) const {
-    const auto path = path_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    base::write_file_atomic(path.string(), bytes);
-    return path.string();
-  }
-  std::string path() const { return path_.string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 #ifdef ERANK_WITH_COMPRESSION
 std::string gzipped(std::string_view text) {
@@ -94,7 +75,7 @@ std::string error_of(ErrorKind kind, const Work& work) {
 }
 
 TEST(Lines, AreSplitAtNewlinesAlone) {
-  const Folder folder;
+  const TestFolder folder;
   const auto path = folder.write("a.txt", "\xef\xbb\xbfone\xc2\x85two\r\n\n\xe2\x80\xa8 x\rlast");
   EXPECT_THAT(lines_of(path), ElementsAre("one\xc2\x85two", "", "\xe2\x80\xa8 x\rlast"));
   EXPECT_THAT(lines_of(folder.write("empty", "")), ElementsAre());
@@ -103,7 +84,7 @@ TEST(Lines, AreSplitAtNewlinesAlone) {
 
 #ifdef ERANK_WITH_COMPRESSION
 TEST(Lines, AreTheSameBehindEveryCompressionAndLongerThanAnyBuffer) {
-  const Folder folder;
+  const TestFolder folder;
   std::string text;
   for (int i = 0; i < 20; ++i)
     text += std::string(static_cast<size_t>(i * 40007), static_cast<char>('a' + i)) + "\n";
@@ -120,7 +101,7 @@ TEST(Lines, AreTheSameBehindEveryCompressionAndLongerThanAnyBuffer) {
 }
 
 TEST(Lines, OfTruncatedOrDamagedCompressionAreAnError) {
-  const Folder folder;
+  const TestFolder folder;
   std::string text;
   for (int i = 0; i < 20000; ++i) text += std::to_string(i * 7919) + "\n";
   for (const std::string& whole : {gzipped(text), zstd_compressed(text)}) {
@@ -138,7 +119,7 @@ TEST(Lines, OfTruncatedOrDamagedCompressionAreAnError) {
 }
 
 TEST(Lines, OverTheLimitAreRefusedBeforeTheyFillMemory) {
-  const Folder folder;
+  const TestFolder folder;
   const auto bomb = folder.write("bomb.gz", gzipped("short\n" + std::string(10 << 20, 'x')));
   const auto message = error_of(ErrorKind::kExhausted, [&] { lines_of(bomb, 1 << 20); });
   EXPECT_THAT(message, HasSubstr("bomb.gz:2"));
@@ -146,7 +127,7 @@ TEST(Lines, OverTheLimitAreRefusedBeforeTheyFillMemory) {
 #endif
 
 TEST(Lines, NameAMissingFileAFolderAndXzData) {
-  const Folder folder;
+  const TestFolder folder;
   error_of(ErrorKind::kNotFound, [&] { lines_of(folder.path() + "/none"); });
   error_of(ErrorKind::kInvalidInput, [&] { lines_of(folder.path()); });
   const auto xz = folder.write("a.xz", std::string("\xfd"
@@ -156,7 +137,7 @@ TEST(Lines, NameAMissingFileAFolderAndXzData) {
 }
 
 TEST(Documents, JoinTitleAndTextAndKeepEmptyOnes) {
-  const Folder folder;
+  const TestFolder folder;
   const auto path = folder.write("c.jsonl",
                                  "{\"_id\": \"a\", \"title\": \"T\", \"text\": \"x\"}\n"
                                  "\n"
@@ -175,7 +156,7 @@ TEST(Documents, JoinTitleAndTextAndKeepEmptyOnes) {
 }
 
 TEST(Documents, AreReadFromTsvAndPlainText) {
-  const Folder folder;
+  const TestFolder folder;
   const auto tsv = read_documents(folder.write("c.tsv", "a\tText\nb\tTitle\tText\n"));
   ASSERT_EQ(tsv.size(), 2u);
   EXPECT_EQ(tsv[0].text, "Text");
@@ -188,7 +169,7 @@ TEST(Documents, AreReadFromTsvAndPlainText) {
 }
 
 TEST(Documents, GivenTwiceCountOnceWhenEqualAndAreRefusedWhenNot) {
-  const Folder folder;
+  const TestFolder folder;
   const auto equal = folder.write("e.tsv", "a\tx\nb\ty\na\tx\n");
   EXPECT_EQ(read_documents(equal).size(), 2u);
   const auto differing = folder.write("d.tsv", "a\tx\nb\ty\na\tz\n");
@@ -202,7 +183,7 @@ TEST(Documents, GivenTwiceCountOnceWhenEqualAndAreRefusedWhenNot) {
 }
 
 TEST(Documents, ThatAreWantedAloneAreKept) {
-  const Folder folder;
+  const TestFolder folder;
   const auto path = folder.write("c.tsv", "a\tx\nb\ty\nc\tz\n");
   const auto documents = read_documents(path, std::unordered_set<std::string>{"b", "missing"});
   ASSERT_EQ(documents.size(), 1u);
@@ -210,7 +191,7 @@ TEST(Documents, ThatAreWantedAloneAreKept) {
 }
 
 TEST(Records, OfTheWrongShapeAreRefusedWithLineAndKeys) {
-  const Folder folder;
+  const TestFolder folder;
   const auto documents = [&](const std::string& name, const std::string& text) {
     const auto path = folder.write(name, text);
     return error_of(ErrorKind::kInvalidInput, [&] { read_documents(path); });
@@ -229,7 +210,7 @@ TEST(Records, OfTheWrongShapeAreRefusedWithLineAndKeys) {
 }
 
 TEST(Queries, PreferTheirOwnKey) {
-  const Folder folder;
+  const TestFolder folder;
   const auto queries = read_queries(folder.write(
       "q.jsonl",
       "{\"qid\": 264014, \"query\": \"fleas\"}\n{\"_id\": \"b\", \"text\": \"ticks\"}\n"));
@@ -240,7 +221,7 @@ TEST(Queries, PreferTheirOwnKey) {
 }
 
 TEST(Runs, KeepTheFilesOrderAndTakeInterleavedQueries) {
-  const Folder folder;
+  const TestFolder folder;
   const auto run = read_run(folder.write("r.txt",
                                          "# made by hand\n"
                                          "q1 Q0 d2 1 2.5 tag\n"
@@ -258,7 +239,7 @@ TEST(Runs, KeepTheFilesOrderAndTakeInterleavedQueries) {
 }
 
 TEST(Runs, ThatCannotBeReadAreRefusedWithTheLine) {
-  const Folder folder;
+  const TestFolder folder;
   const auto message = [&](const std::string& line) {
     const auto path = folder.write("r.txt", "q Q0 d 1 3 t\n" + line + "\n");
     const auto text = error_of(ErrorKind::kInvalidInput, [&] { read_run(path); });
@@ -276,7 +257,7 @@ TEST(Runs, ThatCannotBeReadAreRefusedWithTheLine) {
 }
 
 TEST(Runs, OfAMillionLinesAreReadInUnderASecond) {
-  const Folder folder;
+  const TestFolder folder;
   std::string text;
   for (int q = 0; q < 1000; ++q)
     for (int d = 0; d < 1000; ++d)
@@ -294,7 +275,7 @@ TEST(Runs, OfAMillionLinesAreReadInUnderASecond) {
 }
 
 TEST(Qrels, AreReadInEveryForm) {
-  const Folder folder;
+  const TestFolder folder;
   for (const char* text :
        {"q1 0 d1 2\nq1 0 d2 0\nq2 0 d1 1\n", "# c\nq1\t0\td1\t2.0\nq1\t0\td2\t0\nq2\t0\td1\t1",
         "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t1\n",
@@ -314,7 +295,7 @@ TEST(Qrels, AreReadInEveryForm) {
 }
 
 TEST(Qrels, ThatCannotBeReadAreRefusedWithTheLine) {
-  const Folder folder;
+  const TestFolder folder;
   const auto message = [&](const std::string& first, const std::string& line) {
     const auto path = folder.write("q", first + line + "\n");
     const auto text = error_of(ErrorKind::kInvalidInput, [&] { read_qrels(path); });
@@ -358,7 +339,7 @@ TEST(RunWriter, WritesScoresThatFallStrictlyAsFloats) {
 }
 
 TEST(RunWriter, GivesBackWhatItWroteAndRefusesBlanksInIds) {
-  const Folder folder;
+  const TestFolder folder;
   data::Run run;
   run.qids = {"q2", "q1"};
   run.hits["q2"] = {{"x", 3.5}, {"y", 3.5}};
@@ -377,7 +358,7 @@ TEST(RunWriter, GivesBackWhatItWroteAndRefusesBlanksInIds) {
 }
 
 TEST(Candidates, KeepOrderAndOptionalScores) {
-  const Folder folder;
+  const TestFolder folder;
   const auto lists =
       read_candidates(folder.write("c.jsonl",
                                    "{\"qid\": \"1\", \"query\": \"q\", \"hits\": [{\"docid\": "
@@ -395,7 +376,7 @@ TEST(Candidates, KeepOrderAndOptionalScores) {
 }
 
 TEST(Candidates, OfTheWrongShapeAreRefused) {
-  const Folder folder;
+  const TestFolder folder;
   const auto message = [&](const std::string& text) {
     const auto path = folder.write("c.jsonl", text);
     return error_of(ErrorKind::kInvalidInput, [&] { read_candidates(path); });
@@ -415,7 +396,7 @@ TEST(Candidates, OfTheWrongShapeAreRefused) {
 }
 
 TEST(BeirFolders, NameWhatTheyHold) {
-  const Folder folder;
+  const TestFolder folder;
   const auto corpus = folder.write("b/corpus.jsonl.gz", "");
   const auto queries = folder.write("b/queries.jsonl", "");
   const auto test = folder.write("b/qrels/test.tsv", "");

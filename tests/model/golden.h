@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -16,8 +15,11 @@
 #include "erank/base/json.h"
 #include "erank/base/random.h"
 #include "erank/model/decoder.h"
+#include "tests/test_folder.h"
 
 namespace erank::model {
+
+using ::erank::TestFolder;
 
 inline base::Json read_golden(const std::string& name) {
   const std::string path = std::string(ERANK_SOURCE_DIR) + "/tests/golden/" + name;
@@ -80,21 +82,5 @@ inline double largest_difference(const at::Tensor& logits, const base::Json& col
     }
   return largest;
 }
-
-// A folder that is there while a test runs.
-class TestFolder {
- public:
-  TestFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-model-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TestFolder() { std::filesystem::remove_all(path_); }
-  std::string path(const std::string& name = "") const {
-    return name.empty() ? path_ : path_ + "/" + name;
-  }
-
- private:
-  std::string path_;
-};
 
 }  // namespace erank::model

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <array>
@@ -18,6 +17,7 @@
 #include "erank/base/random.h"
 #include "erank/retrieve/bm25_file.h"
 #include "tests/shared_data.h"
+#include "tests/test_folder.h"
 
 namespace erank::retrieve {
 namespace {
@@ -27,15 +27,10 @@ using ::testing::HasSubstr;
 
 class Bm25 : public ::testing::Test {
  protected:
-  Bm25() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-bm25-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~Bm25() override { std::filesystem::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  std::string path(const std::string& name) const { return folder_.path(name); }
 
  private:
-  std::filesystem::path folder_;
+  TestFolder folder_;
 };
 
 // Not synced: these tests write many files.

@@ -1,7 +1,6 @@
 #include "erank/text/tokenizer_export.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 
@@ -10,22 +9,10 @@
 #include "erank/base/json.h"
 #include "erank/text/prompt_format.h"
 #include "tests/shared_data.h"
+#include "tests/test_folder.h"
 
 namespace erank::text {
 namespace {
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "erank-export-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // The lines of model_texts.txt, \n and \t in them meant as such.
 std::vector<std::string> golden_texts() {
@@ -74,14 +61,14 @@ TEST_P(RealTokenizer, GivesTheReferencesIdsOf50RealTexts) {
 }
 
 TEST_P(RealTokenizer, IsTheSameWhenWrittenAsAFolder) {
-  const Folder folder;
+  const TestFolder folder;
   copy_tokenizer(path_, folder.path());
   const Tokenizer header = Tokenizer::load(path_), written = Tokenizer::load(folder.path());
   expect_golden_ids(written);
   EXPECT_EQ(written.chat_template(), header.chat_template());
   EXPECT_EQ(written.eos_id(), header.eos_id());
   EXPECT_EQ(written.special("<|im_end|>"), header.special("<|im_end|>"));
-  const Folder copy;
+  const TestFolder copy;
   copy_tokenizer(folder.path(), copy.path());
   EXPECT_EQ(base::read_file(copy.path() + "/tokenizer.json"),
             base::read_file(folder.path() + "/tokenizer.json"));
@@ -96,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(Gguf, RealTokenizer,
                          [](const auto& info) { return info.param.name; });
 
 TEST(ByteTokenizer, EncodesAnyTextAsItsBytesAndDecodesEveryId) {
-  const Folder folder;
+  const TestFolder folder;
   write_byte_tokenizer(300, folder.path());
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   EXPECT_EQ(tokenizer.vocab_size(), 300);
@@ -109,7 +96,7 @@ TEST(ByteTokenizer, EncodesAnyTextAsItsBytesAndDecodesEveryId) {
 }
 
 TEST(ByteTokenizer, HasATemplateThatPromptFormatRuns) {
-  const Folder folder;
+  const TestFolder folder;
   write_byte_tokenizer(kMinByteVocabulary, folder.path());
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   const PromptFormat format(tokenizer, {});
@@ -118,7 +105,7 @@ TEST(ByteTokenizer, HasATemplateThatPromptFormatRuns) {
 }
 
 TEST(CopyTokenizer, RefusesAFolderWithoutOneBeforeWritingAnything) {
-  const Folder source, target;
+  const TestFolder source, target;
   EXPECT_THROW(copy_tokenizer(source.path(), target.path()), base::Error);
   EXPECT_TRUE(std::filesystem::is_empty(target.path()));
 }

@@ -19,8 +19,8 @@ constexpr const char* kNoPython = "needs the test-time Python with tokenizers an
 // Runs the oracle and returns its lines; empty when it fails.
 std::vector<std::string> oracle_lines(const std::string& mode, const std::string& source, int count,
                                       int seed) {
-  const ScratchFolder scratch;
-  const std::string out = scratch / "out.jsonl";
+  const TestFolder scratch;
+  const std::string out = scratch.path("out.jsonl");
   const std::string script = std::string(ERANK_SOURCE_DIR) + "/tests/text/tokenizer_reference.py";
   const std::string command = base::str("'", erank::testing::test_python(), "' '", script, "' ",
                                         mode, " '", source, "' '", out, "' ", count, " ", seed);
@@ -50,7 +50,7 @@ void expect_equal_ids(const Tokenizer& tokenizer, const std::vector<std::string>
 
 TEST(TokenizerReference, GivesTheIdsOfTheReferenceWithQwensVocabulary) {
   if (erank::testing::test_python().empty()) GTEST_SKIP() << kNoPython;
-  const ScratchFolder folder;
+  const TestFolder folder;
   if (!unpack_qwen(folder)) GTEST_SKIP() << kNoQwen;
   const auto lines = oracle_lines("folder", folder.path(), 20000, 1);
   ASSERT_EQ(lines.size(), 20000u);
@@ -112,10 +112,10 @@ TEST(TokenizerReference, CutsAddedTokensOutAsTheReferenceDoes) {
   variants[5]["pre_tokenizer"] = sequence({{"type", "Digits"}, {"individual_digits", false}});
   for (size_t i = 0; i < variants.size(); ++i) {
     SCOPED_TRACE(i);
-    const ScratchFolder scratch;
+    const TestFolder scratch;
     scratch.write("tokenizer.json", base::dump_json(variants[i]));
     const Tokenizer ours = Tokenizer::load(scratch.path());
-    const auto lines = oracle_lines("json", scratch / "tokenizer.json", 1000, 4);
+    const auto lines = oracle_lines("json", scratch.path("tokenizer.json"), 1000, 4);
     ASSERT_EQ(lines.size(), 1000u);
     int wrong = 0;
     for (const std::string& line : lines) {
@@ -142,10 +142,10 @@ TEST(TokenizerReference, SplitsByAnyPatternAsOnigurumaDoes) {
       R"([^\S\r\n]+|\S+$|^\d)",
       R"(\p{Han}+|\P{L}\p{^N}|[一-龥\u3040-ゟ゠-ヿ]+|\x{1F600})",
   };
-  const ScratchFolder scratch;
+  const TestFolder scratch;
   scratch.write("patterns.json", shown(patterns));
   constexpr int kCount = 2000;
-  const auto lines = oracle_lines("split", scratch / "patterns.json", kCount, 3);
+  const auto lines = oracle_lines("split", scratch.path("patterns.json"), kCount, 3);
   ASSERT_EQ(lines.size(), patterns.size() * kCount);
   std::vector<SplitSteps> splitters;
   for (const std::string& pattern : patterns)

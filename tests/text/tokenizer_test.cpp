@@ -44,7 +44,7 @@ std::string refusal(const Json& json) {
 }
 
 TEST(Tokenizer, GivesThePublishedIdsOfQwensVocabulary) {
-  const ScratchFolder folder;
+  const TestFolder folder;
   if (!unpack_qwen(folder)) GTEST_SKIP() << kNoQwen;
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   const std::string path = erank::testing::shared_data("qwen-tokenizer/vectors.published.json");
@@ -70,7 +70,7 @@ TEST(Tokenizer, GivesThePublishedIdsOfTheToyVocabulary) {
   const std::string path = erank::testing::shared_data("qwen-tokenizer/vectors.toy_vocab.json");
   if (path.empty()) GTEST_SKIP() << "needs qwen-tokenizer of the shared data";
   const Json toy = base::parse_json(base::read_file(path), path);
-  const ScratchFolder folder;
+  const TestFolder folder;
   folder.write("vocab.json", base::dump_json(toy["vocab"]));
   folder.write("added_tokens.json", base::dump_json(toy["special_tokens"]));
   std::string merges = "#version: 0.2\n";
@@ -232,7 +232,7 @@ TEST(Tokenizer, RefusesByNameWhatItDoesNotKnow) {
 
 TEST(Tokenizer, ReadsAFolderWithoutTokenizerJson) {
   const Json model = small_tokenizer({{"a", "b"}})["model"];
-  const ScratchFolder folder;
+  const TestFolder folder;
   EXPECT_THROW(Tokenizer::load(folder.path()), base::Error);
   folder.write("vocab.json", base::dump_json(model["vocab"]));
   folder.write("merges.txt", "#version: 0.2\r\na b\r\n");
@@ -337,7 +337,7 @@ double thread_seconds() {
 
 TEST(Tokenizer, TakesAMegabyteWordInUnderASecond) {
   constexpr size_t kBytes = 1 << 20;
-  const ScratchFolder folder;
+  const TestFolder folder;
   std::vector<Tokenizer> tokenizers;
   tokenizers.push_back(tokenizer_of(
       small_tokenizer({{"a", "a"}, {"aa", "aa"}, {"aaaa", "aaaa"}, {"a", "b"}, {"b", "a"}})));
