@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -70,6 +71,15 @@ void start_with_sleeping_threads(int argc, char** argv) {
   ::execv("/proc/self/exe", argv);  // when it fails, spinning threads compute the same
 }
 
+// CLI11's message as our own kind of error: one line that says where there is more.
+[[noreturn]] void fail_usage(const CLI::App& app, const CLI::ParseError& error) {
+  std::string verb = "erank", text = error.what();
+  for (auto verbs = app.get_subcommands(); !verbs.empty(); verbs = verbs[0]->get_subcommands())
+    verb += " " + verbs[0]->get_name();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  base::fail(base::ErrorKind::kInvalidInput, "usage", text, "; see ", verb, " --help");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{
       "erank: rerank documents with a reasoning language model, and measure how well.\n"
@@ -77,7 +87,6 @@ int run(int argc, char** argv) {
       "erank"};
   app.set_version_flag("--version", "erank " ERANK_VERSION);
   app.require_subcommand(1);
-  app.failure_message(CLI::FailureMessage::simple);
   Context context;
   context.progress = std::make_unique<ProgressLine>();
   add_rerank(app, context);
@@ -94,9 +103,10 @@ int run(int argc, char** argv) {
   add_train(app, context);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
+    fail_usage(app, e);
   }
   context.run();
   return g_interrupted ? 130 : 0;
