@@ -1,5 +1,7 @@
 #include "cli/model_options.h"
 
+#include "erank/rank/checkpoint.h"
+
 namespace erank::cli {
 
 void ModelFlags::add_to(CLI::App& verb) {
@@ -32,6 +34,15 @@ rank::RerankerOptions ModelFlags::resolved() const {
                                         : rank::Precision::kAuto;
   out.cuda = device == "cuda";
   return out;
+}
+
+std::vector<std::string> ModelFlags::files() const {
+  const rank::Checkpoint checkpoint = rank::find_checkpoint(options.model);
+  std::vector<std::string> files = {checkpoint.weights};
+  if (checkpoint.folder != checkpoint.weights) files.push_back(checkpoint.folder);
+  files.push_back(options.adapter);
+  files.push_back(options.prompt_format);
+  return files;
 }
 
 }  // namespace erank::cli

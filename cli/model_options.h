@@ -2,6 +2,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
 
 #include "erank/rank/reranker.h"
 
@@ -13,6 +15,9 @@ struct ModelFlags {
 
   void add_to(CLI::App& verb);
   rank::RerankerOptions resolved() const;
+  // The files and folders that make the model, its adapters and its prompt. Throws as
+  // rank::find_checkpoint does.
+  std::vector<std::string> files() const;
 };
 
 }  // namespace erank::cli

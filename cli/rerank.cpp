@@ -7,6 +7,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "cli/digest.h"
 #include "cli/model_options.h"
 #include "cli/progress_line.h"
 #include "cli/rerank_jobs.h"
@@ -69,19 +70,15 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   return o;
 }
 
-// FNV-1a over all that is scored, so that a file changed between two runs, or another stdin, is
-// told from the first.
+// Of all that is scored, so that a file changed between two runs, or another stdin, is told from
+// the first.
 std::string pairs_digest(const std::vector<RerankJob>& jobs) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  const auto add = [&](std::string_view text) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-    hash = (hash ^ text.size()) * 0x100000001b3ull;
-  };
+  Digest digest;
   for (const auto& job : jobs) {
-    add(job.qid), add(job.query);
-    for (const auto& passage : job.passages) add(passage.id), add(passage.text);
+    digest.add(job.qid), digest.add(job.query);
+    for (const auto& passage : job.passages) digest.add(passage.id), digest.add(passage.text);
   }
-  return base::str(std::hex, hash);
+  return digest.hex();
 }
 
 // What cannot be done is said before any work.
@@ -114,6 +111,7 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
   return {{"model", f.model.options.model},
           {"adapter", f.model.options.adapter},
           {"prompt_format", f.model.options.prompt_format},
+          {"weights", files_digest(f.model.files())},
           {"precision", f.model.precision},
           {"device", f.model.device},
           {"deterministic", f.model.options.deterministic},

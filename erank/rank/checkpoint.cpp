@@ -165,6 +165,7 @@ Checkpoint find_checkpoint(const std::string& path) {
   }
   if (!base::folder_exists(path))
     base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder");
+  checkpoint.folder = path;
   const std::string where = folder / "erank.json";
   const bool described = base::file_exists(where);
   const Json json =

@@ -32,6 +32,7 @@ struct CheckpointDefaults {
 };
 
 struct Checkpoint {
+  std::string folder;   // what was named; "" when that is a file
   std::string weights;  // folder or .gguf: what load_decoder and Tokenizer::load read
   std::optional<std::string> adapter;  // PEFT folder to merge
   std::string name;                    // last part of the path: for reports

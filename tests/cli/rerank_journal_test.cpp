@@ -118,6 +118,14 @@ TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
   put("c.jsonl", other);
   expect_refused(run(job(out, "--resume")), "'pairs'");
   put("c.jsonl", lists);
+  // Another model in the first one's place.
+  const std::string weights = tiny_model() + "/model.safetensors";
+  const std::string trained = base::read_file(weights);
+  ASSERT_EQ(
+      run({"model", "random", "--shape", "tiny", "--seed", "2", "--out", path("m")}).exit_code, 0);
+  put("tiny/model.safetensors", base::read_file(path("m") + "/model.safetensors"));
+  expect_refused(run(job(out, "--resume")), "'weights'");
+  put("tiny/model.safetensors", trained);
   EXPECT_EQ(run(job(out, "--resume")).exit_code, 0);
 }
 

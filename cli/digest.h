@@ -1,0 +1,26 @@
+// What a journal's header says of texts and files, so that a job is not resumed with others.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace erank::cli {
+
+// FNV-1a over texts and where each ends.
+class Digest {
+ public:
+  void add(std::string_view text);
+  std::string hex() const;
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325ull;
+};
+
+// Of the names, sizes and bytes of files; of a folder's files that a model may consist of. Of a
+// file over a megabyte 256 blocks of 4 KiB spread over it are read: trained weights differ
+// everywhere. A path where nothing lies counts as such.
+std::string files_digest(const std::vector<std::string>& paths);
+
+}  // namespace erank::cli
