@@ -266,7 +266,8 @@ TEST(Runs, OfAMillionLinesAreReadInUnderASecond) {
   const auto path = folder.write("r.txt", text);
   const std::clock_t start = std::clock();
   const auto run = read_run(path);
-  const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+  [[maybe_unused]] const double seconds =
+      static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   EXPECT_EQ(run.qids.size(), 1000u);
   EXPECT_EQ(run.hits.at("query7").size(), 1000u);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
