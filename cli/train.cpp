@@ -101,6 +101,10 @@ class SftRun {
     at::set_num_threads(flags_.threads > 0 ? flags_.threads : base::num_processors());
     checkpoint_ = find_model(flags_);
     if (flags_.model.empty()) checkpoint_.adapter.reset();  // the default is the base, anew
+    if (checkpoint_.adapter && !flags_.full)
+      base::fail(ErrorKind::kInvalidInput, "--model", flags_.model,
+                 " has an adapter already, and an adapter on an adapter cannot be written; use "
+                 "`erank model merge` first, or --full");
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
     format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
     auto objective = make_objective();
@@ -116,10 +120,6 @@ class SftRun {
     if (checkpoint_.adapter) {
       model::load_lora(*decoder, *checkpoint_.adapter);
       model::merge_lora(*decoder);
-      if (!flags_.full)
-        base::fail(ErrorKind::kInvalidInput, "--model", flags_.model,
-                   " has an adapter already, and an adapter on an adapter cannot be written; use "
-                   "`erank model merge` first, or --full");
     }
     train::TrainOptions options = flags_.train;
     if (flags_.full)

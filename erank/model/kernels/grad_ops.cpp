@@ -24,6 +24,7 @@
 #include "erank/base/error.h"
 #include "erank/model/kernels/cpu_kernels.h"
 #include "erank/model/kernels/element_type.h"
+#include "erank/model/kernels/ops.h"
 
 namespace erank::model::kernels {
 namespace {
@@ -86,16 +87,8 @@ struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
 
 struct SiluMul : torch::autograd::Function<SiluMul> {
   static Variable forward(AutogradContext* ctx, const Variable& gate_up) {
-    const int64_t width = gate_up.size(1) / 2;
-    at::Tensor y = at::empty({gate_up.size(0), width}, gate_up.options());
-    with_type(gate_up, [&](auto* type) {
-      using T = Element<decltype(type)>;
-      at::parallel_for(0, y.size(0), row_grain(width), [&](int64_t begin, int64_t end) {
-        cpu_kernels<T>().silu_mul(data<T>(gate_up), data<T>(y), width, begin, end);
-      });
-    });
     ctx->save_for_backward({gate_up});
-    return y;
+    return silu_mul(gate_up);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
