@@ -54,12 +54,16 @@ class Set:
         if args.queries:
             self.judged = random.Random(1).sample(self.judged, min(args.queries, len(self.judged)))
         self.qrels = self.only_judged(self.folder / "qrels" / f"{SETS[name]}.tsv", "qrels.tsv", heading=True)
+        self.queries = self.work / "queries.jsonl"
+        with open(self.folder / "queries.jsonl", encoding="utf-8") as file:
+            self.queries.write_text("".join(line for line in file if json.loads(line)["_id"] in set(self.judged)),
+                                    encoding="utf-8")
         run = self.folder / "bm25.run"
         if not run.exists():
             index = self.work / "corpus.bm25"
             call(args.erank, "index", "--corpus", self.folder / "corpus.jsonl", "--out", index, "--overwrite")
             run = self.work / "bm25.all.run"
-            call(args.erank, "retrieve", "--index", index, "--queries", self.folder / "queries.jsonl", "--top", 100,
+            call(args.erank, "retrieve", "--index", index, "--queries", self.queries, "--top", 100,
                  "--out", run, "--overwrite")
         self.run = self.only_judged(run, "bm25.run", heading=False)
 
@@ -81,8 +85,7 @@ class Set:
         out = self.work / f"{mode}-top{self.args.top}-{len(self.judged)}.jsonl"
         if not out.exists():
             subprocess.run(list(map(str, [self.args.erank, "rerank", *self.args.model, f"--{mode}", "--corpus",
-                                          self.folder / "corpus.jsonl", "--queries", self.folder / "queries.jsonl",
-                                          "--run", self.run, "--top", self.args.top, "--format", "jsonl", "--out", out,
+                                          self.folder / "corpus.jsonl", "--queries", self.queries, "--run", self.run, "--top", self.args.top, "--format", "jsonl", "--out", out,
                                           "--resume"])), check=True)
         with open(out, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
