@@ -85,8 +85,9 @@ class Set:
         out = self.work / f"{mode}-top{self.args.top}-{len(self.judged)}.jsonl"
         if not out.exists():
             subprocess.run(list(map(str, [self.args.erank, "rerank", *self.args.model, f"--{mode}", "--corpus",
-                                          self.folder / "corpus.jsonl", "--queries", self.queries, "--run", self.run, "--top", self.args.top, "--format", "jsonl", "--out", out,
-                                          "--resume"])), check=True)
+                                          self.folder / "corpus.jsonl", "--queries", self.queries, "--run", self.run,
+                                          "--top", self.args.top, "--format", "jsonl", "--out", out, "--resume"])),
+                           check=True)
         with open(out, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
