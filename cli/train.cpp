@@ -1,5 +1,6 @@
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -91,6 +92,30 @@ rank::Checkpoint find_model(const SftFlags& flags) {
   return checkpoint;
 }
 
+// An adapter that is trained on keeps its form, which the saved options then name.
+void adopt_adapter(CLI::App& verb, SftFlags& flags) {
+  if (flags.full || flags.model.empty()) return;
+  const auto adapter = rank::find_checkpoint(flags.model).adapter;
+  if (!adapter) return;
+  const model::LoraConfig stored = model::read_lora_config(*adapter);
+  const auto adopt = [&](const char* name, const auto& asked, const auto& theirs) {
+    CLI::Option* option = verb.get_option(name);
+    if (option->count() > 0 && asked != theirs)
+      base::fail(ErrorKind::kInvalidInput, name, "differs from that of the adapter in ", *adapter,
+                 ", which is trained on; leave it out, or use `erank model merge` first");
+    return option;
+  };
+  adopt("--lora-rank", flags.lora.rank, stored.rank)->default_str(str(stored.rank));
+  adopt("--lora-alpha", flags.lora.alpha, stored.alpha)->default_str(str(stored.alpha));
+  adopt("--lora-dropout", flags.lora.dropout, stored.dropout)->default_str(str(stored.dropout));
+  const auto sorted = [](std::vector<std::string> names) {
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  adopt("--lora-targets", sorted(flags.lora.target_modules), sorted(stored.target_modules));
+  flags.lora = stored;
+}
+
 class SftRun {
  public:
   SftRun(SftFlags flags, std::string effective_config, Context& context)
@@ -101,10 +126,6 @@ class SftRun {
     at::set_num_threads(flags_.threads > 0 ? flags_.threads : base::num_processors());
     checkpoint_ = find_model(flags_);
     if (flags_.model.empty()) checkpoint_.adapter.reset();  // the default is the base, anew
-    if (checkpoint_.adapter && !flags_.full)
-      base::fail(ErrorKind::kInvalidInput, "--model", flags_.model,
-                 " has an adapter already, and an adapter on an adapter cannot be written; use "
-                 "`erank model merge` first, or --full");
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
     format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
     auto objective = make_objective();
@@ -116,10 +137,9 @@ class SftRun {
     const auto decoder = model::load_decoder(
         checkpoint_.weights, {.dtype = dtype, .device = device}, context_.progress.get());
     check_lengths(decoder->config());
-    // An adapter that the model came with is its starting weights, not what is trained.
     if (checkpoint_.adapter) {
       model::load_lora(*decoder, *checkpoint_.adapter);
-      model::merge_lora(*decoder);
+      if (flags_.full) model::merge_lora(*decoder);
     }
     train::TrainOptions options = flags_.train;
     if (flags_.full)
@@ -128,7 +148,7 @@ class SftRun {
       options.lora = flags_.lora;
     options.seed = flags_.sft.seed;
     options.schedule.constant = flags_.schedule == "constant";
-    options.base_name = checkpoint_.name;
+    options.base_name = base_name();
     if (!flags_.dry_run) make_folder();
     train::Trainer trainer(*decoder, *objective, options, flags_.out, identity(), flags_.resume);
     if (flags_.dry_run) return dry_run(*decoder, *objective, trainer);
@@ -241,7 +261,14 @@ class SftRun {
     }
     options["pairs"] = num_pairs_;
     options["data"] = base::sha256_file(flags_.data);
+    if (checkpoint_.adapter)
+      options["adapter"] = base::sha256_file(*checkpoint_.adapter + "/adapter_model.safetensors");
     return options;
+  }
+
+  std::string base_name() const {
+    const auto weights = std::filesystem::path(checkpoint_.weights).lexically_normal();
+    return (weights.has_filename() ? weights : weights.parent_path()).filename();
   }
 
   void write_model(model::Decoder& decoder) {
@@ -249,7 +276,7 @@ class SftRun {
       model::save_weights(decoder, flags_.out, model::kMaxShardBytes, context_.progress.get());
       text::copy_tokenizer(checkpoint_.weights, flags_.out);
     } else {
-      model::save_lora(decoder, flags_.lora, flags_.out, checkpoint_.name, at::kBFloat16);
+      model::save_lora(decoder, flags_.lora, flags_.out, base_name(), at::kBFloat16);
     }
     rank::write_checkpoint(flags_.out, checkpoint_.defaults, flags_.full ? nullptr : &checkpoint_);
   }
@@ -360,9 +387,10 @@ void add_sft(CLI::App& train, Context& context) {
                             "end this run after so many steps, with a checkpoint"));
   verb->add_option(
       "--model", flags->model,
-      "Hugging Face folder, .gguf file or adapter folder (default: erank-135m's base)");
+      "Hugging Face folder, .gguf file, or adapter folder, whose adapter is trained on (default: "
+      "erank-135m's base)");
   verb->add_flag("--full", flags->full, "train every parameter instead of a LoRA adapter");
-  option("--lora-rank", flags->lora.rank, "of the adapter")->check(CLI::Range(1, 4096));
+  option("--lora-rank", flags->lora.rank, "of a new adapter")->check(CLI::Range(1, 4096));
   option("--lora-alpha", flags->lora.alpha, "the adapter is scaled by alpha / rank");
   option("--lora-dropout", flags->lora.dropout, "on the adapter's input")
       ->check(CLI::Range(0.0, 0.99));
@@ -416,6 +444,7 @@ void add_sft(CLI::App& train, Context& context) {
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
       read_config(*verb, flags->config);
+      adopt_adapter(*verb, *flags);
       if (flags->data.empty())
         base::fail(ErrorKind::kInvalidInput, "--data", "is required: the training pairs");
       if (flags->out.empty() && !flags->dry_run)

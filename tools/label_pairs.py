@@ -7,12 +7,12 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
 `erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
 
   queries     those of the train splits, and titles and sentences of training documents
-  documents   20 a query: judged ones first (at most 6), then 8 of BM25's ranks 1-10, 7 of 11-100, the rest from 101-1000
-              and at random; of a judged deep-learning query 24
+  documents   20 a query: judged ones first (at most 6), then 8 of BM25's ranks 1-10, 5 of 11-100, 2 of 101-1000 and the
+              rest at random; of a judged deep-learning query 40 (at most 24 judged)
   score       the teachers' mean cosine (all-MiniLM-L6-v2; with --teachers minilm nomic also nomic-embed-text-v1.5, which
               is better and takes ten times as long) and 0.15 of BM25's score, that of the query's best document being 1,
-              put on the scale by lines through three means: of documents that BM25 does not find at 0.5, of dl21's
-              grade 0 at 4, of its grade 3 at 8
+              put on the scale by lines through three means: of documents that BM25 does not find at 0, of dl21's
+              grade 0 at 3.5, of its grade 3 at 8.5
   judged      half the judgement's own score, half the teachers'
   soft target a normal distribution around the score, of standard deviation 1
   thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
@@ -33,13 +33,13 @@ import teachers
 
 # queries: of the train split, titles, sentences. judged: the score of each grade.
 SETS = {
-    "marco": {"queries": 240, "titles": 0, "sentences": 20, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "marco": {"queries": 180, "titles": 0, "sentences": 20, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
     "nfcorpus": {"queries": 100, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 7.5, 2: 9}},
     "scifact": {"queries": 50, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 9}},
 }
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
 BM25_WEIGHT = 0.15
-ANCHOR_SCORES = (0.5, 4, 8)
+ANCHOR_SCORES = (0, 3.5, 8.5)
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
 had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
 then there these they this those through to under up us use used using vs was we were what when where which while who whom
@@ -109,8 +109,8 @@ def retrieve(args, folder, queries):
 
 def choose_documents(ranked, judged, documents, number, dice):
     known = [d for d in judged if d in documents]
-    chosen = dict.fromkeys(dice.sample(sorted(known), min(len(known), 6 if number == 20 else 16)))
-    for begin, end, count in ((0, 10, 8), (10, 100, 7), (100, 1000, 3)):
+    chosen = dict.fromkeys(dice.sample(sorted(known), min(len(known), 6 if number == 20 else 24)))
+    for begin, end, count in ((0, 10, 8), (10, 100, 5 * number // 20), (100, 1000, 2)):
         pool = [d for d in ranked[begin:end] if d not in chosen]
         for docid in dice.sample(pool, min(len(pool), count, number - len(chosen))):
             chosen[docid] = None
@@ -182,7 +182,7 @@ def main():
             ranked = [d for d in run.get(qid, {}) if d != origin.get(qid) or dice.random() < 0.5]
             judged = {d: recipe["judged"][max(0, g)] for d, g in qrels.get(qid, {}).items()}
             deep = name == GRADED and len(judged) > 20
-            for docid in choose_documents(ranked, judged, documents, 24 if deep else 20, dice):
+            for docid in choose_documents(ranked, judged, documents, 40 if deep else 20, dice):
                 best = max(run.get(qid, {"": 1}).values())
                 of_set.append({"set": name, "qid": f"{name}-{qid}", "docid": docid, "query": query,
                                "text": text_of(documents[docid]), "bm25": run.get(qid, {}).get(docid, 0) / best,

@@ -163,6 +163,10 @@ void add_lora(Decoder& decoder, const LoraConfig& config, uint64_t seed) {
   }
 }
 
+LoraConfig read_lora_config(const std::string& folder) {
+  return read_config(folder + "/" + kConfigName).config;
+}
+
 LoraConfig load_lora(Decoder& decoder, const std::string& folder) {
   const at::NoGradGuard no_grad;
   check_none(decoder);

@@ -30,6 +30,8 @@ void add_lora(Decoder& decoder, const LoraConfig& config, uint64_t seed);
 // A key that we do not know must be null, false or empty: PEFT writes one for each of its features.
 // REQUIRES: no adapters yet.
 LoraConfig load_lora(Decoder& decoder, const std::string& folder);
+// What load_lora would return, without the tensors.
+LoraConfig read_lora_config(const std::string& folder);
 
 // Writes the adapters that are on `decoder` as PEFT files; tensors as `dtype` (bf16 for release,
 // fp32 to resume). `base_name` becomes base_model_name_or_path. Each file is written atomically.

@@ -68,6 +68,8 @@ void sync_folder(const std::string& path) {
 std::vector<model::NamedParameter> parameters_to_train(model::Decoder& decoder,
                                                        const TrainOptions& options) {
   if (!options.lora) return decoder.parameters();
+  auto parameters = model::lora_parameters(decoder);
+  if (!parameters.empty()) return parameters;
   model::add_lora(decoder, *options.lora, options.seed);
   return model::lora_parameters(decoder);
 }

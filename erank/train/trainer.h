@@ -41,7 +41,8 @@ class Objective {
 struct TrainOptions {
   Schedule schedule;
   AdamWOptions adamw;
-  // Which parameters: an adapter's (nullopt: every one of the model).
+  // Which parameters: an adapter's, put on anew unless the decoder comes with one of this form;
+  // nullopt: every one of the model.
   std::optional<model::LoraConfig> lora = model::LoraConfig{};
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
@@ -65,9 +66,10 @@ struct TrainResult {
 // Not thread-safe; the decoder is the trainer's until run() returns.
 class Trainer {
  public:
-  // Puts adapters on (options.lora) or takes every parameter. With `resume`, goes on from the
+  // Takes the adapters' parameters (options.lora) or every one. With `resume`, goes on from the
   // newest checkpoint in `folder`; `identity` says what a run depends on and must be equal then,
-  // else Error{kInvalidInput} names the key. REQUIRES: no adapters on `decoder`.
+  // else Error{kInvalidInput} names the key. REQUIRES: no adapters on `decoder` without
+  // options.lora.
   Trainer(model::Decoder& decoder, Objective& objective, const TrainOptions& options,
           std::string folder, base::Json identity, bool resume);
 

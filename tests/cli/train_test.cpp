@@ -124,6 +124,45 @@ TEST_F(TinyTrain, TheSavedOptionsReproduceTheRun) {
   EXPECT_NE(adapter("third"), adapter("first"));
 }
 
+TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
+  const std::vector<std::string> first = {"--lora-rank", "3", "--lora-targets", "q_proj,v_proj",
+                                          "--max-steps", "2"};
+  ASSERT_EQ(run(sft("first", first)).exit_code, 0);
+  // At a rate of nothing the second run's adapter is the first one's.
+  auto args = sft("same", {"--max-steps", "1", "--learning-rate", "0"});
+  args[3] = path("first");
+  const Outcome same = run(args);
+  ASSERT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_EQ(adapter("same"), adapter("first"));
+  EXPECT_EQ(base::read_file(path("same/adapter_config.json")),
+            base::read_file(path("first/adapter_config.json")));
+  EXPECT_EQ(base::read_file(path("same/erank.json")), base::read_file(path("first/erank.json")));
+  // The saved options reproduce it, and the step counts.
+  const std::vector<std::string> again = {"train",  "sft",   "--config", path("same/train.toml"),
+                                          "--data", pairs(), "--out",    path("second"),
+                                          "--learning-rate", "0.01"};
+  const Outcome second = run(again);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_NE(adapter("second"), adapter("first"));
+  EXPECT_EQ(adapter("second").size(), adapter("first").size());
+
+  args = sft("o", {"--lora-rank", "4"});
+  args[3] = path("first");
+  expect_refused(run(args), "--lora-rank");
+  args = sft("o", {"--lora-targets", "q_proj"});
+  args[3] = path("first");
+  expect_refused(run(args), "--lora-targets");
+  // A run that was begun on another adapter is not gone on with.
+  args = sft("same", {"--max-steps", "1", "--learning-rate", "0", "--resume"});
+  args[3] = path("first");
+  EXPECT_EQ(run(args).exit_code, 0);
+  ASSERT_EQ(run(sft("first", {"--lora-rank", "3", "--lora-targets", "q_proj,v_proj", "--max-steps",
+                              "2", "--seed", "2", "--overwrite"}))
+                .exit_code,
+            0);
+  expect_refused(run(args), "another adapter");
+}
+
 TEST_F(TinyTrain, ADryRunCountsAndWritesNothing) {
   auto args = sft("none", {"--dry-run", "--json", "--epochs", "2"});
   const Outcome o = run(args);
