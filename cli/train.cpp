@@ -408,6 +408,10 @@ void add_sft(CLI::App& train, Context& context) {
   choice("--schedule", flags->schedule, {"cosine", "constant"}, "behind the warm-up");
   option("--floor-ratio", flags->train.schedule.floor_ratio, "where the cosine ends, of the peak")
       ->check(CLI::Range(0.0, 1.0));
+  option("--adam-beta1", flags->train.adamw.beta1, "AdamW's memory of gradients")
+      ->check(CLI::Range(0.0, 0.999999));
+  option("--adam-beta2", flags->train.adamw.beta2, "and of their squares")
+      ->check(CLI::Range(0.0, 0.999999));
   option("--weight-decay", flags->train.adamw.weight_decay, "AdamW's");
   option("--clip-norm", flags->train.adamw.clip_norm, "of the gradients; 0: never clipped");
   option("--batch-size", flags->sft.batch_size, "pairs a step")->check(CLI::Range(1, 1 << 20));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
 
-tools/label_pairs.py DATA OUT.jsonl [--teachers minilm [nomic]] [--scale F] [--seed S]
+tools/label_pairs.py DATA OUT.jsonl [--place F] [--teachers minilm [nomic]] [--scale F] [--seed S]
 
 DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
 `erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
@@ -14,6 +14,10 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
               put on the scale by lines through three means: of documents that BM25 does not find at 0, of dl21's
               grade 0 at 3.5, of its grade 3 at 8.5
   judged      half the judgement's own score, half the teachers'
+  taught      of a query's 20 documents 5 whose scores are spread most evenly (of 40: four such groups)
+  place       --place, 0.5: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
+              group has the same five scores: then nothing can be learned but what tells its documents apart, while with
+              scores as they come a model is busy for long with how many bad documents a step happens to hold
   soft target a normal distribution around the score, of standard deviation 1
   thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
 """
@@ -33,13 +37,15 @@ import teachers
 
 # queries: of the train split, titles, sentences. judged: the score of each grade.
 SETS = {
-    "marco": {"queries": 180, "titles": 0, "sentences": 20, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
-    "nfcorpus": {"queries": 100, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 7.5, 2: 9}},
-    "scifact": {"queries": 50, "titles": 30, "sentences": 20, "judged": {0: 1, 1: 9}},
+    "marco": {"queries": 600, "titles": 0, "sentences": 80, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "nfcorpus": {"queries": 300, "titles": 40, "sentences": 40, "judged": {0: 1, 1: 7.5, 2: 9}},
+    "scifact": {"queries": 100, "titles": 40, "sentences": 40, "judged": {0: 1, 1: 9}},
 }
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
 BM25_WEIGHT = 0.15
 ANCHOR_SCORES = (0, 3.5, 8.5)
+PLACES = (9.5, 6.5, 4, 2, 0.5)  # what a place among the taught documents of a query is worth
+GROUP = len(PLACES)
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
 had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
 then there these they this those through to under up us use used using vs was we were what when where which while who whom
@@ -149,6 +155,16 @@ def thought_of(query, text, score):
     return f"Asked: {', '.join(terms) or 'nothing clear'}. {offers}{lacks}. {verdict}"
 
 
+def spread_evenly(pairs, number):
+    """`number` pairs nearest to values that stand at equal distances from the least score to the greatest."""
+    rest = sorted(pairs, key=lambda p: p["score"])
+    kept = []
+    for value in numpy.linspace(rest[-1]["score"], rest[0]["score"], number):
+        kept.append(min(rest, key=lambda p: abs(p["score"] - value)))
+        rest.remove(kept[-1])
+    return kept
+
+
 def distribution_around(score):
     p = numpy.exp(-0.5 * (numpy.arange(11) - score) ** 2)
     p[p / p.sum() < 1e-3] = 0
@@ -166,6 +182,7 @@ def main():
                         help="of tools/fetch_teachers.py")
     parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm"])
     parser.add_argument("--scale", type=float, default=1, help="times as many queries")
+    parser.add_argument("--place", type=float, default=0.5, help="how much of a score is its place in the query's list")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     dice = random.Random(args.seed)
@@ -211,20 +228,32 @@ def main():
     print(f"teachers' value of a random document, of grade 0, of grade 3: {numpy.round(anchors, 3).tolist()}, "
           f"put to {ANCHOR_SCORES}")
 
+    by_query = {}
+    for pair, score in zip(pairs, scores):
+        pair["score"] = float(score if pair["judged"] is None else (score + pair["judged"]) / 2)
+        by_query.setdefault(pair["qid"], []).append(pair)
+    taught = []
+    for few in by_query.values():
+        number = GROUP if len(few) <= 20 else 4 * GROUP
+        kept = spread_evenly(few, number)
+        for i in range(number // GROUP):
+            for place, pair in zip(PLACES, kept[i::number // GROUP]):
+                pair["score"] = args.place * place + (1 - args.place) * pair["score"]
+                pair["qid"] += f".{i}" if number > GROUP else ""
+                taught.append(pair)
+
     with open(args.out.with_suffix(".part"), "w", encoding="utf-8") as file:
         counts = [0] * 11
-        for pair, score in zip(pairs, scores):
-            if pair["judged"] is not None:
-                score = (score + pair["judged"]) / 2
-            integer = int(score + 0.5)
+        for pair in taught:
+            integer = int(pair["score"] + 0.5)
             counts[integer] += 1
             line = {key: pair[key] for key in ("qid", "docid", "query", "text")}
-            line |= {"score": integer, "distribution": distribution_around(score)}
+            line |= {"score": integer, "distribution": distribution_around(pair["score"])}
             if dice.random() < 0.5:
                 line["thought"] = thought_of(pair["query"], pair["text"], integer)
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     args.out.with_suffix(".part").rename(args.out)
-    print(f"{args.out}: {len(pairs)} pairs, of the scores 0 to 10: {counts}")
+    print(f"{args.out}: {len(taught)} pairs, of the scores 0 to 10: {counts}")
 
 
 if __name__ == "__main__":

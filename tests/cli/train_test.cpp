@@ -125,8 +125,8 @@ TEST_F(TinyTrain, TheSavedOptionsReproduceTheRun) {
 }
 
 TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
-  const std::vector<std::string> first = {"--lora-rank", "3", "--lora-targets", "q_proj,v_proj",
-                                          "--max-steps", "2"};
+  const std::vector<std::string> first = {"--lora-rank",   "3",           "--lora-targets",
+                                          "q_proj,v_proj", "--max-steps", "2"};
   ASSERT_EQ(run(sft("first", first)).exit_code, 0);
   // At a rate of nothing the second run's adapter is the first one's.
   auto args = sft("same", {"--max-steps", "1", "--learning-rate", "0"});
@@ -138,9 +138,9 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
             base::read_file(path("first/adapter_config.json")));
   EXPECT_EQ(base::read_file(path("same/erank.json")), base::read_file(path("first/erank.json")));
   // The saved options reproduce it, and the step counts.
-  const std::vector<std::string> again = {"train",  "sft",   "--config", path("same/train.toml"),
-                                          "--data", pairs(), "--out",    path("second"),
-                                          "--learning-rate", "0.01"};
+  const std::vector<std::string> again = {
+      "train", "sft",   "--config",     path("same/train.toml"), "--data",
+      pairs(), "--out", path("second"), "--learning-rate",       "0.01"};
   const Outcome second = run(again);
   ASSERT_EQ(second.exit_code, 0) << second.err;
   EXPECT_NE(adapter("second"), adapter("first"));
