@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lays collections out as models/erank-135m/train.sh and measure.sh read them (docs/formats.md, "Data folder").
+"""Lays collections out as models/erank-135m/train.sh and tools/measure_model.py read them (docs/formats.md, "Data folder").
 
 tools/lay_out_data.py SOURCE OUT [--queries N] [--seed S]
 

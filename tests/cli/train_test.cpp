@@ -137,7 +137,8 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
   EXPECT_EQ(base::read_file(path("same/adapter_config.json")),
             base::read_file(path("first/adapter_config.json")));
   EXPECT_EQ(base::read_file(path("same/erank.json")), base::read_file(path("first/erank.json")));
-  // The saved options reproduce it, and the step counts.
+  // The saved options name its form and can be taken again; at a real rate it learns.
+  EXPECT_THAT(base::read_file(path("same/train.toml")), HasSubstr("lora-rank=3\n"));
   const std::vector<std::string> again = {
       "train", "sft",   "--config",     path("same/train.toml"), "--data",
       pairs(), "--out", path("second"), "--learning-rate",       "0.01"};
