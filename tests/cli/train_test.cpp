@@ -147,6 +147,17 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
   EXPECT_NE(adapter("second"), adapter("first"));
   EXPECT_EQ(adapter("second").size(), adapter("first").size());
 
+  // Every parameter is trained on from the merged weights.
+  args = sft("full", {"--full", "--precision", "fp32", "--max-steps", "1", "--learning-rate", "0"});
+  args[3] = path("first");
+  ASSERT_EQ(run(args).exit_code, 0);
+  ASSERT_EQ(
+      run({"model", "merge", "--model", path("first"), "--dtype", "fp32", "--out", path("merged")})
+          .exit_code,
+      0);
+  EXPECT_EQ(base::read_file(path("full/model.safetensors")),
+            base::read_file(path("merged/model.safetensors")));
+
   args = sft("o", {"--lora-rank", "4"});
   args[3] = path("first");
   expect_refused(run(args), "--lora-rank");
