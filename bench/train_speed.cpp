@@ -79,7 +79,7 @@ base::Json for_peer(const std::vector<train::Example>& examples) {
   for (const auto& example : examples) {
     const train::Branch& branch = example.branches.front();
     const auto scale =
-        1.0 / static_cast<double>(branch.num_rows() * static_cast<int64_t>(examples.size()));
+        1.0 / static_cast<double>(branch.num_learned * static_cast<int64_t>(examples.size()));
     base::Json terms = base::Json::array();
     for (const auto& term : branch.terms)
       terms.push_back({static_cast<int64_t>(example.prompt.size()) - 1 + term.row, term.token,

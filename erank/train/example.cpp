@@ -1,7 +1,6 @@
 #include "erank/train/example.h"
 
 #include <algorithm>
-#include <set>
 
 #include "erank/base/error.h"
 
@@ -17,6 +16,7 @@ void learn(Branch& branch, const text::Ids& ids) {
   for (const int32_t id : ids) {
     branch.terms.push_back({static_cast<int32_t>(branch.ids.size()), id});
     branch.ids.push_back(id);
+    ++branch.num_learned;
   }
 }
 
@@ -27,12 +27,6 @@ void drop_tail(Branch& branch) {
 }
 
 }  // namespace
-
-int64_t Branch::num_rows() const {
-  std::set<int32_t> rows;
-  for (const LossTerm& term : terms) rows.insert(term.row);
-  return static_cast<int64_t>(rows.size());
-}
 
 int64_t Example::num_tokens() const {
   auto count = static_cast<int64_t>(prompt.size());
@@ -67,6 +61,7 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
     if (!thinking) learn(branch, {answer_close_.front()});
     return;
   }
+  ++branch.num_learned;
   const auto& q = *pair.distribution;
   const auto row = static_cast<int32_t>(branch.ids.size());
   for (int d = 0; d <= 9; ++d) {
@@ -75,7 +70,10 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
   }
   if (thinking) {  // what follows depends on the integer that stands there
     append(branch.ids, spell(pair.score));
-    if (pair.score == 10) branch.terms.push_back({row + 1, digits_[0]});
+    if (pair.score == 10) {
+      branch.terms.push_back({row + 1, digits_[0]});
+      ++branch.num_learned;
+    }
     return;
   }
   branch.ids.push_back(digits_[1]);
@@ -92,15 +90,13 @@ Example ExampleWriter::write(const data::TrainingPair& pair) const {
           .ids;
   const bool think = pair.thought.has_value() && options_.modes != Modes::kDirect;
   if (options_.modes != Modes::kThink || !think) {
-    Branch direct;
-    direct.ids = format_->direct_close();
+    Branch direct{format_->direct_close(), {}, 0};
     add_integer(direct, pair, false);
     drop_tail(direct);
     example.branches.push_back(std::move(direct));
   }
   if (think) {
-    Branch thinking;
-    thinking.ids = format_->think_open();
+    Branch thinking{format_->think_open(), {}, 0};
     learn(thinking, tokenizer_->encode(*pair.thought));
     learn(thinking, format_->think_close());
     add_integer(thinking, pair, true);

@@ -27,8 +27,7 @@ struct LossTerm {
 struct Branch {
   text::Ids ids;
   std::vector<LossTerm> terms;
-
-  int64_t num_rows() const;  // different rows among the terms: tokens that are learned
+  int64_t num_learned = 1;  // tokens that are learned; an integer learned softly is one of them
 };
 
 struct Example {
@@ -62,7 +61,7 @@ struct ExampleOptions {
 // A distribution q over 0..10 is learned where its digits are read: the row of the first digit has
 // the cross entropy against Q(d), Q(1) = q[1] + q[10], and the row behind "1" has q[10] and q[1]
 // against Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the
-// distribution that ScoreDistribution reads (docs/training.md).
+// distribution that ScoreDistribution reads (docs/training.md). The two rows are one learned token.
 class ExampleWriter {
  public:
   // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits as one token each.

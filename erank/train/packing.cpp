@@ -67,10 +67,10 @@ class Writer {
   }
 
   void add_example(const Example& example, int32_t root, size_t shared, float branch_scale,
-                   bool by_rows) {
+                   bool by_branch) {
     micro_.examples.push_back(&example);
     const auto scale_of = [&](const Branch& branch) {
-      return by_rows ? branch_scale / static_cast<float>(branch.num_rows()) : branch_scale;
+      return by_branch ? branch_scale / static_cast<float>(branch.num_learned) : branch_scale;
     };
     const text::Ids& prompt = example.prompt;
     if (example.branches.size() == 1) {  // one sequence: nothing else stands behind the passage
@@ -92,10 +92,11 @@ class Writer {
     }
   }
 
-  void add_group(const Group& group, float branch_scale, bool by_rows) {
+  void add_group(const Group& group, float branch_scale, bool by_branch) {
     const size_t shared = common_prefix(group);
     const int32_t root = shared > 0 ? add_sequence(-1, group.front()->prompt.data(), shared) : -1;
-    for (const Example* example : group) add_example(*example, root, shared, branch_scale, by_rows);
+    for (const Example* example : group)
+      add_example(*example, root, shared, branch_scale, by_branch);
   }
 
   // Rows become numbers of asked rows; padding makes the counts round.
@@ -126,11 +127,11 @@ class Writer {
 
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options) {
   std::vector<Group> parts;
-  int64_t branches = 0, rows = 0;
+  int64_t branches = 0, learned = 0;
   for (const Group& group : groups) {
     ERANK_CHECK(!group.empty());
     for (const Example* example : group)
-      for (const Branch& branch : example->branches) ++branches, rows += branch.num_rows();
+      for (const Branch& branch : example->branches) ++branches, learned += branch.num_learned;
     split(group, options.max_tokens, parts);
   }
   const auto longest = [](const Group& group) {
@@ -140,12 +141,12 @@ std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOpti
   };
   std::stable_sort(parts.begin(), parts.end(),
                    [&](const Group& a, const Group& b) { return longest(a) > longest(b); });
-  const bool by_rows = options.weighting == Weighting::kExamples;
-  const float scale = 1.0f / static_cast<float>(by_rows ? branches : rows);
+  const bool by_branch = options.weighting == Weighting::kExamples;
+  const float scale = 1.0f / static_cast<float>(by_branch ? branches : learned);
   std::vector<MicroBatch> micro_batches;
   for (size_t i = 0; i < parts.size();) {
     Writer writer;
-    do writer.add_group(parts[i++], scale, by_rows);
+    do writer.add_group(parts[i++], scale, by_branch);
     while (i < parts.size() && writer.num_tokens() + tokens_of(parts[i]) <= options.max_tokens);
     micro_batches.push_back(writer.finish());
   }

@@ -152,7 +152,7 @@ StepStats SftObjective::accumulate(model::Decoder& decoder, int64_t step,
   for (const Group& group : groups)
     for (const Example* example : group) {
       ++stats.num_examples;
-      for (const Branch& branch : example->branches) stats.num_learned += branch.num_rows();
+      for (const Branch& branch : example->branches) stats.num_learned += branch.num_learned;
     }
   for (const MicroBatch& micro : pack(groups, options_.packing)) {
     const at::Tensor loss = answer_loss(decoder.forward(micro.batch, nullptr), micro.terms);

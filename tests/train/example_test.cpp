@@ -72,7 +72,7 @@ TEST_F(ExampleWriting, TheDirectBranchLearnsTheIntegerAndThatTheAnswerCloses) {
   EXPECT_EQ(example.branches[0].ids, format_.direct_close() + encode("7"));
   EXPECT_EQ(spelled(example.branches[0].terms, tokenizer_),
             base::str("7@", close_, " <@", close_ + 1, " "));
-  EXPECT_EQ(example.branches[0].num_rows(), 2);
+  EXPECT_EQ(example.branches[0].num_learned, 2);
   EXPECT_EQ(example.num_tokens(), std::ssize(example.prompt) + close_ + 1);
 }
 
@@ -103,6 +103,7 @@ TEST_F(ExampleWriting, TheThinkingBranchLearnsEverythingBehindItsOpening) {
     EXPECT_EQ(branch.terms[i].token, whole[opening + i]);
     EXPECT_EQ(branch.terms[i].weight, 1);
   }
+  EXPECT_EQ(branch.num_learned, std::ssize(branch.terms));
 }
 
 TEST_F(ExampleWriting, ModesChooseTheBranches) {
@@ -153,6 +154,7 @@ TEST_F(ExampleWriting, TheSoftLossIsTheCrossEntropyWithTheDistributionThatServin
     for (size_t i = 0; i < q.size(); ++i)
       if (q[i] > 0) expected -= q[i] * std::log(read.p[i]);
     EXPECT_NEAR(loss_of(branch, logits), expected, 1e-5 * expected);
+    EXPECT_EQ(branch.num_learned, 1);
     // "1" stands there when what follows it is learned.
     const bool follows = q[1] + q[10] > 0;
     EXPECT_EQ(branch.ids, follows ? format_.direct_close() + encode("1") : format_.direct_close());
@@ -172,6 +174,8 @@ TEST_F(ExampleWriting, BehindASoftThoughtFollowsTheTeachersInteger) {
   EXPECT_THAT(answer, ElementsAre(std::tuple(0, '1', 0.75f), std::tuple(0, '9', 0.25f),
                                   std::tuple(1, '0', 1.0f), std::tuple(2, '<', 1.0f)));
   EXPECT_THAT(tokenizer_.decode(branch.ids), HasSubstr("<answer>10</answer>"));
+  // "</think>" and all behind it; "10" is two.
+  EXPECT_EQ(branch.num_learned, std::ssize(branch.ids) + 1 - std::ssize(format_.think_open()));
 }
 
 TEST_F(ExampleWriting, HardTargetsForgetTheDistribution) {

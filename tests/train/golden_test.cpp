@@ -30,6 +30,7 @@ std::vector<Example> examples_of(const base::Json& group) {
       const auto n = static_cast<int32_t>(branch.ids.size());
       for (int32_t row = n - stored["learned"].get<int32_t>(); row < n; ++row)
         branch.terms.push_back({row, branch.ids[row]});
+      branch.num_learned = stored["learned"].get<int64_t>();
       branch.ids.pop_back();
     }
   }

@@ -31,11 +31,11 @@ text::Ids whole(const Example& example, const Branch& branch, int32_t row) {
   return ids;
 }
 
-int64_t learned_rows(const std::vector<Example>& examples) {
-  int64_t rows = 0;
+int64_t num_learned(const std::vector<Example>& examples) {
+  int64_t count = 0;
   for (const Example& example : examples)
-    for (const Branch& branch : example.branches) rows += branch.num_rows();
-  return rows;
+    for (const Branch& branch : example.branches) count += branch.num_learned;
+  return count;
 }
 
 int64_t num_branches(const std::vector<Example>& examples) {
@@ -64,8 +64,8 @@ TEST(Packing, EveryTermStandsOnceBehindItsOwnPromptAlone) {
             EXPECT_EQ(packed.complement, term.complement);
             const double share =
                 options.weighting == Weighting::kTokens
-                    ? 1.0 / static_cast<double>(learned_rows(examples))
-                    : 1.0 / static_cast<double>(branch.num_rows() * num_branches(examples));
+                    ? 1.0 / static_cast<double>(num_learned(examples))
+                    : 1.0 / static_cast<double>(branch.num_learned * num_branches(examples));
             EXPECT_NEAR(packed.weight, term.weight * share, 1e-6 * term.weight * share);
           }
       }
@@ -141,8 +141,8 @@ LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>&
       for (LossTerm& term : terms) term.row += static_cast<int32_t>(example.prompt.size()) - 1;
       const double share =
           weighting == Weighting::kTokens
-              ? 1.0 / static_cast<double>(learned_rows(examples))
-              : 1.0 / static_cast<double>(branch.num_rows() * num_branches(examples));
+              ? 1.0 / static_cast<double>(num_learned(examples))
+              : 1.0 / static_cast<double>(branch.num_learned * num_branches(examples));
       const at::Tensor loss =
           answer_loss(decoder.forward(model::whole_batch(std::vector<text::Ids>{ids}), nullptr),
                       terms) *

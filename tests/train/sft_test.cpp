@@ -140,7 +140,7 @@ TEST(TinySft, CountsWhatAStepLearnsFrom) {
   const StepStats stats = objective.accumulate(decoder, 0, [](const at::Tensor&) {});
   int64_t learned = 0;
   for (const Example& example : examples)
-    for (const Branch& branch : example.branches) learned += branch.num_rows();
+    for (const Branch& branch : example.branches) learned += branch.num_learned;
   EXPECT_EQ(stats.num_examples, num_examples(examples));
   EXPECT_EQ(stats.num_learned, learned);
   EXPECT_EQ(stats.num_tokens, objective.num_tokens(0, 1));

@@ -41,6 +41,7 @@ inline Branch random_branch(base::Random& random) {
     for (uint64_t n = row == last ? 1 + random.below(3) : random.below(2); n > 0; --n)
       branch.terms.push_back({row, static_cast<int32_t>(random.below(kVocabulary)),
                               static_cast<float>(0.1 + random.uniform()), random.below(4) == 0});
+  branch.num_learned = 1 + static_cast<int64_t>(random.below(6));
   return branch;
 }
 

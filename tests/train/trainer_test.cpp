@@ -128,7 +128,7 @@ TEST_F(Training, LearnsAFewExamplesByHeart) {
     decoder.init_random(1, 0.15);
     std::vector<Example> examples;
     for (int32_t i = 0; i < 4; ++i)
-      examples.push_back({"q", {9, 9, 10 + i}, {{{20}, {{0, 20}, {1, 30 + i}}}}});
+      examples.push_back({"q", {9, 9, 10 + i}, {{{20}, {{0, 20}, {1, 30 + i}}, 2}}});
     SftObjective objective(examples, {.epochs = 60, .packing = {}}, nullptr);
     TrainOptions options = options_of(full);
     options.checkpoint_steps = 0;
