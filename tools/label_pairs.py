@@ -37,9 +37,9 @@ import teachers
 
 # queries: of the train split, titles, sentences. judged: the score of each grade.
 SETS = {
-    "marco": {"queries": 600, "titles": 0, "sentences": 80, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
-    "nfcorpus": {"queries": 300, "titles": 40, "sentences": 40, "judged": {0: 1, 1: 7.5, 2: 9}},
-    "scifact": {"queries": 100, "titles": 40, "sentences": 40, "judged": {0: 1, 1: 9}},
+    "marco": {"queries": 1800, "titles": 0, "sentences": 240, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "nfcorpus": {"queries": 900, "titles": 120, "sentences": 120, "judged": {0: 1, 1: 7.5, 2: 9}},
+    "scifact": {"queries": 300, "titles": 120, "sentences": 120, "judged": {0: 1, 1: 9}},
 }
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
 BM25_WEIGHT = 0.15
