@@ -11,6 +11,7 @@ namespace erank::train {
 
 at::Tensor answer_loss(const at::Tensor& logits, const std::vector<LossTerm>& terms) {
   const int64_t vocab = logits.size(1);
+  const at::Tensor log_total = at::logsumexp(logits, {1});
   const auto sum_of = [&](bool complement) {
     std::vector<int64_t> rows, places;
     std::vector<float> weights;
@@ -22,7 +23,6 @@ at::Tensor answer_loss(const at::Tensor& logits, const std::vector<LossTerm>& te
     }
     if (rows.empty()) return at::Tensor();
     const auto device = logits.device();
-    const at::Tensor log_total = at::logsumexp(logits, {1});
     at::Tensor log_p = logits.reshape({-1}).index_select(0, at::tensor(places).to(device)) -
                        log_total.index_select(0, at::tensor(rows).to(device));
     // log(1 - p), away from the pole at p = 1.

@@ -27,7 +27,9 @@ train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into O
     --validation "$data/dl19/validation.jsonl" --validation-qrels "$data/dl19/qrels/dev.tsv" --resume "$@"
 }
 label order 1
-label scores 0.5
+label thoughts 0.5
+label scores 0
 train order
-train scores --model "$out/order"
+train thoughts --model "$out/order"
+train scores --model "$out/thoughts"
 echo "$out/scores is trained; measure it: tools/measure_model.py $data $out/measured --model $out/scores"
