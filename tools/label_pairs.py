@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
 
-tools/label_pairs.py DATA OUT.jsonl [--place F] [--teachers minilm [nomic]] [--scale F] [--seed S]
+tools/label_pairs.py DATA OUT.jsonl [--place F] [--within N] [--teachers minilm [nomic]] [--scale F] [--seed S]
 
 DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
 `erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
@@ -12,9 +12,10 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
   score       the teachers' mean cosine (all-MiniLM-L6-v2; with --teachers minilm nomic also nomic-embed-text-v1.5, which
               is better and takes ten times as long) and 0.15 of BM25's score, that of the query's best document being 1,
               put on the scale by lines through three means: of documents that BM25 does not find at 0, of dl21's
-              grade 0 at 3.5, of its grade 3 at 8.5
+              grade 0 at 5, of its grade 3 at 8.5
   judged      half the judgement's own score, half the teachers'
-  taught      of a query's 20 documents 5 whose scores are spread most evenly (of 40: four such groups)
+  taught      of a query's 20 documents 5 whose scores are spread most evenly (of 40: four such groups); with --within
+              100 only of those among BM25's first 100, the ones that a reranker is given: harder to tell apart
   place       --place, 0.5: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
               group has the same five scores: then nothing can be learned but what tells its documents apart, while with
               scores as they come a model is busy for long with how many bad documents a step happens to hold
@@ -43,7 +44,7 @@ SETS = {
 }
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
 BM25_WEIGHT = 0.15
-ANCHOR_SCORES = (0, 3.5, 8.5)
+ANCHOR_SCORES = (0, 5, 8.5)
 PLACES = (9.5, 6.5, 4, 2, 0.5)  # what a place among the taught documents of a query is worth
 GROUP = len(PLACES)
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
@@ -183,6 +184,7 @@ def main():
     parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm"])
     parser.add_argument("--scale", type=float, default=1, help="times as many queries")
     parser.add_argument("--place", type=float, default=0.5, help="how much of a score is its place in the query's list")
+    parser.add_argument("--within", type=int, help="teach only documents of BM25's first so many ranks")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     dice = random.Random(args.seed)
@@ -199,10 +201,12 @@ def main():
             ranked = [d for d in run.get(qid, {}) if d != origin.get(qid) or dice.random() < 0.5]
             judged = {d: recipe["judged"][max(0, g)] for d, g in qrels.get(qid, {}).items()}
             deep = name == GRADED and len(judged) > 20
+            best = max(run.get(qid, {"": 1}).values())
+            rank_of = {docid: i + 1 for i, docid in enumerate(run.get(qid, {}))}
             for docid in choose_documents(ranked, judged, documents, 40 if deep else 20, dice):
-                best = max(run.get(qid, {"": 1}).values())
                 of_set.append({"set": name, "qid": f"{name}-{qid}", "docid": docid, "query": query,
                                "text": text_of(documents[docid]), "bm25": run.get(qid, {}).get(docid, 0) / best,
+                               "rank": rank_of.get(docid),
                                "judged": judged.get(docid), "grade": qrels.get(qid, {}).get(docid) if deep else None})
         pairs += of_set
         print(f"{name}: {len(queries)} queries, {len(of_set)} pairs, "
@@ -235,6 +239,11 @@ def main():
     taught = []
     for few in by_query.values():
         number = GROUP if len(few) <= 20 else 4 * GROUP
+        if args.within:
+            few = [p for p in few if p["rank"] and p["rank"] <= args.within]
+            number = min(number if number == GROUP else len(few), len(few) // GROUP * GROUP)
+        if number == 0:
+            continue
         kept = spread_evenly(few, number)
         for i in range(number // GROUP):
             for place, pair in zip(PLACES, kept[i::number // GROUP]):

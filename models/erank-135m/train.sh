@@ -4,7 +4,7 @@
 #   models/erank-135m/train.sh DATA [OUT]     OUT: where it works (default: $ERANK_CACHE/erank-135m)
 #
 # Called again it goes on where it stopped. Needs `make build`, and a Python ($PYTHON, default python3) with torch,
-# transformers and gguf for the labels alone. At the end OUT/scores is the trained folder; copy its
+# transformers and gguf for the labels alone. At the end OUT/near is the trained folder; copy its
 # adapter_config.json, adapter_model.safetensors and erank.json here to make it the default model.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -14,10 +14,12 @@ out=${2:-${ERANK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/erank}/erank-135m}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 
-label() {  # NAME PLACE: OUT/NAME.jsonl, the pairs of that stage
-  [ ! -e "$out/$1.jsonl" ] || return 0
+label() {  # NAME OPTIONS...: OUT/NAME.jsonl, the pairs of that stage
+  local stage=$1
+  shift
+  [ ! -e "$out/$stage.jsonl" ] || return 0
   tools/fetch_teachers.py
-  "$python" tools/label_pairs.py "$data" "$out/$1.jsonl" --place "$2"
+  "$python" tools/label_pairs.py "$data" "$out/$stage.jsonl" "$@"
 }
 train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into OUT/NAME
   local stage=$1
@@ -26,10 +28,12 @@ train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into O
   build/erank train sft --config "models/erank-135m/$stage.toml" --data "$out/$stage.jsonl" --out "$out/$stage" \
     --validation "$data/dl19/validation.jsonl" --validation-qrels "$data/dl19/qrels/dev.tsv" --resume "$@"
 }
-label order 1
-label thoughts 0.5
-label scores 0
+label order --place 1
+label thoughts --place 0.5
+label scores --place 0
+label near --place 0 --within 100
 train order
 train thoughts --model "$out/order"
 train scores --model "$out/thoughts"
-echo "$out/scores is trained; measure it: tools/measure_model.py $data $out/measured --model $out/scores"
+train near --model "$out/scores"
+echo "$out/near is trained; measure it: tools/measure_model.py $data $out/measured --model $out/near"
