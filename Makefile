@@ -24,6 +24,7 @@ test: setup-tests
 
 ## make test-slow        the long tests: 8 GB checkpoint, optional models, long fuzz runs
 test-slow: test
+	tools/setup --slow
 	cd $(RELEASE) && ctest --output-on-failure -L slow
 	$(MAKE) fuzz FUZZ_SECONDS=300
 
