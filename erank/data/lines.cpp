@@ -206,7 +206,8 @@ void for_each_line(const std::string& path,
   const auto source = open_source(raw, path);
   int64_t number = 0;
   const auto emit = [&](std::string_view text) {
-    if (++number == 1 && text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+    ++number;
+    while (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
     if (text.ends_with('\r')) text.remove_suffix(1);
     line(text, number);
   };

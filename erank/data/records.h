@@ -57,7 +57,7 @@ struct CandidateList {
 };
 
 // Calls `line(text, number)` for every line of a plain, .gz or .zst file ("-" is stdin), split at
-// \n alone, a final \r and a leading byte order mark dropped, numbers from 1. Compression is
+// \n alone, a final \r and leading byte order marks dropped, numbers from 1. Compression is
 // recognised by the content's magic bytes. Invalid UTF-8 is passed on as it is. Throws
 // Error{kNotFound, kCorrupt}, or Error{kExhausted} for one line over `max_line_bytes` after
 // decompression.

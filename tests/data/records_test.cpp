@@ -78,6 +78,9 @@ TEST(Lines, AreSplitAtNewlinesAlone) {
   const TestFolder folder;
   const auto path = folder.write("a.txt", "\xef\xbb\xbfone\xc2\x85two\r\n\n\xe2\x80\xa8 x\rlast");
   EXPECT_THAT(lines_of(path), ElementsAre("one\xc2\x85two", "", "\xe2\x80\xa8 x\rlast"));
+  EXPECT_THAT(
+      lines_of(folder.write("marks", "\xef\xbb\xbf\xef\xbb\xbfone\n\xef\xbb\xbftwo\xef\xbb\xbf\n")),
+      ElementsAre("one", "two\xef\xbb\xbf"));
   EXPECT_THAT(lines_of(folder.write("empty", "")), ElementsAre());
   EXPECT_THAT(lines_of(folder.write("newline", "\n")), ElementsAre(""));
 }
