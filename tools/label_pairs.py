@@ -15,7 +15,7 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
               grade 0 at 5, of its grade 3 at 8.5
   judged      half the judgement's own score, half the teachers'
   taught      of a query's 20 documents 5 whose scores are spread most evenly (of 40: four such groups); with --within
-              100 only of those among BM25's first 100, the ones that a reranker is given: harder to tell apart
+              100 only of those among BM25's first 100, the ones that a reranker is given: harder to tell apart (of 40: as many groups as fit)
   place       --place, 0.5: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
               group has the same five scores: then nothing can be learned but what tells its documents apart, while with
               scores as they come a model is busy for long with how many bad documents a step happens to hold
@@ -241,7 +241,8 @@ def main():
         number = GROUP if len(few) <= 20 else 4 * GROUP
         if args.within:
             few = [p for p in few if p["rank"] and p["rank"] <= args.within]
-            number = min(number if number == GROUP else len(few), len(few) // GROUP * GROUP)
+            fits = len(few) // GROUP * GROUP
+            number = min(number, fits) if number == GROUP else fits
         if number == 0:
             continue
         kept = spread_evenly(few, number)

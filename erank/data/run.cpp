@@ -97,6 +97,16 @@ void refuse_duplicates(const std::string& path, const std::string& qid,
   }
 }
 
+// Both ids of a line that `reader` has read.
+void check_ids(const char* reader, const std::string& path, int64_t number, std::string_view qid,
+               std::string_view docid) {
+  if (qid.empty() || docid.empty())
+    fail(ErrorKind::kInvalidInput, reader, path, ":", number, ": an id is empty");
+  if (qid.starts_with("\xef\xbb\xbf"))
+    fail(ErrorKind::kInvalidInput, reader, path, ":", number,
+         ": the query id begins with a byte order mark (bytes EF BB BF); remove these bytes");
+}
+
 }  // namespace
 
 Run read_run(const std::string& path) {
@@ -135,8 +145,7 @@ Run read_run(const std::string& path) {
       fail(ErrorKind::kInvalidInput, "read_run", path, ":", number, ": score '", columns.at[4],
            "' is not a finite number");
     const std::string_view qid = columns.at[0], docid = columns.at[2];
-    if (qid.empty() || docid.empty())
-      fail(ErrorKind::kInvalidInput, "read_run", path, ":", number, ": an id is empty");
+    check_ids("read_run", path, number, qid, docid);
     if (groups.empty() || run.qids[current] != qid) {
       const auto [it, is_new] = group_of.try_emplace(std::string(qid), groups.size());
       current = it->second;
@@ -186,8 +195,7 @@ Qrels read_qrels(const std::string& path) {
            form == Form::kTsv ? "three, separated by tabs: query-id corpus-id score"
                               : "four: qid 0 docid grade (ids without blanks)");
     const std::string_view qid = columns.at[0], docid = columns.at[expected - 2];
-    if (qid.empty() || docid.empty())
-      fail(ErrorKind::kInvalidInput, "read_qrels", path, ":", number, ": an id is empty");
+    check_ids("read_qrels", path, number, qid, docid);
     if (!parse_whole(columns.at[expected - 1], grade))
       fail(ErrorKind::kInvalidInput, "read_qrels", path, ":", number, ": grade '",
            columns.at[expected - 1], "' is not a whole number");

@@ -209,7 +209,8 @@ TEST(Dequantize, StaysWithinHalfAStepOfTheValuesThatAnotherWriterQuantised) {
 void compare_real_file(const std::string& name, const std::vector<DType>& expected_types) {
   const std::string model = base::cache_folder() + "/models/" + name;
   const std::string python = erank::testing::test_python();
-  if (!base::file_exists(model)) GTEST_SKIP() << model << " is not there; tools/setup --slow fetches it";
+  if (!base::file_exists(model))
+    GTEST_SKIP() << model << " is not there; tools/setup --slow fetches it";
   if (python.empty()) GTEST_SKIP() << "no Python with the gguf package (ERANK_TEST_PYTHON)";
   const std::string rows =
       base::str(::testing::TempDir(), "erank_dequantize_", ::getpid(), "_", name, ".rows");

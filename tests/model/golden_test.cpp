@@ -121,7 +121,8 @@ INSTANTIATE_TEST_SUITE_P(Tiny, StoredLogits, ::testing::Values("tiny-qwen3-f32",
 // Real weights against transformers' own reading of the same file.
 void expect_real_logits(const std::string& file, const std::string& golden_name) {
   const std::string path = base::cache_folder() + "/models/" + file;
-  if (!base::file_exists(path)) GTEST_SKIP() << path << " is not there; tools/setup --slow fetches it";
+  if (!base::file_exists(path))
+    GTEST_SKIP() << path << " is not there; tools/setup --slow fetches it";
   const base::Json golden = read_golden(golden_name);
   const auto decoder = load_decoder(path, {});
   const at::NoGradGuard no_grad;
