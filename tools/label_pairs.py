@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
 """Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
 
-tools/label_pairs.py DATA OUT.jsonl [--place F] [--within N] [--teachers minilm [nomic]] [--scale F] [--seed S]
+tools/label_pairs.py DATA OUT.jsonl [--place F] [--teachers minilm nomic] [--scale F] [--seed S]
 
 DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
 `erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
 
-  queries     those of the train splits, and titles and sentences of training documents
-  documents   20 a query: judged ones first (at most 6), then 8 of BM25's ranks 1-10, 5 of 11-100, 2 of 101-1000 and the
-              rest at random; of a judged deep-learning query 40 (at most 24 judged)
-  score       the teachers' mean cosine (all-MiniLM-L6-v2; with --teachers minilm nomic also nomic-embed-text-v1.5, which
-              is better and takes ten times as long) and 0.15 of BM25's score, that of the query's best document being 1,
-              put on the scale by lines through three means: of documents that BM25 does not find at 0, of dl21's
-              grade 0 at 5, of its grade 3 at 8.5
+  queries     those of the train splits; titles of training documents, sentences of them, and sentences without their
+              stop words and some of the others (keywords)
+  documents   of BM25's first 10 ranks, 11-100, 101-1000, and random ones: KINDS says how many; of a query of the train
+              splits judged ones first
+  score       the mean of the teachers' cosines (all-MiniLM-L6-v2, nomic-embed-text-v1.5) and BM25_WEIGHT of BM25's score,
+              that of the query's best document being 1; each first divided by its deviation. Put on the scale by lines
+              through three means: of documents that BM25 does not find at 0, of dl21's grade 0 at 5, of its grade 3 at 8.5
   judged      half the judgement's own score, half the teachers'
-  taught      of a query's 20 documents 5 whose scores are spread most evenly (of 40: four such groups); with --within
-              100 only of those among BM25's first 100, the ones that a reranker is given: harder to tell apart (of 40: as many groups as fit)
-  place       --place, 0.5: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
+  taught      of a query's documents groups of 5 whose scores are spread most evenly
+  place       --place, 0: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
               group has the same five scores: then nothing can be learned but what tells its documents apart, while with
               scores as they come a model is busy for long with how many bad documents a step happens to hold
+  text        its first 100 words: a model that reads 96 tokens sees no more of it
   soft target a normal distribution around the score, of standard deviation 1
   thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
 """
@@ -36,17 +36,27 @@ import numpy
 
 import teachers
 
-# queries: of the train split, titles, sentences. judged: the score of each grade.
+# How many queries of each kind. judged: the score of each grade.
 SETS = {
-    "marco": {"queries": 1800, "titles": 0, "sentences": 240, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
-    "nfcorpus": {"queries": 900, "titles": 120, "sentences": 120, "judged": {0: 1, 1: 7.5, 2: 9}},
-    "scifact": {"queries": 300, "titles": 120, "sentences": 120, "judged": {0: 1, 1: 9}},
+    "marco": {"queries": 2220, "titles": 0, "sentences": 2500, "keywords": 2000, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "nfcorpus": {"queries": 2590, "titles": 1800, "sentences": 2500, "keywords": 2500, "judged": {0: 1, 1: 7.5, 2: 9}},
+    "scifact": {"queries": 809, "titles": 2500, "sentences": 3000, "keywords": 3500, "judged": {0: 1, 1: 9}},
 }
+# Of a query: at most so many judged documents, so many of BM25's ranks 1-10, 11-100, 101-1000, at random; and so many
+# groups are taught.
+KINDS = {
+    "queries": ((12, 8, 15, 3, 2), 4),
+    "titles": ((0, 8, 10, 1, 1), 2),
+    "sentences": ((0, 5, 6, 1, 1), 1),
+    "keywords": ((0, 5, 6, 1, 1), 1),
+}
+RANKS = ((0, 10), (10, 100), (100, 1000))
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
-BM25_WEIGHT = 0.15
+BM25_WEIGHT = 0.3
 ANCHOR_SCORES = (0, 5, 8.5)
 PLACES = (9.5, 6.5, 4, 2, 0.5)  # what a place among the taught documents of a query is worth
 GROUP = len(PLACES)
+MAX_WORDS = 100
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
 had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
 then there these they this those through to under up us use used using vs was we were what when where which while who whom
@@ -74,25 +84,43 @@ def sentences_of(text):
     return [s for s in re.split(r"(?<=[.?!])\s+", text) if 6 <= len(s.split()) <= 25]
 
 
+def keywords_of(sentence, dice):
+    words = [w for w in re.findall(r"[^\W_]+", sentence) if w.lower() not in STOP_WORDS]
+    count = min(len(words), dice.randint(3, 9))
+    return " ".join(words[i] for i in sorted(dice.sample(range(len(words)), count)))
+
+
 def choose_queries(folder, recipe, documents, qrels, scale, dice):
-    """{qid: text} and {qid: the document it was made of}."""
+    """{qid: (kind, text)} and {qid: the document it was made of}."""
     queries = {q["_id"]: q["text"] for q in read_jsonl(folder / "queries.jsonl") if q["_id"] in qrels or folder.name == GRADED}
-    graded = [q for q in queries if max(qrels.get(q, {"": 0}).values()) > 0 and len(qrels[q]) > 20] \
-        if folder.name == GRADED else []
+    graded = [q for q in queries if is_graded(folder.name, qrels.get(q, {}))]
     rest = sorted(set(queries) - set(graded))
     count = max(0, round(recipe["queries"] * scale) - len(graded))
-    chosen = {q: queries[q] for q in graded + dice.sample(rest, min(count, len(rest)))}
+    chosen = {q: ("queries", queries[q]) for q in graded + dice.sample(rest, min(count, len(rest)))}
     origin = {}
-    for kind in ("titles", "sentences"):
-        made = 0
-        for docid in dice.sample(sorted(documents), len(documents)):
+    for kind in ("titles", "sentences", "keywords"):
+        number, made = round(recipe[kind] * scale), 0
+        shuffled = dice.sample(sorted(documents), len(documents))
+        for i in range(3 * len(shuffled)):  # a document may give up to three
+            docid = shuffled[i % len(shuffled)]
             texts = [documents[docid]["title"]] if kind == "titles" else sentences_of(documents[docid]["text"])
-            if made >= round(recipe[kind] * scale) or not texts or not texts[0]:
+            if made >= number or (kind == "titles" and i >= len(shuffled)):
+                break
+            if not texts or not texts[0]:
                 continue
+            text = dice.choice(texts)
+            if kind == "keywords":
+                text = keywords_of(text, dice)
+            if not text:
+                continue
+            qid = f"{kind}-{docid}-{i // len(shuffled)}"
+            chosen[qid], origin[qid] = (kind, text), docid
             made += 1
-            chosen[f"{kind}-{docid}"] = dice.choice(texts)
-            origin[f"{kind}-{docid}"] = docid
     return chosen, origin
+
+
+def is_graded(name, judged):
+    return name == GRADED and len(judged) > 20 and max(judged.values()) > 0
 
 
 def retrieve(args, folder, queries):
@@ -100,7 +128,7 @@ def retrieve(args, folder, queries):
     work = folder / "label"
     work.mkdir(exist_ok=True)
     with open(work / "queries.jsonl", "w", encoding="utf-8") as file:
-        for qid, text in queries.items():
+        for qid, (_, text) in queries.items():
             file.write(json.dumps({"_id": qid, "text": text}) + "\n")
     for command in ([args.erank, "index", "--corpus", folder / "corpus.jsonl", "--out", work / "corpus.bm25"],
                     [args.erank, "retrieve", "--index", work / "corpus.bm25", "--queries", work / "queries.jsonl",
@@ -114,15 +142,14 @@ def retrieve(args, folder, queries):
     return run
 
 
-def choose_documents(ranked, judged, documents, number, dice):
-    known = [d for d in judged if d in documents]
-    chosen = dict.fromkeys(dice.sample(sorted(known), min(len(known), 6 if number == 20 else 24)))
-    for begin, end, count in ((0, 10, 8), (10, 100, 5 * number // 20), (100, 1000, 2)):
+def choose_documents(ranked, judged, everything, counts, dice):
+    """counts: as in KINDS. What the ranks do not have is made up at random."""
+    chosen = dict.fromkeys(dice.sample(sorted(judged), min(len(judged), counts[0])))
+    for (begin, end), count in zip(RANKS, counts[1:]):
         pool = [d for d in ranked[begin:end] if d not in chosen]
-        for docid in dice.sample(pool, min(len(pool), count, number - len(chosen))):
-            chosen[docid] = None
-    everything = sorted(documents)
-    while len(chosen) < min(number, len(documents)):
+        chosen.update(dict.fromkeys(dice.sample(pool, min(len(pool), count))))
+    number = sum(counts[1:])
+    while len(chosen) < min(number, len(everything)):
         chosen[dice.choice(everything)] = None
     return list(chosen)
 
@@ -132,12 +159,13 @@ def stem(word):
 
 
 def cached(args, name, texts, queries):
-    """What the teacher makes of the texts; kept beside the pairs, so that labelling again is quick."""
+    """{text: what the teacher makes of it}; kept beside the pairs, so that labelling again is quick."""
+    texts = sorted(set(texts))
     key = hashlib.sha256("\0".join([name, str(queries), *texts]).encode()).hexdigest()[:16]
     path = args.out.with_name(f"{name}-{key}.npy")
     if not path.exists():
         numpy.save(path, teachers.embed(name, args.folder, texts, queries))
-    return numpy.load(path)
+    return dict(zip(texts, numpy.load(path)))
 
 
 def thought_of(query, text, score):
@@ -169,57 +197,15 @@ def spread_evenly(pairs, number):
 def distribution_around(score):
     p = numpy.exp(-0.5 * (numpy.arange(11) - score) ** 2)
     p[p / p.sum() < 1e-3] = 0
-    return [round(float(x), 5) for x in p / p.sum()]
+    return [round(float(x), 4) for x in p / p.sum()]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=pathlib.Path)
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--erank", default="build/erank")
-    cache = os.environ.get("ERANK_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(cache) / "teachers",
-                        help="of tools/fetch_teachers.py")
-    parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm"])
-    parser.add_argument("--scale", type=float, default=1, help="times as many queries")
-    parser.add_argument("--place", type=float, default=0.5, help="how much of a score is its place in the query's list")
-    parser.add_argument("--within", type=int, help="teach only documents of BM25's first so many ranks")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    dice = random.Random(args.seed)
-
-    pairs = []
-    for name, recipe in SETS.items():
-        folder = args.data / name
-        documents = {d["_id"]: d for d in read_jsonl(folder / "corpus.jsonl")}
-        qrels = read_qrels(folder / "qrels/train.tsv")
-        queries, origin = choose_queries(folder, recipe, documents, qrels, args.scale, dice)
-        run = retrieve(args, folder, queries)
-        of_set = []
-        for qid, query in queries.items():
-            ranked = [d for d in run.get(qid, {}) if d != origin.get(qid) or dice.random() < 0.5]
-            judged = {d: recipe["judged"][max(0, g)] for d, g in qrels.get(qid, {}).items()}
-            deep = name == GRADED and len(judged) > 20
-            best = max(run.get(qid, {"": 1}).values())
-            rank_of = {docid: i + 1 for i, docid in enumerate(run.get(qid, {}))}
-            for docid in choose_documents(ranked, judged, documents, 40 if deep else 20, dice):
-                of_set.append({"set": name, "qid": f"{name}-{qid}", "docid": docid, "query": query,
-                               "text": text_of(documents[docid]), "bm25": run.get(qid, {}).get(docid, 0) / best,
-                               "rank": rank_of.get(docid),
-                               "judged": judged.get(docid), "grade": qrels.get(qid, {}).get(docid) if deep else None})
-        pairs += of_set
-        print(f"{name}: {len(queries)} queries, {len(of_set)} pairs, "
-              f"{len({p['docid'] for p in of_set})} documents", flush=True)
-
-    queries = sorted({p["query"] for p in pairs})
-    texts = sorted({p["text"] for p in pairs})
-    cosines = numpy.zeros(len(pairs))
-    for name in args.teachers:
-        of_query = dict(zip(queries, cached(args, name, queries, True)))
-        of_text = dict(zip(texts, cached(args, name, texts, False)))
-        cosines += [float(of_query[p["query"]] @ of_text[p["text"]]) for p in pairs]
-    latent = cosines / len(args.teachers) + BM25_WEIGHT * numpy.array([p["bm25"] for p in pairs])
+def take_scores(pairs, of_query, of_text, args):
+    """Writes pair["score"]."""
+    rows = [numpy.array([of_query[n][p["query"]] @ of_text[n][p["whole"]] for p in pairs]) for n in args.teachers]
+    rows.append(numpy.array([p["bm25"] for p in pairs]))
+    weights = [1 / len(args.teachers)] * len(args.teachers) + [BM25_WEIGHT]
+    latent = sum(w * (x - x.mean()) / x.std() for w, x in zip(weights, rows))
 
     def mean_of(kind):
         return float(numpy.mean([x for x, p in zip(latent, pairs) if kind(p)]))
@@ -231,25 +217,70 @@ def main():
                          ANCHOR_SCORES[1] + slopes[1] * (latent - anchors[1])).clip(0, 10)
     print(f"teachers' value of a random document, of grade 0, of grade 3: {numpy.round(anchors, 3).tolist()}, "
           f"put to {ANCHOR_SCORES}")
-
-    by_query = {}
     for pair, score in zip(pairs, scores):
         pair["score"] = float(score if pair["judged"] is None else (score + pair["judged"]) / 2)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--erank", default="build/erank")
+    cache = os.environ.get("ERANK_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(cache) / "teachers",
+                        help="of tools/fetch_teachers.py")
+    parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS,
+                        default=["minilm", "nomic"])
+    parser.add_argument("--scale", type=float, default=1, help="times as many queries")
+    parser.add_argument("--place", type=float, default=0, help="how much of a score is its place in the query's list")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    dice = random.Random(args.seed)
+
+    pairs, whole_texts = [], set()
+    for name, recipe in SETS.items():
+        folder = args.data / name
+        documents = {d["_id"]: d for d in read_jsonl(folder / "corpus.jsonl")}
+        whole = {docid: text_of(d) for docid, d in documents.items()}
+        whole_texts.update(whole.values())
+        everything = sorted(documents)
+        qrels = read_qrels(folder / "qrels/train.tsv")
+        queries, origin = choose_queries(folder, recipe, documents, qrels, args.scale, dice)
+        run = retrieve(args, folder, queries)
+        before = len(pairs)
+        for qid, (kind, query) in queries.items():
+            hits = run.get(qid, {})
+            ranked = [d for d in hits if d != origin.get(qid) or dice.random() < 0.5]
+            judged = {d: recipe["judged"][max(0, g)] for d, g in qrels.get(qid, {}).items() if d in documents}
+            graded = is_graded(name, qrels.get(qid, {}))
+            best = max(hits.values(), default=1)
+            counts, groups = KINDS[kind]
+            if graded:
+                counts, groups = (24, *counts[1:]), 2 * groups
+            for docid in choose_documents(ranked, judged, everything, counts, dice):
+                pairs.append({"qid": f"{name}-{qid}", "docid": docid, "query": query, "whole": whole[docid],
+                              "text": " ".join(whole[docid].split(" ")[:MAX_WORDS]), "bm25": hits.get(docid, 0) / best,
+                              "judged": judged.get(docid), "groups": groups,
+                              "grade": qrels[qid].get(docid) if graded else None})
+        print(f"{name}: {len(queries)} queries, {len(pairs) - before} pairs", flush=True)
+
+    of_query = {name: cached(args, name, [p["query"] for p in pairs], True) for name in args.teachers}
+    of_text = {name: cached(args, name, whole_texts, False) for name in args.teachers}
+    take_scores(pairs, of_query, of_text, args)
+
+    by_query = {}
+    for pair in pairs:
         by_query.setdefault(pair["qid"], []).append(pair)
     taught = []
     for few in by_query.values():
-        number = GROUP if len(few) <= 20 else 4 * GROUP
-        if args.within:
-            few = [p for p in few if p["rank"] and p["rank"] <= args.within]
-            fits = len(few) // GROUP * GROUP
-            number = min(number, fits) if number == GROUP else fits
-        if number == 0:
-            continue
-        kept = spread_evenly(few, number)
-        for i in range(number // GROUP):
-            for place, pair in zip(PLACES, kept[i::number // GROUP]):
-                pair["score"] = args.place * place + (1 - args.place) * pair["score"]
-                pair["qid"] += f".{i}" if number > GROUP else ""
+        groups = min(few[0]["groups"], len(few) // GROUP)
+        kept = spread_evenly(few, groups * GROUP)
+        for i in range(groups):
+            for place, pair in zip(PLACES, kept[i::groups]):
+                # Steps of 0.05 give few different distributions, and a file that packs well.
+                pair["score"] = round((args.place * place + (1 - args.place) * pair["score"]) * 20) / 20
+                pair["qid"] += f".{i}"
                 taught.append(pair)
 
     with open(args.out.with_suffix(".part"), "w", encoding="utf-8") as file:

@@ -75,6 +75,11 @@ class Nomic:
 TEACHERS = {"minilm": MiniLM, "nomic": Nomic}
 
 
+# Products in bf16 where the processor multiplies it: cosines differ by some 0.0006, in half the time.
+FAST = torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@FAST
 @torch.no_grad()
 def embed(name, folder, texts, queries):
     teacher = TEACHERS[name](folder)
@@ -91,7 +96,7 @@ def embed(name, folder, texts, queries):
         batch = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in rows])
         mask = torch.tensor([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in rows])
         x = (teacher.hidden(batch, mask) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        x = torch.nn.functional.normalize(x, dim=-1).numpy()
+        x = torch.nn.functional.normalize(x.float(), dim=-1).numpy()
         if out is None:
             out = numpy.zeros((len(texts), x.shape[1]), dtype="float32")
         out[rows] = x

@@ -26,11 +26,13 @@
 #include <ATen/ops/unsqueeze.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 
 #include "erank/base/error.h"
 #include "erank/model/kernels/grad_ops.h"
 #include "erank/model/kernels/ops.h"
+#include "erank/model/kernels/plain_tree.h"
 
 namespace erank::model {
 namespace {
@@ -172,7 +174,7 @@ at::Tensor Decoder::project_fused(const at::Tensor& x, const at::Tensor& weight,
     trained |= at::GradMode::is_enabled() && part->weight.requires_grad();
     dropped |= part->lora && training_ && part->lora->dropout > 0;
   }
-  if (adapted && !trained && !dropped && use_grad_kernels())
+  if (adapted && !trained && !dropped && at::GradMode::is_enabled())
     return kernels::lora_linear(x, weight, bias, parts);
   if (!adapted && !trained) {
     const bool own = use_kernels() && (options_.deterministic || x.size(0) <= kFewRows);
@@ -197,10 +199,10 @@ at::Tensor Decoder::norm_heads(const at::Tensor& qkv, const DecoderLayer& layer)
       {normed(0, q, layer.q_norm), normed(q, kv, layer.k_norm), qkv.narrow(1, q + kv, kv)}, 1);
 }
 
-// Attention by libtorch's own operations on normed heads: for devices without our kernels, for odd
-// head sizes, and what the kernels are tested against.
+// Attention against the cache by libtorch's own operations on normed heads: for devices without our
+// kernels and for odd head sizes.
 at::Tensor Decoder::attend_plain(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
-                                 KvCache* cache) const {
+                                 KvCache& cache) const {
   const int64_t t = static_cast<int64_t>(batch.tokens.size()), d = config_.head_dim;
   const int64_t n = config_.num_attention_heads, kv = config_.num_key_value_heads;
   const at::Tensor positions = to_tensor(batch.positions, options_.device);
@@ -212,25 +214,23 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, int64_t layer_idx, const
   q = plain_rotate(q, cos, sin);
   k = plain_rotate(k, cos, sin);
 
-  if (cache) {
-    const at::Tensor &keys = cache->keys(layer_idx), &values = cache->values(layer_idx);
-    const auto slots = kernels::plan_cache(batch).slots;
-    std::vector<int32_t> page(slots.size()), offset(slots.size());
-    for (size_t i = 0; i < slots.size(); ++i) page[i] = slots[i] / 16, offset[i] = slots[i] % 16;
-    const at::Tensor page_idx = to_tensor(page, options_.device).to(at::kLong);
-    const at::Tensor offset_idx = to_tensor(offset, options_.device).to(at::kLong);
-    // Advanced indices on both sides of a slice: the result is [T, K, D], as k and v are.
-    keys.permute({0, 3, 1, 2}).index_put_({page_idx, offset_idx}, k);
-    values.permute({0, 2, 1, 3}).index_put_({page_idx, offset_idx}, v);
-    for (const auto& copy : batch.copies) {
-      const auto from = copy.from_slot, to = copy.to_slot;
-      keys.select(0, to / 16)
-          .select(2, to % 16)
-          .copy_(keys.select(0, from / 16).select(2, from % 16));
-      values.select(0, to / 16)
-          .select(1, to % 16)
-          .copy_(values.select(0, from / 16).select(1, from % 16));
-    }
+  const at::Tensor &keys = cache.keys(layer_idx), &values = cache.values(layer_idx);
+  const auto slots = kernels::plan_cache(batch).slots;
+  std::vector<int32_t> page(slots.size()), offset(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) page[i] = slots[i] / 16, offset[i] = slots[i] % 16;
+  const at::Tensor page_idx = to_tensor(page, options_.device).to(at::kLong);
+  const at::Tensor offset_idx = to_tensor(offset, options_.device).to(at::kLong);
+  // Advanced indices on both sides of a slice: the result is [T, K, D], as k and v are.
+  keys.permute({0, 3, 1, 2}).index_put_({page_idx, offset_idx}, k);
+  values.permute({0, 2, 1, 3}).index_put_({page_idx, offset_idx}, v);
+  for (const auto& copy : batch.copies) {
+    const auto from = copy.from_slot, to = copy.to_slot;
+    keys.select(0, to / 16)
+        .select(2, to % 16)
+        .copy_(keys.select(0, from / 16).select(2, from % 16));
+    values.select(0, to / 16)
+        .select(1, to % 16)
+        .copy_(values.select(0, from / 16).select(1, from % 16));
   }
   std::vector<at::Tensor> outputs;
   for (int32_t b = 0; b + 1 < static_cast<int32_t>(batch.starts.size()); ++b) {
@@ -238,34 +238,20 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, int64_t layer_idx, const
     if (count == 0) continue;
     const at::Tensor query =
         q.narrow(0, begin, count).transpose(0, 1).unsqueeze(0);  // [1, N, count, D]
-    at::Tensor key, value, mask;
     const int64_t context = batch.positions[begin] + count;
-    if (cache) {
-      const at::Tensor pages =
-          to_tensor(batch.pages[b], options_.device).narrow(0, 0, (context + 15) / 16);
-      key = cache->keys(layer_idx)
-                .index_select(0, pages)
-                .permute({1, 0, 3, 2})
-                .reshape({kv, -1, d})
-                .narrow(1, 0, context);
-      value = cache->values(layer_idx)
-                  .index_select(0, pages)
-                  .permute({1, 0, 2, 3})
-                  .reshape({kv, -1, d})
-                  .narrow(1, 0, context);
-      key = key.unsqueeze(0), value = value.unsqueeze(0);
-    } else {
-      std::vector<at::Tensor> key_parts, value_parts;  // its own tokens, then its ancestors'
-      for (int32_t a = b; a >= 0; a = batch.parent(a)) {
-        const int64_t first = batch.starts[a], n = batch.starts[a + 1] - first;
-        key_parts.insert(key_parts.begin(), k.narrow(0, first, n));
-        value_parts.insert(value_parts.begin(), v.narrow(0, first, n));
-      }
-      key = at::cat(key_parts, 0).transpose(0, 1).unsqueeze(0);
-      value = at::cat(value_parts, 0).transpose(0, 1).unsqueeze(0);
-      ERANK_CHECK(key.size(2) == context, "sequence ", b, " of ", context, " tokens has ",
-                  key.size(2), " keys");
-    }
+    const at::Tensor pages =
+        to_tensor(batch.pages[b], options_.device).narrow(0, 0, (context + 15) / 16);
+    const at::Tensor key = keys.index_select(0, pages)
+                               .permute({1, 0, 3, 2})
+                               .reshape({kv, -1, d})
+                               .narrow(1, 0, context)
+                               .unsqueeze(0);
+    const at::Tensor value = values.index_select(0, pages)
+                                 .permute({1, 0, 2, 3})
+                                 .reshape({kv, -1, d})
+                                 .narrow(1, 0, context)
+                                 .unsqueeze(0);
+    at::Tensor mask;
     if (count != context && count > 1) {
       const at::Tensor row =
           at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
@@ -302,8 +288,12 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
   if (kernel && t > kFewRows && !options_.deterministic)
     tokens.resize((t + kRowMultiple - 1) / kRowMultiple * kRowMultiple, batch.tokens[0]);
   const auto plan = kernel_attention ? kernels::plan_cache(batch) : kernels::CachePlan{};
-  const bool tree_attention = options_.device.is_cpu() && !cache;
-  const auto tree = tree_attention ? kernels::plan_tree(batch) : nullptr;
+  std::shared_ptr<const kernels::TreePlan> tree;
+  std::optional<kernels::PlainTree> plain_tree;
+  if (!cache && options_.device.is_cpu()) tree = kernels::plan_tree(batch);
+  // A GPU waits for its launches rather than for its products: few classes.
+  if (!cache && !options_.device.is_cpu())
+    plain_tree.emplace(*kernels::plan_tree(batch, 0.4), config_, cos_, sin_, options_.dtype);
 
   at::Tensor x = at::embedding(embed_tokens_, to_tensor(tokens, options_.device));
   const auto add_norm = [&](const at::Tensor& delta, const at::Tensor& weight) {
@@ -324,10 +314,12 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
     at::Tensor attended;
     if (kernel_attention)
       attended = kernels::cached_attention(qkv, layer, i, batch, plan, *cache, config_, cos_, sin_);
-    else if (tree_attention)
+    else if (plain_tree)
+      attended = plain_tree->attend(norm_heads(qkv, layer));
+    else if (tree)
       attended = kernels::tree_attention(norm_heads(qkv, layer), tree, config_, cos_, sin_);
     else
-      attended = attend_plain(norm_heads(qkv, layer), i, batch, cache);
+      attended = attend_plain(norm_heads(qkv, layer), i, batch, *cache);
     const bool last = i + 1 == config_.num_hidden_layers;
     if (last) {  // behind the last attention only the asked rows matter
       const at::Tensor rows = to_tensor(batch.rows, options_.device);

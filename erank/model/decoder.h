@@ -124,7 +124,7 @@ class Decoder {
   at::Tensor project_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                            std::initializer_list<const Linear*> parts) const;
   at::Tensor attend_plain(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
-                          KvCache* cache) const;
+                          KvCache& cache) const;
   at::Tensor norm_heads(const at::Tensor& qkv, const DecoderLayer& layer) const;
   void reach_position(int64_t position);
   bool use_kernels() const;

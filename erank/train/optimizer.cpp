@@ -5,6 +5,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -44,13 +45,13 @@ void AdamW::backward(const at::Tensor& loss) {
 
 double AdamW::step(double learning_rate) {
   const at::NoGradGuard no_grad;
-  double sum = 0;
+  std::vector<at::Tensor> norms;  // read at once: on a GPU every reading waits for it
   for (Slot& slot : slots_) {
     if (!slot.gradient.defined()) slot.gradient = at::zeros_like(slot.master);
-    const double norm = at::linalg_vector_norm(slot.gradient).item<double>();
-    sum += norm * norm;
+    norms.push_back(at::linalg_vector_norm(slot.gradient));
   }
-  const double norm = std::sqrt(sum);
+  const double norm =
+      at::linalg_vector_norm(at::stack(norms), 2, std::nullopt, false, at::kDouble).item<double>();
   if (!std::isfinite(norm))
     base::fail(base::ErrorKind::kInvalidInput, "train", "the gradients of step ", num_steps_ + 1,
                " are not finite; a smaller --learning-rate or --precision fp32 may help");

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "erank/base/random.h"
+#include "erank/model/kernels/plain_tree.h"
 #include "erank/model/lora.h"
 #include "tests/model/golden.h"
 
@@ -235,7 +236,12 @@ TEST(SharedPrefixes, AttendAsLibtorchDoes) {
   }
   const at::Tensor plain = at::cat(outputs, 0);
   EXPECT_LT(error(y, plain), 1e-5);
-  EXPECT_LT(error(found[0], gradients(plain, out, {qkv})[0]), 1e-5);
+  const auto expected = gradients(plain, out, {qkv});
+  EXPECT_LT(error(found[0], expected[0]), 1e-5);
+  // What devices without the kernels do.
+  const at::Tensor elsewhere = kernels::PlainTree(*plan, config, cos, sin, at::kFloat).attend(qkv);
+  EXPECT_LT(error(elsewhere, plain), 1e-5);
+  EXPECT_LT(error(gradients(elsewhere, out, {qkv})[0], expected[0]), 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Precision, GradOps, testing::Values(at::kFloat, at::kBFloat16),

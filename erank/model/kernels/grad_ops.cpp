@@ -421,7 +421,7 @@ at::Tensor lora_linear(const at::Tensor& x, const at::Tensor& weight, const at::
                            at::TensorList(adapters));
 }
 
-std::shared_ptr<const TreePlan> plan_tree(const Batch& batch) {
+std::shared_ptr<const TreePlan> plan_tree(const Batch& batch, double fill) {
   auto planned = std::make_shared<TreePlan>();
   TreePlan& plan = *planned;
   plan.positions = batch.positions;
@@ -433,14 +433,13 @@ std::shared_ptr<const TreePlan> plan_tree(const Batch& batch) {
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     return std::pair(length(a), context(a)) > std::pair(length(b), context(b));
   });
-  // A class ends where its longest sequence would pad the next by more than a third.
   const auto round_up = [](int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
   };
   for (size_t i = 0; i < order.size();) {
     TreePlan::Class c;
     size_t end = i;
-    for (; end < order.size() && length(order[end]) * 4 >= length(order[i]) * 3; ++end)
+    for (; end < order.size() && length(order[end]) >= fill * length(order[i]); ++end)
       c.keys = std::max<int64_t>(c.keys, context(order[end]));
     c.queries = length(order[i]);
     // Few different shapes: libtorch keeps a compiled product for each.

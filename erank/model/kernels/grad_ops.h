@@ -1,7 +1,7 @@
 // The operations of a training pass that have their own backward: fewer passes over memory than
-// libtorch's autograd would make. CPU tensors, contiguous, fp32 or bf16; gradients once (no second
-// derivatives). Each equals its plain composition of ATen operations
-// (tests/model/grad_ops_test.cpp).
+// libtorch's autograd would make. CPU tensors, but for lora_linear, which takes any device's;
+// contiguous, fp32 or bf16; gradients once (no second derivatives). Each equals its plain
+// composition of ATen operations (tests/model/grad_ops_test.cpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,7 +41,8 @@ struct TreePlan {
   std::vector<Class> classes;
   std::vector<int32_t> positions;  // [T]
 };
-std::shared_ptr<const TreePlan> plan_tree(const Batch& batch);
+// A class ends before a sequence shorter than `fill` of its longest.
+std::shared_ptr<const TreePlan> plan_tree(const Batch& batch, double fill = 0.75);
 
 // Rotation and attention of one layer: qkv [T', (N + 2 K) D], T' >= T -> [T', N D] (rows behind T
 // are zero; with gradients T' = T).

@@ -1,0 +1,36 @@
+// Attention over a tree of sequences by libtorch's own operations: for devices without our kernels,
+// and what the kernels of grad_ops.h are tested against. Differentiable; any device, fp32 or bf16.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "erank/model/decoder.h"
+#include "erank/model/kernels/grad_ops.h"
+
+namespace erank::model::kernels {
+
+// What every layer of one batch needs, on the device of `cos` and `sin` [positions, D / 2] fp32.
+// `dtype` is that of the activations.
+class PlainTree {
+ public:
+  PlainTree(const TreePlan& plan, const ModelConfig& config, const at::Tensor& cos,
+            const at::Tensor& sin, at::ScalarType dtype);
+
+  // Rotation and attention of one layer: qkv [T, (N + 2 K) D] -> [T, N D].
+  at::Tensor attend(const at::Tensor& qkv) const;
+
+ private:
+  struct Class {
+    int64_t sequences = 0, queries = 0, keys = 0;
+    at::Tensor query_rows, key_rows;  // [S queries], [S keys]; padding names row 0
+    at::Tensor mask;  // [S, 1, group queries, keys]: 0, or -inf where a query sees no key
+  };
+  int64_t heads_, kv_heads_, head_dim_;
+  std::vector<Class> classes_;
+  at::Tensor cos_, sin_;  // [T, 1, D / 2] fp32
+  at::Tensor order_;      // [T]: where a token's row stands in the classes' outputs
+};
+
+}  // namespace erank::model::kernels
