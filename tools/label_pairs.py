@@ -228,8 +228,7 @@ def main():
     parser.add_argument("--erank", default="build/erank")
     parser.add_argument("--folder", type=pathlib.Path, default=fetch_teachers.default_folder(),
                         help="of tools/fetch_teachers.py")
-    parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS,
-                        default=["minilm", "nomic"])
+    parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm", "nomic"])
     parser.add_argument("--scale", type=float, default=1, help="times as many queries")
     parser.add_argument("--place", type=float, default=0, help="how much of a score is its place in the query's list")
     parser.add_argument("--seed", type=int, default=1)

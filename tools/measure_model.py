@@ -153,7 +153,8 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--model", default=[], type=lambda m: ["--model", m])
     parser.add_argument("--teachers", nargs="+", default=[])
-    parser.add_argument("--folder", type=pathlib.Path, default=fetch_teachers.default_folder(), help="of tools/fetch_teachers.py")
+    parser.add_argument("--folder", type=pathlib.Path, default=fetch_teachers.default_folder(),
+                        help="of tools/fetch_teachers.py")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--think", action="store_true")
     parser.add_argument("--top", type=int, default=100)
@@ -161,6 +162,8 @@ def main():
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     parser.add_argument("--erank", default="build/erank")
     args = parser.parse_args()
+    if args.teachers and (args.model or args.think):
+        parser.error("--teachers measures teachers in place of a model: leave out --model and --think")
     args.mode = "+".join(args.teachers) or ("think" if args.think else "direct")
     results = args.out / "results.json"
     args.out.mkdir(parents=True, exist_ok=True)

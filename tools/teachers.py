@@ -75,13 +75,14 @@ class Nomic:
 TEACHERS = {"minilm": MiniLM, "nomic": Nomic}
 
 
-# Products in bf16 where the processor multiplies it: cosines differ by some 0.0006, in half the time.
-FAST = torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@FAST
+# Products in bf16 where the processor multiplies it.
+@torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
 @torch.no_grad()
 def embed(name, folder, texts, queries):
+    if name not in TEACHERS:
+        sys.exit(f"teachers: no teacher {name!r}; expected {' or '.join(TEACHERS)}")
+    if not (folder / name).exists():
+        sys.exit(f"teachers: {folder / name} is not there; tools/fetch_teachers.py {folder} fetches it")
     teacher = TEACHERS[name](folder)
     # Both models read BERT's lower-case word pieces.
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "minilm/tokenizer.json"))

@@ -26,6 +26,7 @@
 #include <ATen/ops/unsqueeze.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <tuple>
 
@@ -39,6 +40,7 @@ namespace {
 
 using base::ErrorKind;
 using base::str;
+using kernels::to_tensor;
 
 // Up to this many rows our own kernel, which streams the weights once, is faster than libtorch's
 // matrix product.
@@ -47,21 +49,8 @@ constexpr int64_t kFewRows = 8;
 // to a multiple.
 constexpr int64_t kRowMultiple = 32;
 
-at::Tensor to_tensor(const std::vector<int32_t>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<int32_t>(values.data(), values.size()), at::dtype(at::kInt))
-      .to(device);
-}
-
 at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return at::rms_norm(x, {x.size(-1)}, weight, eps);
-}
-
-// Half-split rotation of x [T, heads, D] by cos, sin [T, 1, D / 2] fp32, computed in fp32.
-at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t half = x.size(2) / 2;
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor a = wide.narrow(2, 0, half), b = wide.narrow(2, half, half);
-  return at::cat({a * cos - b * sin, b * cos + a * sin}, 2).to(x.scalar_type());
 }
 
 // y += scaling * (x A^T) B^T, in x's precision.
@@ -211,8 +200,8 @@ at::Tensor Decoder::attend_plain(const at::Tensor& qkv, int64_t layer_idx, const
   at::Tensor q = qkv.narrow(0, 0, t).narrow(1, 0, n * d).view({t, n, d});
   at::Tensor k = qkv.narrow(0, 0, t).narrow(1, n * d, kv * d).view({t, kv, d});
   const at::Tensor v = qkv.narrow(0, 0, t).narrow(1, (n + kv) * d, kv * d).view({t, kv, d});
-  q = plain_rotate(q, cos, sin);
-  k = plain_rotate(k, cos, sin);
+  q = kernels::plain_rotate(q, cos, sin).to(qkv.scalar_type());
+  k = kernels::plain_rotate(k, cos, sin).to(qkv.scalar_type());
 
   const at::Tensor &keys = cache.keys(layer_idx), &values = cache.values(layer_idx);
   const auto slots = kernels::plan_cache(batch).slots;
@@ -291,7 +280,7 @@ at::Tensor Decoder::hidden(const Batch& batch, KvCache* cache) {
   std::shared_ptr<const kernels::TreePlan> tree;
   std::optional<kernels::PlainTree> plain_tree;
   if (!cache && options_.device.is_cpu()) tree = kernels::plan_tree(batch);
-  // A GPU waits for its launches rather than for its products: few classes.
+  // Few classes: each costs a GPU a dozen launches a layer.
   if (!cache && !options_.device.is_cpu())
     plain_tree.emplace(*kernels::plan_tree(batch, 0.4), config_, cos_, sin_, options_.dtype);
 

@@ -27,7 +27,7 @@ train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into O
   shift
   [ ! -e "$out/$stage/adapter_model.safetensors" ] || return 0
   "$erank" train sft --config "models/erank-135m/$stage.toml" --data "$out/$stage.jsonl" --out "$out/$stage" \
-    "${device[@]}" --resume "$@"
+    --validation "$data/dl19/validation.jsonl" --validation-qrels "$data/dl19/qrels/dev.tsv" "${device[@]}" --resume "$@"
 }
 label order 1
 label thoughts 0.5

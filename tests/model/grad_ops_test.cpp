@@ -238,8 +238,11 @@ TEST(SharedPrefixes, AttendAsLibtorchDoes) {
   EXPECT_LT(error(y, plain), 1e-5);
   const auto expected = gradients(plain, out, {qkv});
   EXPECT_LT(error(found[0], expected[0]), 1e-5);
-  // What devices without the kernels do.
-  const at::Tensor elsewhere = kernels::PlainTree(*plan, config, cos, sin, at::kFloat).attend(qkv);
+  // What devices without the kernels do, in more padded classes.
+  const auto padded = kernels::plan_tree(batch, 0.4);
+  EXPECT_LT(padded->classes.size(), plan->classes.size());
+  const at::Tensor elsewhere =
+      kernels::PlainTree(*padded, config, cos, sin, at::kFloat).attend(qkv);
   EXPECT_LT(error(elsewhere, plain), 1e-5);
   EXPECT_LT(error(gradients(elsewhere, out, {qkv})[0], expected[0]), 1e-5);
 }

@@ -14,10 +14,6 @@
 namespace erank::model::kernels {
 namespace {
 
-at::Tensor upload(const std::vector<int32_t>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<int32_t>(values), at::dtype(at::kInt)).to(device);
-}
-
 std::vector<int32_t> with_row_zero(std::vector<int32_t> rows) {
   std::replace(rows.begin(), rows.end(), -1, 0);
   return rows;
@@ -25,13 +21,24 @@ std::vector<int32_t> with_row_zero(std::vector<int32_t> rows) {
 
 }  // namespace
 
+at::Tensor to_tensor(const std::vector<int32_t>& values, at::Device device) {
+  return at::tensor(at::ArrayRef<int32_t>(values), at::dtype(at::kInt)).to(device);
+}
+
+at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t half = x.size(2) / 2;
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor a = wide.narrow(2, 0, half), b = wide.narrow(2, half, half);
+  return at::cat({a * cos - b * sin, b * cos + a * sin}, 2);
+}
+
 PlainTree::PlainTree(const TreePlan& plan, const ModelConfig& config, const at::Tensor& cos,
                      const at::Tensor& sin, at::ScalarType dtype)
     : heads_(config.num_attention_heads),
       kv_heads_(config.num_key_value_heads),
       head_dim_(config.head_dim) {
   const at::Device device = cos.device();
-  const at::Tensor positions = upload(plan.positions, device);
+  const at::Tensor positions = to_tensor(plan.positions, device);
   cos_ = cos.index_select(0, positions).unsqueeze(1);
   sin_ = sin.index_select(0, positions).unsqueeze(1);
   std::vector<int32_t> order(plan.positions.size());
@@ -44,12 +51,12 @@ PlainTree::PlainTree(const TreePlan& plan, const ModelConfig& config, const at::
       if (row >= 0) order[row] = next;
       ++next;
     }
-    out.query_rows = upload(with_row_zero(c.query_rows), device);
-    out.key_rows = upload(with_row_zero(c.key_rows), device);
+    out.query_rows = to_tensor(with_row_zero(c.query_rows), device);
+    out.key_rows = to_tensor(with_row_zero(c.key_rows), device);
     // A padded query sees keys too, so that its softmax, which nobody reads, is a number.
     const auto ints = at::dtype(at::kInt).device(device);
     const at::Tensor last =
-        upload(c.ancestors, device).view({-1, 1, 1, 1, 1}) +
+        to_tensor(c.ancestors, device).view({-1, 1, 1, 1, 1}) +
         at::arange(c.queries, ints).view({1, 1, 1, -1, 1});  // the last key that it sees
     const int64_t group = heads_ / kv_heads_;
     const at::Tensor hidden = at::arange(c.keys, ints).view({1, 1, 1, 1, -1}) > last;
@@ -58,17 +65,15 @@ PlainTree::PlainTree(const TreePlan& plan, const ModelConfig& config, const at::
                    .expand({out.sequences, 1, group, c.queries, c.keys})
                    .reshape({out.sequences, 1, group * c.queries, c.keys});
   }
-  order_ = upload(order, device);
+  order_ = to_tensor(order, device);
 }
 
 at::Tensor PlainTree::attend(const at::Tensor& qkv) const {
-  const int64_t tokens = qkv.size(0), d = head_dim_, half = d / 2, group = heads_ / kv_heads_;
+  const int64_t tokens = qkv.size(0), d = head_dim_, group = heads_ / kv_heads_;
   const at::Tensor rows = qkv.view({tokens, heads_ + 2 * kv_heads_, d});
-  // Half-split rotation in fp32. Keys and values stay fp32 until they are gathered: a prefix's
-  // collect gradients of all that stands behind it.
-  const at::Tensor wide = rows.narrow(1, 0, heads_ + kv_heads_).to(at::kFloat);
-  const at::Tensor a = wide.narrow(2, 0, half), b = wide.narrow(2, half, half);
-  const at::Tensor turned = at::cat({a * cos_ - b * sin_, b * cos_ + a * sin_}, 2);
+  // Keys and values stay fp32 until they are gathered: a prefix's collect gradients of all that
+  // stands behind it.
+  const at::Tensor turned = plain_rotate(rows.narrow(1, 0, heads_ + kv_heads_), cos_, sin_);
   const at::Tensor queries = turned.narrow(1, 0, heads_).to(qkv.scalar_type());
   const at::Tensor keys_values =
       at::cat({turned.narrow(1, heads_, kv_heads_), rows.narrow(1, heads_ + kv_heads_, kv_heads_)},

@@ -11,6 +11,11 @@
 
 namespace erank::model::kernels {
 
+at::Tensor to_tensor(const std::vector<int32_t>& values, at::Device device);
+
+// Half-split rotation of x [T, heads, D] by cos, sin [T, 1, D / 2] fp32 -> fp32.
+at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
 // What every layer of one batch needs, on the device of `cos` and `sin` [positions, D / 2] fp32.
 // `dtype` is that of the activations.
 class PlainTree {
