@@ -1,26 +1,31 @@
 #!/usr/bin/env python3
 """Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
 
-tools/label_pairs.py DATA OUT.jsonl [--place F] [--teachers minilm nomic] [--scale F] [--seed S]
+tools/label_pairs.py DATA OUT [--teachers minilm nomic] [--scale F] [--seed S]
 
-DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT.jsonl has the lines that
-`erank train sft --data` reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
+DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT gets a file for each stage
+of the training, order.jsonl, thoughts.jsonl and scores.jsonl: the same pairs in the lines that `erank train sft --data`
+reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
 
   queries     those of the train splits; titles of training documents, sentences of them, and sentences without their
               stop words and some of the others (keywords)
   documents   of BM25's first 10 ranks, 11-100, 101-1000, and random ones: KINDS says how many; of a query of the train
               splits judged ones first
-  score       the mean of the teachers' cosines (all-MiniLM-L6-v2, nomic-embed-text-v1.5) and BM25_WEIGHT of BM25's score,
-              that of the query's best document being 1; each first divided by its deviation. Put on the scale by lines
-              through three means: of documents that BM25 does not find at 0, of dl21's grade 0 at 5, of its grade 3 at 8.5
+  score       the mean of the teachers' cosines (all-MiniLM-L6-v2, nomic-embed-text-v1.5) and the set's weight of BM25's
+              score, that of the query's best document being 1; each first divided by its deviation. Put on the scale by
+              lines through three means: of documents that BM25 does not find at 0, of dl21's grade 0 at 5, of its grade
+              3 at 8.5
   judged      half the judgement's own score, half the teachers'
   taught      of a query's documents groups of 5 whose scores are spread most evenly
-  place       --place, 0: so much of a score is what the document's place among these 5 is worth (PLACES). With 1 every
-              group has the same five scores: then nothing can be learned but what tells its documents apart, while with
-              scores as they come a model is busy for long with how many bad documents a step happens to hold
+  form        the queries and the texts of a group are as written, or in lower case, in capitals or bare words (FORMS):
+              collections are written in all of these
   text        its first 100 words: a model that reads 96 tokens sees no more of it
+  place       so much of a score is what the document's place among these 5 is worth (STAGES, PLACES). With 1 every group
+              has the same five scores: then nothing can be learned but what tells its documents apart, while with scores
+              as they come a model is busy for long with how many bad documents a step happens to hold
   soft target a normal distribution around the score, of standard deviation 1
-  thought     for every second pair: what the query asks, what of it stands in the passage, what is missing, the verdict
+  thought     for some of the pairs (STAGES): what the query asks, what of it stands in the passage, what is missing, the
+              verdict
 """
 import argparse
 import hashlib
@@ -36,11 +41,14 @@ import numpy
 import fetch_teachers
 import teachers
 
-# How many queries of each kind. judged: the score of each grade.
+# How many queries of each kind. bm25: its weight beside the teachers. judged: the score of each grade.
 SETS = {
-    "marco": {"queries": 2220, "titles": 0, "sentences": 2500, "keywords": 2000, "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
-    "nfcorpus": {"queries": 2590, "titles": 1800, "sentences": 2500, "keywords": 2500, "judged": {0: 1, 1: 7.5, 2: 9}},
-    "scifact": {"queries": 809, "titles": 2500, "sentences": 3000, "keywords": 3500, "judged": {0: 1, 1: 9}},
+    "marco": {"queries": 2220, "titles": 0, "sentences": 2500, "keywords": 2000, "bm25": 0.2,
+              "judged": {0: 1, 1: 4, 2: 7, 3: 9.5}},
+    "nfcorpus": {"queries": 2590, "titles": 1800, "sentences": 2500, "keywords": 2500, "bm25": 0.35,
+                 "judged": {0: 1, 1: 7.5, 2: 9}},
+    "scifact": {"queries": 809, "titles": 2500, "sentences": 3000, "keywords": 3500, "bm25": 0.4,
+                "judged": {0: 1, 1: 9}},
 }
 # Of a query: at most so many judged documents, so many of BM25's ranks 1-10, 11-100, 101-1000, at random; and so many
 # groups are taught.
@@ -52,10 +60,12 @@ KINDS = {
 }
 RANKS = ((0, 10), (10, 100), (100, 1000))
 GRADED = "marco"  # grades 0 to 3: what the scale is laid on
-BM25_WEIGHT = 0.3
 ANCHOR_SCORES = (0, 5, 8.5)
 PLACES = (9.5, 6.5, 4, 2, 0.5)  # what a place among the taught documents of a query is worth
 GROUP = len(PLACES)
+STAGES = {"order": (1, 0), "thoughts": (0.5, 0.5), "scores": (0, 0.15)}  # place's part of a score, pairs with a thought
+# How often the queries of a group, and its texts, are as written, in lower case, in capitals, bare words.
+FORMS = {"query": (0.55, 0.1, 0.2, 0.15), "text": (0.6, 0.15, 0, 0.25)}
 MAX_WORDS = 100
 STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
 had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
@@ -162,7 +172,7 @@ def cached(args, name, texts, queries):
     """{text: what the teacher makes of it}; kept beside the pairs, so that labelling again is quick."""
     texts = sorted(set(texts))
     key = hashlib.sha256("\0".join([name, str(queries), *texts]).encode()).hexdigest()[:16]
-    path = args.out.with_name(f"{name}-{key}.npy")
+    path = args.out / f"{name}-{key}.npy"
     if not path.exists():
         numpy.save(path, teachers.embed(name, args.folder, texts, queries))
     return dict(zip(texts, numpy.load(path)))
@@ -200,11 +210,19 @@ def distribution_around(score):
     return [round(float(x), 4) for x in p / p.sum()]
 
 
+def bare(text):
+    return " ".join(re.findall(r"[^\W\d_]+", text.lower())) or text
+
+
+def in_a_form(kind, dice):
+    return dice.choices((str, str.lower, str.upper, bare), FORMS[kind])[0]
+
+
 def take_scores(pairs, of_query, of_text, args):
     """Writes pair["score"]."""
     rows = [numpy.array([of_query[n][p["query"]] @ of_text[n][p["whole"]] for p in pairs]) for n in args.teachers]
     rows.append(numpy.array([p["bm25"] for p in pairs]))
-    weights = [1 / len(args.teachers)] * len(args.teachers) + [BM25_WEIGHT]
+    weights = [1 / len(args.teachers)] * len(args.teachers) + [numpy.array([SETS[p["set"]]["bm25"] for p in pairs])]
     latent = sum(w * (x - x.mean()) / x.std() for w, x in zip(weights, rows))
 
     def mean_of(kind):
@@ -221,6 +239,25 @@ def take_scores(pairs, of_query, of_text, args):
         pair["score"] = float(score if pair["judged"] is None else (score + pair["judged"]) / 2)
 
 
+def write_stage(stage, taught, args):
+    """taught: of a group its pairs by falling score, one group behind another."""
+    place, thoughts = STAGES[stage]
+    dice = random.Random(args.seed)
+    path = args.out / f"{stage}.jsonl"
+    counts = [0] * 11
+    with open(path.with_suffix(".part"), "w", encoding="utf-8") as file:
+        for i, pair in enumerate(taught):
+            score = place * PLACES[i % GROUP] + (1 - place) * pair["score"]
+            integer = int(score + 0.5)
+            counts[integer] += 1
+            line = pair | {"score": integer, "distribution": distribution_around(score)}
+            if dice.random() < thoughts:
+                line["thought"] = thought_of(pair["query"], pair["text"], integer)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    path.with_suffix(".part").rename(path)
+    print(f"{path}: {len(taught)} pairs, of the scores 0 to 10: {counts}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
@@ -230,9 +267,9 @@ def main():
                         help="of tools/fetch_teachers.py")
     parser.add_argument("--teachers", nargs="+", choices=teachers.TEACHERS, default=["minilm", "nomic"])
     parser.add_argument("--scale", type=float, default=1, help="times as many queries")
-    parser.add_argument("--place", type=float, default=0, help="how much of a score is its place in the query's list")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     dice = random.Random(args.seed)
 
     pairs, whole_texts = [], set()
@@ -256,9 +293,8 @@ def main():
             if graded:
                 counts, groups = (24, *counts[1:]), 2 * groups
             for docid in choose_documents(ranked, judged, everything, counts, dice):
-                pairs.append({"qid": f"{name}-{qid}", "docid": docid, "query": query, "whole": whole[docid],
-                              "text": " ".join(whole[docid].split(" ")[:MAX_WORDS]), "bm25": hits.get(docid, 0) / best,
-                              "judged": judged.get(docid), "groups": groups,
+                pairs.append({"set": name, "qid": f"{name}-{qid}", "docid": docid, "query": query, "whole": whole[docid],
+                              "bm25": hits.get(docid, 0) / best, "judged": judged.get(docid), "groups": groups,
                               "grade": qrels[qid].get(docid) if graded else None})
         print(f"{name}: {len(queries)} queries, {len(pairs) - before} pairs", flush=True)
 
@@ -274,24 +310,12 @@ def main():
         groups = min(few[0]["groups"], len(few) // GROUP)
         kept = spread_evenly(few, groups * GROUP)
         for i in range(groups):
-            for place, pair in zip(PLACES, kept[i::groups]):
-                # Steps of 0.05 give few different distributions, and a file that packs well.
-                pair["score"] = round((args.place * place + (1 - args.place) * pair["score"]) * 20) / 20
-                pair["qid"] += f".{i}"
-                taught.append(pair)
-
-    with open(args.out.with_suffix(".part"), "w", encoding="utf-8") as file:
-        counts = [0] * 11
-        for pair in taught:
-            integer = int(pair["score"] + 0.5)
-            counts[integer] += 1
-            line = {key: pair[key] for key in ("qid", "docid", "query", "text")}
-            line |= {"score": integer, "distribution": distribution_around(pair["score"])}
-            if dice.random() < 0.5:
-                line["thought"] = thought_of(pair["query"], pair["text"], integer)
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    args.out.with_suffix(".part").rename(args.out)
-    print(f"{args.out}: {len(taught)} pairs, of the scores 0 to 10: {counts}")
+            query_form, text_form = in_a_form("query", dice), in_a_form("text", dice)
+            for pair in kept[i::groups]:
+                taught.append({"qid": f"{pair['qid']}.{i}", "docid": pair["docid"], "query": query_form(pair["query"]),
+                               "text": text_form(" ".join(pair["whole"].split(" ")[:MAX_WORDS])), "score": round(pair["score"] * 20) / 20})
+    for stage in STAGES:
+        write_stage(stage, taught, args)
 
 
 if __name__ == "__main__":
