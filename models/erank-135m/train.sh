@@ -3,7 +3,7 @@
 #
 #   models/erank-135m/train.sh DATA [OUT]     OUT: where it works (default: $ERANK_CACHE/erank-135m)
 #
-# DEVICE=cuda ERANK=build-cuda/erank trains on a GPU, as this adapter was; on 2 cores it takes 13 hours. Called again it
+# DEVICE=cuda ERANK=build-cuda/erank trains on a GPU, as this adapter was; on 2 cores it takes some 29 hours. Called again it
 # goes on where it stopped. Needs `make build`, and for the labels a Python ($PYTHON, default python3) with torch,
 # transformers and gguf. At the end OUT/scores is the trained folder; copy its adapter_config.json,
 # adapter_model.safetensors and erank.json here to make it the default model.
@@ -17,11 +17,6 @@ device=(--device "${DEVICE:-cpu}")
 [ "${device[1]}" = cpu ] || device+=(--max-pass-tokens 32768)
 mkdir -p "$out"
 
-label() {  # NAME PLACE: OUT/NAME.jsonl, the pairs of that stage
-  [ ! -e "$out/$1.jsonl" ] || return 0
-  tools/fetch_teachers.py
-  "${PYTHON:-python3}" tools/label_pairs.py "$data" "$out/$1.jsonl" --place "$2"
-}
 train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into OUT/NAME
   local stage=$1
   shift
@@ -29,9 +24,10 @@ train() {  # NAME OPTIONS...: the stage of NAME.toml, from OUT/NAME.jsonl into O
   "$erank" train sft --config "models/erank-135m/$stage.toml" --data "$out/$stage.jsonl" --out "$out/$stage" \
     --validation "$data/dl19/validation.jsonl" --validation-qrels "$data/dl19/qrels/dev.tsv" "${device[@]}" --resume "$@"
 }
-label order 1
-label thoughts 0.5
-label scores 0
+if [ ! -e "$out/scores.jsonl" ]; then
+  tools/fetch_teachers.py
+  "${PYTHON:-python3}" tools/label_pairs.py "$data" "$out"
+fi
 train order
 train thoughts --model "$out/order"
 train scores --model "$out/thoughts"
