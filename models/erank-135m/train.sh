@@ -3,9 +3,9 @@
 #
 #   models/erank-135m/train.sh DATA [OUT]     OUT: where it works (default: $ERANK_CACHE/erank-135m)
 #
-# DEVICE=cuda ERANK=build-cuda/erank trains on a GPU, as this adapter was; on 2 cores it takes some 29 hours. Called again it
-# goes on where it stopped. Needs `make build`, and for the labels a Python ($PYTHON, default python3) with torch,
-# transformers and gguf. At the end OUT/scores is the trained folder; copy its adapter_config.json,
+# DEVICE=cuda ERANK=build-cuda/erank trains on a GPU, as this adapter was; on 2 cores it takes some 29 hours. Called
+# again it goes on where it stopped. Needs `make build`, and for the labels a Python ($PYTHON, default python3) with
+# torch, transformers and gguf. At the end OUT/scores is the trained folder; copy its adapter_config.json,
 # adapter_model.safetensors and erank.json here to make it the default model.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }

@@ -56,7 +56,7 @@ TEST_F(TinyDefaultModel, OrdersTheDemosPassagesBetterThanBm25) {
   const double bm25 = ndcg(demo + "qrels/test.tsv", path("bm25.run"));
   const double model = ndcg(demo + "qrels/test.tsv", path("model.run"));
   std::printf("nDCG@10 of 12 queries: BM25 %.4f, the model alone %.4f\n", bm25, model);
-  EXPECT_GT(model, bm25 + 0.03);  // measured: 0.07 more
+  EXPECT_GT(model, bm25 + 0.03);  // measured: 0.15 more
   EXPECT_GE(integers_.size(), 4u);
 }
 
@@ -71,7 +71,7 @@ TEST_F(TinyDefaultModel, OrdersRealPassagesAsWellAsBm25) {
   const double bm25 = ndcg(adi + "/qrels.txt", path("bm25.run"));
   const double model = ndcg(adi + "/qrels.txt", path("model.run"));
   std::printf("nDCG@10 of 12 queries: BM25 %.4f, the model alone %.4f\n", bm25, model);
-  EXPECT_GT(model, bm25 + 0.03);  // measured: 0.09 more
+  EXPECT_GT(model, bm25 + 0.03);  // measured: 0.10 more
 }
 
 }  // namespace
