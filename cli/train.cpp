@@ -106,8 +106,10 @@ void adopt_adapter(CLI::App& verb, SftFlags& flags) {
     return option;
   };
   adopt("--lora-rank", flags.lora.rank, stored.rank)->default_str(str(stored.rank));
-  adopt("--lora-alpha", flags.lora.alpha, stored.alpha)->default_str(str(stored.alpha));
-  adopt("--lora-dropout", flags.lora.dropout, stored.dropout)->default_str(str(stored.dropout));
+  adopt("--lora-alpha", flags.lora.alpha, stored.alpha)
+      ->default_str(base::dump_json(base::Json(stored.alpha)));
+  adopt("--lora-dropout", flags.lora.dropout, stored.dropout)
+      ->default_str(base::dump_json(base::Json(stored.dropout)));
   const auto sorted = [](std::vector<std::string> names) {
     std::sort(names.begin(), names.end());
     return names;

@@ -121,8 +121,9 @@ TEST_F(TinyTrain, TheSavedOptionsReproduceTheRun) {
 }
 
 TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
-  const std::vector<std::string> first = {"--lora-rank",   "3",           "--lora-targets",
-                                          "q_proj,v_proj", "--max-steps", "2"};
+  const std::vector<std::string> first = {
+      "--lora-rank", "3", "--lora-targets", "q_proj,v_proj", "--lora-alpha", "6.0000001234",
+      "--max-steps", "2"};
   ASSERT_EQ(run(sft("first", first)).exit_code, 0);
   // At a rate of nothing the second run's adapter is the first one's.
   auto args = sft("same", {"--max-steps", "1", "--learning-rate", "0"});
