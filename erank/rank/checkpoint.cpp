@@ -77,7 +77,7 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   base::refuse_unknown_keys(
       json,
       {"base", "layout", "mode", "score", "instruction", "max_query_tokens", "max_document_tokens",
-       "max_think_tokens", "think_open", "think_close", "direct_close"},
+       "lower_capitals", "max_think_tokens", "think_open", "think_close", "direct_close"},
       where);
   if (json.contains("mode")) d.mode = parse_mode(require_text(json, "mode", "", where), where);
   if (json.contains("score"))
@@ -93,6 +93,7 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   d.prompt.max_query_tokens = positive(json, "max_query_tokens", d.prompt.max_query_tokens, where);
   d.prompt.max_document_tokens =
       positive(json, "max_document_tokens", d.prompt.max_document_tokens, where);
+  d.prompt.lower_capitals = base::json_value(json, "lower_capitals", false, where);
   d.prompt.think_open = require_text(json, "think_open", d.prompt.think_open, where);
   d.prompt.think_close = require_text(json, "think_close", d.prompt.think_close, where);
   d.prompt.direct_close = require_text(json, "direct_close", d.prompt.direct_close, where);
@@ -123,6 +124,7 @@ void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
   if (d.instruction != usual.instruction) json["instruction"] = d.instruction;
   json["max_query_tokens"] = d.prompt.max_query_tokens;
   json["max_document_tokens"] = d.prompt.max_document_tokens;
+  if (d.prompt.lower_capitals) json["lower_capitals"] = true;
   json["max_think_tokens"] = d.max_think_tokens;
   if (d.prompt.think_open != usual.prompt.think_open) json["think_open"] = d.prompt.think_open;
   if (d.prompt.think_close != usual.prompt.think_close) json["think_close"] = d.prompt.think_close;

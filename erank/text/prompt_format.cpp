@@ -22,6 +22,8 @@
 // output:", so that two prompts of one query differ from the passage's first character on.
 #include "erank/text/prompt_format.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -32,6 +34,7 @@
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
 #include "erank/text/chat_template.h"
+#include "erank/text/split_classes.h"
 #include "erank/text/white_space.h"
 
 namespace erank::text {
@@ -108,6 +111,37 @@ size_t whole_characters(std::string_view bytes) {
     return lead + length <= bytes.size() ? bytes.size() : lead;
   }
   return bytes.size();
+}
+
+// No lower-case letter, and at least three words with capitals. REQUIRES: text is valid UTF-8.
+bool is_all_capitals(std::string_view text) {
+  int words = 0;
+  bool in_word = false;  // in one that was counted
+  for (size_t i = 0; i < text.size();) {
+    if (const size_t space = white_space_at(text, i)) {
+      in_word = false;
+      i += space;
+      continue;
+    }
+    const CodePoint c = code_point_at(text, i);
+    i += c.length;
+    const auto category = utf8proc_category(static_cast<int32_t>(c.value));
+    if (category == UTF8PROC_CATEGORY_LL) return false;
+    if (category == UTF8PROC_CATEGORY_LU && !std::exchange(in_word, true)) ++words;
+  }
+  return words >= 3;
+}
+
+// REQUIRES: text is valid UTF-8.
+std::string lower_case(std::string_view text) {
+  std::string lower;
+  for (size_t i = 0; i < text.size();) {
+    const CodePoint c = code_point_at(text, i);
+    i += c.length;
+    base::append_utf8(lower,
+                      static_cast<uint32_t>(utf8proc_tolower(static_cast<int32_t>(c.value))));
+  }
+  return lower;
 }
 
 [[noreturn]] void refuse_template(const std::string& what) {
@@ -236,6 +270,7 @@ void PromptFormat::prepare() {
 
 std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {
   std::string whole = base::sanitize_utf8(text);
+  if (options_.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
   // An id stands for at least one byte of the composed text, and composing makes no text more than
   // three times as long.
   const auto max_ids = static_cast<size_t>(max_tokens);

@@ -22,6 +22,9 @@ struct PromptOptions {
   Layout layout = Layout::kPaper;
   int max_query_tokens = 2048;  // each at least 1; the frame is never cut
   int max_document_tokens = 2048;
+  // A query or document without a lower-case letter, in which at least three words have capitals,
+  // is read in lower case (Unicode's simple mapping). "NATO" and "US GDP" stay what they are.
+  bool lower_capitals = false;
   std::string think_open{};  // appended to the prompt in thinking mode; "" for none
   std::string think_close = "</think><answer>";          // closes a thought at its budget
   std::string direct_close = "<think></think><answer>";  // appended to the prompt in direct mode

@@ -57,6 +57,7 @@ TEST_F(FindCheckpoint, ReadsAPlainModelFolderAsAPublishedErankModel) {
   EXPECT_EQ(c.defaults.score, ScoreKind::kPaper);
   EXPECT_EQ(c.defaults.max_think_tokens, 4096);
   EXPECT_EQ(c.defaults.prompt.layout, text::Layout::kPaper);
+  EXPECT_FALSE(c.defaults.prompt.lower_capitals);
 }
 
 TEST_F(FindCheckpoint, TakesWhatErankJsonSays) {
@@ -64,12 +65,14 @@ TEST_F(FindCheckpoint, TakesWhatErankJsonSays) {
   put("folder/erank.json",
       R"({"layout": "passage-last", "mode": "direct", "score": "integer", "instruction": "I.",
           "max_query_tokens": 11, "max_document_tokens": 12, "max_think_tokens": 13,
+          "lower_capitals": true,
           "think_open": "a", "think_close": "b", "direct_close": "c"})");
   const CheckpointDefaults d = find_checkpoint(folder()).defaults;
   EXPECT_EQ(d.mode, Mode::kDirect);
   EXPECT_EQ(d.score, ScoreKind::kInteger);
   EXPECT_EQ(d.instruction, "I.");
   EXPECT_EQ(d.max_think_tokens, 13);
+  EXPECT_TRUE(d.prompt.lower_capitals);
   EXPECT_EQ(d.prompt.layout, text::Layout::kPassageLast);
   EXPECT_EQ(d.prompt.max_query_tokens, 11);
   EXPECT_EQ(d.prompt.max_document_tokens, 12);
@@ -88,6 +91,7 @@ TEST_F(FindCheckpoint, RefusesUnknownKeysAndValues) {
   EXPECT_THAT(with(R"({"layout": "sideways"})"), HasSubstr("sideways"));
   EXPECT_THAT(with(R"({"mode": "thinking"})"), HasSubstr("thinking"));
   EXPECT_THAT(with(R"({"score": "mean"})"), HasSubstr("mean"));
+  EXPECT_THAT(with(R"({"lower_capitals": "yes"})"), HasSubstr("lower_capitals"));
   EXPECT_THAT(with(R"({"max_think_tokens": 0})"), HasSubstr("max_think_tokens"));
   EXPECT_THAT(with(R"({"max_think_tokens": "9"})"), HasSubstr("max_think_tokens"));
   EXPECT_THAT(with("[]"), HasSubstr("object"));

@@ -220,6 +220,25 @@ TEST(PromptFormat, CutsQueryAndDocumentButNeverTheFrameNorACharacter) {
   EXPECT_FALSE(exact.query_truncated || exact.document_truncated);
 }
 
+TEST(PromptFormat, ReadsWhatIsAllInCapitalsInLowerCaseIfAsked) {
+  const TestFolder folder;
+  const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);
+  const PromptFormat format(tokenizer, {.lower_capitals = true}), plain(tokenizer, {});
+  const auto as = [&](const std::string& query, const std::string& document) {
+    return plain.render("INSTRUCTION IN CAPITALS", query, document);
+  };
+  const auto read = [&](const std::string& query, const std::string& document) {
+    return format.render("INSTRUCTION IN CAPITALS", query, document);
+  };
+  EXPECT_EQ(read("WHAT IS\nCAF\u00c9-AU-LAIT?", "B2: A\u3000\u0416, C.").text,
+            as("what is\ncaf\u00e9-au-lait?", "b2: a\u3000\u0436, c.").text);
+  EXPECT_EQ(read("A B C", "d E F G").ids, as("a b c", "d E F G").ids);
+  for (const std::string kept : {"US GDP", "NATO", "B2 3 4 5", "WHAT IS A pH?", "1 2 3 4", "",
+                                 "\u4e2d\u6587 \u4e2d\u6587 \u4e2d\u6587", "A\xff B"}) {
+    EXPECT_EQ(read(kept, kept).text, as(kept, kept).text) << kept;
+  }
+}
+
 TEST(PromptFormat, TakesBrokenAndHugeTextAndSaysThatItWasCut) {
   const TestFolder folder;
   const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);
