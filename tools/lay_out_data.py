@@ -11,8 +11,8 @@ SOURCE holds the collections in the forms in which they are published, plain or 
 OUT gets a folder for each: corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv, and bm25.run for dl19, whose
 candidates come from a corpus that is not here; validation.jsonl beside it has the best 32 of 16 of its queries, with
 their texts, to choose a checkpoint by. msmarco-small and dl21 become one set, marco: both are passages of MS
-MARCO, and the first one's single answers have grade 3 there. Of the queries to choose and to report by, N (100) of each
-set are drawn by the seed (1).
+MARCO, and the first one's single answers have grade 3 there. Of the queries to report by, N (100) of each set are drawn
+by the seed (1); those to choose by are all there.
 """
 import argparse
 import csv
@@ -121,7 +121,7 @@ def main():
         qrels += [(q, d, 3) for q, d, _ in read_qrels(small / "qrels.tsv")]
         write(args.out / "marco", documents, queries, {"train": qrels})
 
-    beir("beir/nfcorpus", {s: f"qrels/{s}.tsv" for s in ("train", "dev", "test")}, draw=["dev", "test"])
+    beir("beir/nfcorpus", {s: f"qrels/{s}.tsv" for s in ("train", "dev", "test")}, draw=["test"])
     beir("beir/scifact", {"train": "qrels/train.tsv"})
     marco()
     dl19()

@@ -74,5 +74,17 @@ TEST_F(TinyDefaultModel, OrdersRealPassagesAsWellAsBm25) {
   EXPECT_GT(model, bm25 + 0.03);  // measured: 0.10 more
 }
 
+TEST_F(TinyDefaultModel, ReadsAQueryInCapitalsAsOneInLowerCase) {
+  const std::string pairs = put("pairs.jsonl",
+                                R"({"query": "WHAT IS THE FLASH POINT", "document": "Flash point."}
+{"query": "what is the flash point", "document": "Flash point."}
+)");
+  const Outcome o = run({"prompt", "--in", pairs});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto prompts = json_lines(o.out);
+  ASSERT_EQ(prompts.size(), 2u);
+  EXPECT_EQ(prompts[0], prompts[1]);
+}
+
 }  // namespace
 }  // namespace erank::cli
