@@ -263,6 +263,10 @@ class SftRun {
     }
     options["pairs"] = num_pairs_;
     options["data"] = base::sha256_file(flags_.data);
+    const base::Json defaults = rank::to_json(checkpoint_.defaults);
+    for (const auto& [key, value] : defaults.items())
+      if (key != "mode" && key != "score" && key != "max_think_tokens")
+        options["value of " + key + " in erank.json"] = value;
     if (checkpoint_.adapter)
       options["adapter"] = base::sha256_file(*checkpoint_.adapter + "/adapter_model.safetensors");
     return options;

@@ -102,19 +102,8 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
 
 }  // namespace
 
-void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
-                      const Checkpoint* base) {
+base::OrderedJson to_json(const CheckpointDefaults& d) {
   base::OrderedJson json;
-  if (base) {
-    const fs::path weights = fs::absolute(base->weights).lexically_normal();
-    if (base::file_exists(weights)) {
-      const bool cached = weights.parent_path() == fs::path(base::cache_folder()) / "models";
-      json["base"] = {{"file", cached ? weights.filename().string() : weights.string()},
-                      {"sha256", known_sha256(weights)}};
-    } else {
-      json["base"] = {{"folder", weights.string()}};
-    }
-  }
   const CheckpointDefaults usual;
   json["layout"] = d.prompt.layout == text::Layout::kPassageLast ? "passage-last" : "paper";
   json["mode"] = d.mode == Mode::kDirect ? "direct" : "think";
@@ -130,6 +119,23 @@ void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
   if (d.prompt.think_close != usual.prompt.think_close) json["think_close"] = d.prompt.think_close;
   if (d.prompt.direct_close != usual.prompt.direct_close)
     json["direct_close"] = d.prompt.direct_close;
+  return json;
+}
+
+void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
+                      const Checkpoint* base) {
+  base::OrderedJson json;
+  if (base) {
+    const fs::path weights = fs::absolute(base->weights).lexically_normal();
+    if (base::file_exists(weights)) {
+      const bool cached = weights.parent_path() == fs::path(base::cache_folder()) / "models";
+      json["base"] = {{"file", cached ? weights.filename().string() : weights.string()},
+                      {"sha256", known_sha256(weights)}};
+    } else {
+      json["base"] = {{"folder", weights.string()}};
+    }
+  }
+  json.update(to_json(d));
   base::write_file_atomic(folder + "/erank.json", json.dump(2) + "\n");
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "erank/base/json.h"
 #include "erank/text/prompt_format.h"
 
 namespace erank::rank {
@@ -45,6 +46,9 @@ struct Checkpoint {
 // whose line names the set-up command when it is missing, and Error{kInvalidInput} for unknown keys
 // of erank.json. docs/formats.md lists the keys.
 Checkpoint find_checkpoint(const std::string& path);
+
+// As erank.json says it; keys that few models need only where they differ from the usual.
+base::OrderedJson to_json(const CheckpointDefaults& defaults);
 
 // Writes `folder`/erank.json, with which a folder of a trained model or adapter is read with
 // `defaults`: an adapter names `base`, the checkpoint it was trained on; nullptr: the folder holds

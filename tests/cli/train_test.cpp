@@ -164,10 +164,13 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
   args = sft("o", {"--lora-targets", "q_proj"});
   args[3] = path("first");
   expect_refused(run(args), "--lora-targets");
-  // A run that was begun on another adapter is not gone on with.
+  // A run that was begun with other defaults, or on another adapter, is not gone on with.
   args = sft("same", {"--max-steps", "1", "--learning-rate", "0", "--resume"});
   args[3] = path("first");
   EXPECT_EQ(run(args).exit_code, 0);
+  defaults.replace(defaults.find("true"), 4, "false");
+  put("first/erank.json", defaults);
+  expect_refused(run(args), "another value of lower_capitals in erank.json");
   ASSERT_EQ(run(sft("first", {"--lora-rank", "3", "--lora-targets", "q_proj,v_proj", "--max-steps",
                               "2", "--seed", "2", "--overwrite"}))
                 .exit_code,
