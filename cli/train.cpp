@@ -266,7 +266,7 @@ class SftRun {
     const base::Json defaults = rank::to_json(checkpoint_.defaults);
     for (const auto& [key, value] : defaults.items())
       if (key != "mode" && key != "score" && key != "max_think_tokens")
-        options["value of " + key + " in erank.json"] = value;
+        options["value of " + key + " in the model's erank.json"] = value;
     if (checkpoint_.adapter)
       options["adapter"] = base::sha256_file(*checkpoint_.adapter + "/adapter_model.safetensors");
     return options;

@@ -113,7 +113,7 @@ base::OrderedJson to_json(const CheckpointDefaults& d) {
   if (d.instruction != usual.instruction) json["instruction"] = d.instruction;
   json["max_query_tokens"] = d.prompt.max_query_tokens;
   json["max_document_tokens"] = d.prompt.max_document_tokens;
-  if (d.prompt.lower_capitals) json["lower_capitals"] = true;
+  json["lower_capitals"] = d.prompt.lower_capitals;
   json["max_think_tokens"] = d.max_think_tokens;
   if (d.prompt.think_open != usual.prompt.think_open) json["think_open"] = d.prompt.think_open;
   if (d.prompt.think_close != usual.prompt.think_close) json["think_close"] = d.prompt.think_close;

@@ -270,11 +270,7 @@ void PromptFormat::prepare() {
 
 std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {
   std::string whole = base::sanitize_utf8(text);
-  if (options_.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
-  // An id stands for at least one byte of the composed text, and composing makes no text more than
-  // three times as long.
   const auto max_ids = static_cast<size_t>(max_tokens);
-  if (whole.size() <= max_ids / 3) return whole;
   // No vocabulary has entries of 512 bytes: what stands behind cannot be among the first ids, and a
   // text of gigabytes need not be read.
   const size_t max_bytes = std::max(max_ids * 512, size_t{1} << 20);
@@ -282,6 +278,10 @@ std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& trunc
     whole.resize(base::utf8_prefix(whole, max_bytes));
     truncated = true;
   }
+  if (options_.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
+  // An id stands for at least one byte of the composed text, and composing makes no text more than
+  // three times as long.
+  if (whole.size() <= max_ids / 3) return whole;
   const Ids ids = tokenizer_->encode(whole);
   if (ids.size() <= max_ids) return whole;
   truncated = true;

@@ -126,7 +126,7 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
       "--max-steps", "2"};
   ASSERT_EQ(run(sft("first", first)).exit_code, 0);
   std::string defaults = base::read_file(path("first/erank.json"));
-  defaults.insert(defaults.find("\"max_think_tokens\""), "\"lower_capitals\": true,\n  ");
+  defaults.replace(defaults.find("false"), 5, "true");  // lower_capitals
   put("first/erank.json", defaults);
   // At a rate of nothing the second run's adapter is the first one's.
   auto args = sft("same", {"--max-steps", "1", "--learning-rate", "0"});
@@ -170,7 +170,8 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
   EXPECT_EQ(run(args).exit_code, 0);
   defaults.replace(defaults.find("true"), 4, "false");
   put("first/erank.json", defaults);
-  expect_refused(run(args), "another value of lower_capitals in erank.json");
+  expect_refused(run(args),
+                 "another value of lower_capitals in the model's erank.json (true, now false)");
   ASSERT_EQ(run(sft("first", {"--lora-rank", "3", "--lora-targets", "q_proj,v_proj", "--max-steps",
                               "2", "--seed", "2", "--overwrite"}))
                 .exit_code,
