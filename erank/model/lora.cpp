@@ -1,7 +1,6 @@
 #include "erank/model/lora.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
@@ -49,9 +48,19 @@ bool is_targeted(const LoraConfig& config, const std::string& layer) {
                      [&](const std::string& target) { return is_target(target, layer); });
 }
 
-void check_none(Decoder& decoder) {
-  for (const auto& layer : decoder.linears())
-    ERANK_CHECK(!layer.linear->lora, layer.name, " has an adapter already");
+// The linear layers of such a model in the order of the checkpoint, without the embedding.
+struct LayerShape {
+  std::string name;
+  int64_t out, in;
+};
+std::vector<LayerShape> linear_layers(const ModelConfig& model) {
+  constexpr std::string_view kWeight = ".weight";
+  std::vector<LayerShape> layers;
+  for (const TensorShape& tensor : parameter_shapes(model))
+    if (tensor.shape.size() == 2 && tensor.name != "model.embed_tokens.weight")
+      layers.push_back({tensor.name.substr(0, tensor.name.size() - kWeight.size()),
+                        tensor.shape[0], tensor.shape[1]});
+  return layers;
 }
 
 bool says_nothing(const Json& value) {
@@ -132,44 +141,57 @@ double LoraConfig::scaling() const {
   return use_rslora ? alpha / std::sqrt(r) : alpha / r;
 }
 
-void add_lora(Decoder& decoder, const LoraConfig& config, uint64_t seed) {
+const Lora* Adapter::find(const std::string& layer) const {
+  for (const Layer& one : layers)
+    if (one.name == layer) return &one.lora;
+  return nullptr;
+}
+
+std::vector<NamedTensor> Adapter::named() const {
+  std::vector<NamedTensor> all;
+  for (const Layer& layer : layers) {
+    all.push_back({kPrefix + layer.name + ".lora_A.weight", layer.lora.a});
+    all.push_back({kPrefix + layer.name + ".lora_B.weight", layer.lora.b});
+  }
+  return all;
+}
+
+Adapter make_adapter(const ModelConfig& model, const LoraConfig& config, uint64_t seed,
+                     at::Device device) {
   const at::NoGradGuard no_grad;
-  check_none(decoder);
   ERANK_CHECK(config.rank > 0 && config.dropout >= 0 && config.dropout < 1);
-  const auto layers = decoder.linears();
+  const auto shapes = linear_layers(model);
   for (const std::string& target : config.target_modules)
-    if (std::none_of(layers.begin(), layers.end(),
+    if (std::none_of(shapes.begin(), shapes.end(),
                      [&](const auto& layer) { return is_target(target, layer.name); }))
       base::fail(ErrorKind::kInvalidInput, "add_lora", "no layer of this model is called \"",
                  target,
                  "\"; expected q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj"
                  " (lm_head where it is not tied)");
-  for (size_t i = 0; i < layers.size(); ++i) {
-    if (!is_targeted(config, layers[i].name)) continue;
-    const at::Tensor& weight = layers[i].linear->weight;
-    auto lora = std::make_unique<Lora>();
-    const int64_t in = weight.size(1), out = weight.size(0);
+  Adapter adapter{config, {}};
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const auto& [name, out, in] = shapes[i];
+    if (!is_targeted(config, name)) continue;
     at::Tensor a = at::empty({config.rank, in}, at::dtype(at::kFloat));
     base::Random random(base::derived_seed(seed, i));
     const double bound = 1 / std::sqrt(static_cast<double>(in));
     float* values = a.mutable_data_ptr<float>();
     for (int64_t j = 0; j < a.numel(); ++j)
       values[j] = static_cast<float>((2 * random.uniform() - 1) * bound);
-    lora->a = a.to(weight.device());
-    lora->b = at::zeros({out, config.rank}, lora->a.options());
-    lora->scaling = config.scaling();
-    lora->dropout = config.dropout;
-    layers[i].linear->lora = std::move(lora);
+    const at::Tensor placed = a.to(device);
+    adapter.layers.push_back({name,
+                              {placed, at::zeros({out, config.rank}, placed.options()),
+                               config.scaling(), config.dropout}});
   }
+  return adapter;
 }
 
 LoraConfig read_lora_config(const std::string& folder) {
   return read_config(folder + "/" + kConfigName).config;
 }
 
-LoraConfig load_lora(Decoder& decoder, const std::string& folder) {
+Adapter load_adapter(const ModelConfig& model, const std::string& folder, at::Device device) {
   const at::NoGradGuard no_grad;
-  check_none(decoder);
   const auto [config, every_target] = read_config(folder + "/" + kConfigName);
   const std::string path = folder + "/" + kTensorsName;
   const Checkpoint file = Checkpoint::open(path);
@@ -180,58 +202,49 @@ LoraConfig load_lora(Decoder& decoder, const std::string& folder) {
     return entry ? entry : file.find(name + ".default.weight");
   };
 
-  struct Placed {
-    Linear* linear;
-    std::unique_ptr<Lora> lora;
-  };
-  std::vector<Placed> placed;
+  Adapter adapter{config, {}};
   std::set<std::string> used;
-  for (const auto& layer : decoder.linears()) {
-    const auto* a = find(layer.name, ".lora_A");
-    const auto* b = find(layer.name, ".lora_B");
+  for (const auto& [layer, out, in] : linear_layers(model)) {
+    const auto* a = find(layer, ".lora_A");
+    const auto* b = find(layer, ".lora_B");
     if (!a != !b)
-      base::fail(ErrorKind::kCorrupt, "load_lora", path, ": layer '", layer.name,
+      base::fail(ErrorKind::kCorrupt, "load_lora", path, ": layer '", layer,
                  "' has only one of lora_A and lora_B");
-    if (!a && every_target && is_targeted(config, layer.name))
-      base::fail(ErrorKind::kCorrupt, "load_lora", path, ": no tensors for layer '", layer.name,
+    if (!a && every_target && is_targeted(config, layer))
+      base::fail(ErrorKind::kCorrupt, "load_lora", path, ": no tensors for layer '", layer,
                  "', which ", kConfigName, " targets");
     if (!a) continue;
-    const at::Tensor& weight = layer.linear->weight;
-    auto lora = std::make_unique<Lora>();
-    lora->a = read_tensor(*a, {config.rank, weight.size(1)}, weight.device());
-    lora->b = read_tensor(*b, {weight.size(0), config.rank}, weight.device());
-    lora->scaling = config.scaling();
-    lora->dropout = config.dropout;
+    adapter.layers.push_back({layer,
+                              {read_tensor(*a, {config.rank, in}, device),
+                               read_tensor(*b, {out, config.rank}, device), config.scaling(),
+                               config.dropout}});
     used.insert(a->name);
     used.insert(b->name);
-    placed.push_back({layer.linear, std::move(lora)});
   }
   for (const Checkpoint::Entry& entry : file.entries())
     if (!used.contains(entry.name))
       base::fail(ErrorKind::kCorrupt, "load_lora", path, ": tensor '", entry.name,
                  "' belongs to no linear layer of this model");
-  if (placed.empty())
+  if (adapter.layers.empty())
     base::fail(ErrorKind::kCorrupt, "load_lora", path, ": no adapter in this file");
-  for (Placed& one : placed) one.linear->lora = std::move(one.lora);
-  return config;
+  return adapter;
 }
 
-void save_lora(Decoder& decoder, const LoraConfig& config, const std::string& folder,
-               const std::string& base_name, at::ScalarType dtype) {
+void save_adapter(const Adapter& adapter, const std::string& folder, const std::string& base_name,
+                  at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  const std::vector<NamedParameter> parameters = lora_parameters(decoder);
-  ERANK_CHECK(!parameters.empty(), "no adapters to save");
+  ERANK_CHECK(!adapter.layers.empty(), "no adapter to save");
+  const LoraConfig& config = adapter.config;
   std::set<std::string> targets(config.target_modules.begin(), config.target_modules.end());
   if (targets.empty())
-    for (const auto& layer : decoder.linears())
-      if (layer.linear->lora) targets.insert(last_part(layer.name));
+    for (const Adapter::Layer& layer : adapter.layers) targets.insert(last_part(layer.name));
 
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error)
     base::fail(ErrorKind::kInvalidInput, "save_lora", folder,
                ": cannot make this folder: ", error.message());
-  save_tensors(folder + "/" + kTensorsName, parameters, dtype);
+  save_tensors(folder + "/" + kTensorsName, adapter.named(), dtype);
   base::OrderedJson json;
   json["peft_type"] = "LORA";
   json["task_type"] = "CAUSAL_LM";
@@ -244,28 +257,6 @@ void save_lora(Decoder& decoder, const LoraConfig& config, const std::string& fo
   json["target_modules"] = targets;
   json["inference_mode"] = true;
   base::write_file_atomic(folder + "/" + kConfigName, json.dump(2) + "\n");
-}
-
-void merge_lora(Decoder& decoder) {
-  const at::NoGradGuard no_grad;
-  for (const auto& layer : decoder.linears()) {
-    if (!layer.linear->lora) continue;
-    const Lora& lora = *layer.linear->lora;
-    at::Tensor& weight = layer.linear->weight;
-    weight.copy_(at::addmm(weight.to(at::kFloat), lora.b.to(at::kFloat), lora.a.to(at::kFloat), 1,
-                           lora.scaling));
-    layer.linear->lora.reset();
-  }
-}
-
-std::vector<NamedParameter> lora_parameters(Decoder& decoder) {
-  std::vector<NamedParameter> all;
-  for (const auto& layer : decoder.linears()) {
-    if (!layer.linear->lora) continue;
-    all.push_back({kPrefix + layer.name + ".lora_A.weight", layer.linear->lora->a});
-    all.push_back({kPrefix + layer.name + ".lora_B.weight", layer.linear->lora->b});
-  }
-  return all;
 }
 
 }  // namespace erank::model

@@ -10,26 +10,26 @@
 
 namespace erank::model {
 
-void save_tensors(const std::string& path, const std::vector<NamedParameter>& tensors,
+void save_tensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                   at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   std::vector<data::TensorInfo> infos;
-  for (const NamedParameter& p : tensors)
+  for (const NamedTensor& p : tensors)
     infos.push_back({p.name, dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16,
                      p.tensor.sizes().vec(), 0, 0});
   data::SafetensorsWriter writer(path, infos, {{"format", "pt"}});
-  for (const NamedParameter& p : tensors) {
+  for (const NamedTensor& p : tensors) {
     const at::Tensor tensor = p.tensor.detach().to(at::kCPU, dtype).contiguous();
     writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
   }
   writer.commit();
 }
 
-void load_tensors(const std::string& path, const std::vector<NamedParameter>& tensors) {
+void load_tensors(const std::string& path, const std::vector<NamedTensor>& tensors) {
   const at::NoGradGuard no_grad;
   const Checkpoint file = Checkpoint::open(path);
-  for (const NamedParameter& p : tensors) {
+  for (const NamedTensor& p : tensors) {
     const Checkpoint::Entry* entry = file.find(p.name);
     if (!entry)
       base::fail(base::ErrorKind::kCorrupt, "load_tensors", path, ": no tensor '", p.name, "'");

@@ -4,16 +4,16 @@
 #include <string>
 #include <vector>
 
-#include "erank/model/decoder.h"
+#include "erank/model/adapter.h"
 
 namespace erank::model {
 
 // Written atomically, converted to `dtype` (kFloat or kBFloat16), in the given order.
-void save_tensors(const std::string& path, const std::vector<NamedParameter>& tensors,
+void save_tensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                   at::ScalarType dtype);
 
 // Fills `tensors`, which share storage with their owners. Throws Error{kNotFound}, or
 // Error{kCorrupt} naming a tensor that is missing, left over or of another shape.
-void load_tensors(const std::string& path, const std::vector<NamedParameter>& tensors);
+void load_tensors(const std::string& path, const std::vector<NamedTensor>& tensors);
 
 }  // namespace erank::model

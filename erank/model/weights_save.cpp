@@ -160,17 +160,16 @@ void write_random(const TensorShape& tensor, uint64_t seed, data::SafetensorsWri
 
 }  // namespace
 
-void save_weights(Decoder& decoder, const std::string& folder, int64_t max_shard_bytes,
-                  base::ProgressSink* progress) {
-  for (const auto& linear : decoder.linears())
-    ERANK_CHECK(!linear.linear->lora, "merge or remove the adapter of ", linear.name, " first");
-  const std::vector<NamedParameter> parameters = decoder.parameters();
-  Output output{decoder.config(), decoder.options().dtype, {}, {}};
-  for (const NamedParameter& parameter : parameters)
+void save_weights(const Parameters& parameters, const std::string& folder,
+                  int64_t max_shard_bytes, base::ProgressSink* progress) {
+  ERANK_CHECK(parameters.active().empty(), "merge or leave the adapter first");
+  const std::vector<NamedTensor> named = parameters.named();
+  Output output{parameters.config(), parameters.dtype(), {}, {}};
+  for (const NamedTensor& parameter : named)
     output.tensors.push_back({parameter.name, parameter.tensor.sizes().vec()});
   output.write = [&](size_t i, data::SafetensorsWriter& writer) {
     const at::Tensor tensor =
-        parameters[i].tensor.detach().to(at::kCPU, decoder.options().dtype).contiguous();
+        named[i].tensor.detach().to(at::kCPU, parameters.dtype()).contiguous();
     writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
   };
   write_checkpoint(output, folder, max_shard_bytes, "save weights", progress);

@@ -1,0 +1,55 @@
+// The network by libtorch's own operations: for GPUs, and on the CPU the reference that the tests
+// compare model/cpu with.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "erank/model/network.h"
+
+namespace erank::model::cuda {
+
+class CudaNetwork : public Network {
+ public:
+  // `precision`: kFp32 or kBf16. Loads the weights. Throws Error{kInvalidInput} for a GPU that is
+  // not there.
+  CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
+              base::ProgressSink* progress = nullptr);
+
+  void load(const WeightSource& source, base::ProgressSink* progress) override;
+  int64_t page_bytes() const override;
+  std::unique_ptr<KvCache> make_cache(int64_t num_pages) const override;
+  void forward(const Batch& batch, KvCache& cache) override;
+  void read_rows(int64_t first, std::span<const RowRequest> requests,
+                 std::span<RowResult> results) override;
+  int64_t weight_bytes() const override;
+
+ private:
+  struct Layer {
+    at::Tensor input_norm, post_norm;  // [H]
+    at::Tensor qkv, qkv_bias;          // [(N + 2 K) D, H], [(N + 2 K) D] or undefined
+    at::Tensor q_norm, k_norm;         // [D] or undefined
+    at::Tensor o, o_bias;              // [H, N D], [H] or undefined
+    at::Tensor gate_up;                // [2 F, H]
+    at::Tensor down;                   // [H, F]
+  };
+  // What all layers of one pass use.
+  struct Plan;
+
+  void reach_position(int64_t position);
+  at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
+  // qkv [T, (N + 2 K) D] -> [T, N D].
+  at::Tensor attend(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
+                    const Plan& plan, KvCache& cache) const;
+
+  at::ScalarType dtype_;
+  at::Device device_;
+  at::Tensor embedding_, head_;  // [V, H]; the same tensor when tied
+  at::Tensor final_norm_;        // [H]
+  std::vector<Layer> layers_;
+  at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32
+  at::Tensor hidden_;     // [R, H] of the last pass
+};
+
+}  // namespace erank::model::cuda

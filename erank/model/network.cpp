@@ -1,0 +1,33 @@
+#include "erank/model/network.h"
+
+#include "erank/base/error.h"
+#include "erank/model/cuda/cuda_network.h"
+#include "erank/model/parameters.h"
+#include "erank/model/weight_source.h"
+
+namespace erank::model {
+
+const char* precision_name(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "fp32";
+    case Precision::kInt8:
+      return "int8";
+    case Precision::kBf16:
+      break;
+  }
+  return "bf16";
+}
+
+Precision usual_precision(bool cuda) {
+  return usual_dtype(cuda ? at::kCUDA : at::kCPU) == at::kFloat ? Precision::kFp32
+                                                                : Precision::kBf16;
+}
+
+std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
+                                      base::ProgressSink* progress) {
+  return std::make_unique<cuda::CudaNetwork>(source, options.precision,
+                                             options.cuda ? at::kCUDA : at::kCPU, progress);
+}
+
+}  // namespace erank::model

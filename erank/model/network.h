@@ -1,0 +1,80 @@
+// Llama, Qwen2 and Qwen3 for inference on one device: weights in the device's own layout, its
+// kernels, its cache. No autograd, no request, no text. model/cpu and model/cuda implement it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "erank/base/progress.h"
+#include "erank/model/batch.h"
+#include "erank/model/config.h"
+
+namespace erank::model {
+
+class WeightSource;
+
+// Of the linear layers' products. Norms, rotation, softmax and the residual stream are fp32; with
+// int8, keys, values and attention are bf16.
+enum class Precision { kFp32, kBf16, kInt8 };
+const char* precision_name(Precision precision);  // "fp32", "bf16", "int8"
+
+// The keys and values of past tokens in pages of kPageTokens. Storage only: who owns which page is
+// the engine's business.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual int64_t num_pages() const = 0;
+};
+
+struct NetworkOptions {
+  Precision precision = Precision::kBf16;
+  bool cuda = false;  // the first GPU
+  int threads = 0;    // of the CPU; 0: one a processor
+};
+
+// Not thread-safe: one thread calls it.
+//
+// On the CPU every output is computed by one order of additions that depends on nothing but its own
+// inputs: the same bits alone or in a batch, cache cold or warm, on any number of threads. The
+// promise is for one machine, precision and build.
+class Network {
+ public:
+  virtual ~Network() = default;
+
+  const ModelConfig& config() const { return config_; }
+  Precision precision() const { return precision_; }
+
+  // Takes all weights anew. REQUIRES: a source of the same configuration. Throws as the source does.
+  virtual void load(const WeightSource& source, base::ProgressSink* progress = nullptr) = 0;
+
+  virtual int64_t page_bytes() const = 0;  // of one page over all layers
+  // Memory is taken from the system when a page is first used. Throws Error{kExhausted}.
+  virtual std::unique_ptr<KvCache> make_cache(int64_t num_pages) const = 0;
+
+  // Computes the pass and keeps the asked rows' last hidden states, after the final norm. REQUIRES:
+  // batch.check passes, the cache is this network's own.
+  virtual void forward(const Batch& batch, KvCache& cache) = 0;
+  // Reads the logits of rows [first, first + requests.size()) of the last pass.
+  virtual void read_rows(int64_t first, std::span<const RowRequest> requests,
+                         std::span<RowResult> results) = 0;
+
+  // Bytes of weights in the device's layout.
+  virtual int64_t weight_bytes() const = 0;
+
+ protected:
+  Network(const ModelConfig& config, Precision precision)
+      : config_(config), precision_(precision) {}
+  ModelConfig config_;
+  Precision precision_;
+};
+
+// Throws Error{kInvalidInput} for a device or precision that is not there.
+std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
+                                      base::ProgressSink* progress = nullptr);
+
+// What `auto` takes: bf16 on a GPU and on CPUs that multiply bf16, else fp32.
+Precision usual_precision(bool cuda);
+
+}  // namespace erank::model

@@ -1,0 +1,168 @@
+#include "erank/model/weight_source.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "erank/base/error.h"
+#include "erank/model/lora.h"
+#include "erank/model/weights.h"
+
+namespace erank::model {
+namespace {
+
+using base::ErrorKind;
+
+std::string listed(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 5;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i)
+    text += (i ? ", '" : "'") + names[i] + "'";
+  if (names.size() > kShown) text += base::str(" and ", names.size() - kShown, " more");
+  return text;
+}
+
+// theta ^ (-2 i / D): what the rotation computes anyway.
+bool is_inverse_frequency(const Checkpoint::Entry& entry, const ModelConfig& config) {
+  if (!entry.name.ends_with(".rotary_emb.inv_freq")) return false;
+  if (entry.info->shape != std::vector<int64_t>{config.head_dim / 2}) return false;
+  std::atomic<bool> equal{true};
+  for_each_rows(entry, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const double expected =
+          std::pow(config.rope_theta, -2.0 * static_cast<double>(first + i) / config.head_dim);
+      const float value = static_cast<const float*>(values)[i];
+      // Some exports keep it in half precision.
+      if (!(std::abs(value - expected) <= 0.005 * expected)) equal = false;
+    }
+  });
+  return equal;
+}
+
+// Whether two tensors of equal shape hold the same values in fp32.
+bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b) {
+  const int64_t width = a.info->shape.size() == 2 ? a.info->shape[1] : 1;
+  std::vector<float> all(a.info->shape[0] * width);
+  for_each_rows(a, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+    std::memcpy(all.data() + first * width, values, count * width * sizeof(float));
+  });
+  std::atomic<bool> equal{true};
+  for_each_rows(b, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+    if (std::memcmp(all.data() + first * width, values, count * width * sizeof(float)) != 0)
+      equal = false;
+  });
+  return equal;
+}
+
+}  // namespace
+
+void WeightSource::read(const std::string& name, at::ScalarType dtype,
+                        const TakeRows& take) const {
+  constexpr std::string_view kWeight = ".weight";
+  const Lora* adapter =
+      name.ends_with(kWeight) ? lora(name.substr(0, name.size() - kWeight.size())) : nullptr;
+  if (!adapter) return read_base(name, dtype, take);
+  const at::NoGradGuard no_grad;
+  const at::Tensor a = adapter->a.to(at::kCPU, at::kFloat), b = adapter->b.to(at::kCPU, at::kFloat);
+  const int64_t columns = a.size(1);
+  read_base(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+    const at::NoGradGuard no_grad_here;
+    const at::Tensor base = at::from_blob(const_cast<void*>(values), {count, columns}, at::kFloat);
+    const at::Tensor sum =
+        at::addmm(base, b.narrow(0, first, count), a, 1, adapter->scaling).to(dtype).contiguous();
+    take(first, sum.const_data_ptr(), count);
+  });
+}
+
+CheckpointSource CheckpointSource::open(const std::string& path, const std::string& adapter) {
+  CheckpointSource source(load_config(path), Checkpoint::open(path));
+  const ModelConfig& config = source.config_;
+  std::map<std::string, std::vector<int64_t>> parameters;
+  for (TensorShape& parameter : parameter_shapes(config))
+    parameters.emplace(parameter.name, std::move(parameter.shape));
+  std::vector<std::string> missing, surplus;
+  const Checkpoint::Entry* tied_head = nullptr;
+  for (const auto& [name, shape] : parameters)
+    if (!source.files_.find(name)) missing.push_back(name);
+  for (const Checkpoint::Entry& entry : source.files_.entries()) {
+    const auto parameter = parameters.find(entry.name);
+    if (parameter != parameters.end())
+      check_shape(entry, parameter->second, "load_weights");
+    else if (is_inverse_frequency(entry, config))
+      continue;
+    else if (config.tie_word_embeddings && entry.name == "lm_head.weight")
+      tied_head = &entry;
+    else
+      surplus.push_back(entry.info->name);
+  }
+  if (!missing.empty() || !surplus.empty()) {
+    std::string text;
+    if (!missing.empty())
+      text += base::str(missing.size(), " tensor(s) missing: ", listed(missing));
+    if (!surplus.empty())
+      text += base::str(text.empty() ? "" : "; ", surplus.size(),
+                        " tensor(s) that the model has no place for: ", listed(surplus));
+    base::fail(ErrorKind::kCorrupt, "load_weights", path, ": ", text,
+               "; is config.json this checkpoint's?");
+  }
+  if (tied_head) {
+    check_shape(*tied_head, parameters.at("model.embed_tokens.weight"), "load_weights");
+    if (!equal_values(*tied_head, *source.files_.find("model.embed_tokens.weight")))
+      base::fail(ErrorKind::kCorrupt, "load_weights", tied_head->file, ": '",
+                 tied_head->info->name,
+                 "' differs from the embedding, but the configuration ties them "
+                 "(\"tie_word_embeddings\": true)");
+  }
+  if (!adapter.empty()) source.adapter_ = load_adapter(config, adapter);
+  return source;
+}
+
+void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype,
+                                 const TakeRows& take) const {
+  const Checkpoint::Entry* entry = files_.find(name);
+  ERANK_CHECK(entry, "no tensor '", name, "'");
+  for_each_rows(*entry, dtype, take);
+}
+
+const Lora* CheckpointSource::lora(const std::string& layer) const {
+  return adapter_ ? adapter_->find(layer) : nullptr;
+}
+
+ParametersSource::ParametersSource(const Parameters& parameters)
+    : WeightSource(parameters.config()), parameters_(parameters) {
+  for (const NamedTensor& parameter : parameters.named())
+    tensors_.emplace(parameter.name, parameter.tensor);
+}
+
+void ParametersSource::read_base(const std::string& name, at::ScalarType dtype,
+                                 const TakeRows& take) const {
+  const at::NoGradGuard no_grad;
+  const auto found = tensors_.find(name);
+  ERANK_CHECK(found != tensors_.end(), "no tensor '", name, "'");
+  const at::Tensor tensor = found->second.detach().to(at::kCPU).contiguous();
+  const int64_t rows = tensor.size(0);
+  const int64_t block = std::max<int64_t>(1, (int64_t{1} << 19) / (tensor.numel() / rows));
+  at::parallel_for(0, (rows + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad_here;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * block, count = std::min(block, rows - first);
+      const at::Tensor part = tensor.narrow(0, first, count).to(dtype).contiguous();
+      take(first, part.const_data_ptr(), count);
+    }
+  });
+}
+
+const Lora* ParametersSource::lora(const std::string& layer) const {
+  const Adapter* adapter = parameters_.adapter(parameters_.active());
+  return adapter ? adapter->find(layer) : nullptr;
+}
+
+}  // namespace erank::model

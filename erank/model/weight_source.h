@@ -1,0 +1,75 @@
+// Where a network's weights come from: a checkpoint's files or Parameters in memory. An adapter is
+// merged on the way, so that neither needs a second copy of the weights.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "erank/model/adapter.h"
+#include "erank/model/checkpoint.h"
+#include "erank/model/config.h"
+#include "erank/model/parameters.h"
+
+namespace erank::model {
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  const ModelConfig& config() const { return config_; }
+
+  // Rows of a tensor, as for_each_rows gives them: `take(first, values, count)` in parallel, in any
+  // order. With an adapter on that layer, of W + scaling B A, computed in fp32 and rounded once.
+  // `name`: the checkpoint's; a tied head is not one. REQUIRES: parameter_shapes() has it.
+  using TakeRows = std::function<void(int64_t first, const void* values, int64_t count)>;
+  void read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const;
+
+ protected:
+  explicit WeightSource(const ModelConfig& config) : config_(config) {}
+  virtual void read_base(const std::string& name, at::ScalarType dtype,
+                         const TakeRows& take) const = 0;
+  virtual const Lora* lora(const std::string& layer) const = 0;
+  ModelConfig config_;
+};
+
+// The files of one checkpoint, checked when opened: every tensor in the files has its use and every
+// parameter its tensor, else Error{kCorrupt} lists the leftovers. Two kinds of surplus tensors are
+// accepted when they say what we compute anyway: a tied checkpoint's lm_head.weight that equals the
+// embedding, and rotary_emb.inv_freq (old Llama exports). Rows of q and k that GGUF permutes for the
+// llama architecture are put back. Pages of the map are released as they are read.
+class CheckpointSource : public WeightSource {
+ public:
+  // `path`: a Hugging Face folder or a .gguf file. `adapter`: a PEFT folder to merge; "": none.
+  static CheckpointSource open(const std::string& path, const std::string& adapter = "");
+
+  const Checkpoint& files() const { return files_; }
+
+ protected:
+  void read_base(const std::string& name, at::ScalarType dtype,
+                 const TakeRows& take) const override;
+  const Lora* lora(const std::string& layer) const override;
+
+ private:
+  CheckpointSource(const ModelConfig& config, Checkpoint files)
+      : WeightSource(config), files_(std::move(files)) {}
+  Checkpoint files_;
+  std::optional<Adapter> adapter_;
+};
+
+// Parameters with their active adapter. Borrows them.
+class ParametersSource : public WeightSource {
+ public:
+  explicit ParametersSource(const Parameters& parameters);
+
+ protected:
+  void read_base(const std::string& name, at::ScalarType dtype,
+                 const TakeRows& take) const override;
+  const Lora* lora(const std::string& layer) const override;
+
+ private:
+  const Parameters& parameters_;
+  std::map<std::string, at::Tensor> tensors_;
+};
+
+}  // namespace erank::model
