@@ -1,6 +1,7 @@
 #include "erank/model/network.h"
 
 #include "erank/base/error.h"
+#include "erank/model/cpu/cpu_network.h"
 #include "erank/model/cuda/cuda_network.h"
 #include "erank/model/parameters.h"
 #include "erank/model/weight_source.h"
@@ -26,8 +27,9 @@ Precision usual_precision(bool cuda) {
 
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {
-  return std::make_unique<cuda::CudaNetwork>(source, options.precision,
-                                             options.cuda ? at::kCUDA : at::kCPU, progress);
+  if (options.cuda)
+    return std::make_unique<cuda::CudaNetwork>(source, options.precision, at::kCUDA, progress);
+  return std::make_unique<cpu::CpuNetwork>(source, options.precision, options.threads, progress);
 }
 
 }  // namespace erank::model

@@ -1,0 +1,143 @@
+#include "erank/model/cpu/cpu_weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "erank/base/error.h"
+#include "erank/model/weight_source.h"
+
+namespace erank::model::cpu {
+namespace {
+
+int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
+
+std::vector<float> read_vector(const WeightSource& source, const std::string& name,
+                               int64_t padded_size) {
+  std::vector<float> out(padded_size);
+  source.read(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+    std::memcpy(out.data() + first, values, count * sizeof(float));
+  });
+  return out;
+}
+
+}  // namespace
+
+CpuWeights::CpuWeights(const ModelConfig& config, Precision precision)
+    : config_(config),
+      precision_(precision),
+      hidden_(padded(config.hidden_size)),
+      head_dim_(padded(config.head_dim)),
+      feed_forward_(padded(config.intermediate_size)) {
+  if (config.head_dim % 2 != 0 || config.head_dim > 256)
+    base::fail(base::ErrorKind::kInvalidInput, "model", "the head size is ", config.head_dim,
+               ", expected an even one of at most 256");
+}
+
+void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) {
+  const ModelConfig& c = config_;
+  const int64_t d = c.head_dim, heads = c.num_attention_heads, kv = c.num_key_value_heads;
+  const bool tied_lookup = c.tie_word_embeddings && precision_ != Precision::kInt8;
+  const auto dtype = precision_ == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+  const int64_t value_bytes = dtype == at::kFloat ? 4 : 2;
+
+  // Outputs of a tensor to the columns column(n) of a matrix.
+  const auto pack = [&](const std::string& name, PackedMatrix& matrix, int64_t inputs,
+                        const auto& column, const int32_t* places = nullptr) {
+    source.read(name, dtype, [&](int64_t first, const void* values, int64_t count) {
+      for (int64_t i = 0; i < count; ++i)
+        matrix.set(column(first + i), static_cast<const char*>(values) + i * inputs * value_bytes,
+                   inputs, places);
+    });
+  };
+  const auto in_head = [&](int64_t first_head) {
+    return [=, this](int64_t n) { return (first_head + n / d) * head_dim_ + n % d; };
+  };
+  const auto same = [](int64_t n) { return n; };
+  std::vector<int32_t> places(heads * d);
+  for (int64_t i = 0; i < heads * d; ++i)
+    places[i] = static_cast<int32_t>(i / d * head_dim_ + i % d);
+  const int32_t* o_places = head_dim_ == d ? nullptr : places.data();
+
+  const int64_t total = c.num_hidden_layers + 1;
+  layers_.clear();
+  layers_.resize(c.num_hidden_layers);
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string p = base::str("model.layers.", i, ".");
+    CpuLayer& layer = layers_[i];
+    layer.input_norm = read_vector(source, p + "input_layernorm.weight", hidden_);
+    layer.post_norm = read_vector(source, p + "post_attention_layernorm.weight", hidden_);
+    layer.qkv = PackedMatrix((heads + 2 * kv) * head_dim_, hidden_, precision_);
+    pack(p + "self_attn.q_proj.weight", layer.qkv, c.hidden_size, in_head(0));
+    pack(p + "self_attn.k_proj.weight", layer.qkv, c.hidden_size, in_head(heads));
+    pack(p + "self_attn.v_proj.weight", layer.qkv, c.hidden_size, in_head(heads + kv));
+    if (c.qkv_bias) {
+      layer.qkv_bias.assign((heads + 2 * kv) * head_dim_, 0);
+      int64_t first_head = 0;
+      for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+        const int64_t count = first_head == 0 ? heads : kv;
+        const auto bias =
+            read_vector(source, p + "self_attn." + name + ".bias", count * d);
+        const auto column = in_head(first_head);
+        for (int64_t n = 0; n < count * d; ++n) layer.qkv_bias[column(n)] = bias[n];
+        first_head += count;
+      }
+    }
+    if (c.qk_norm) {
+      layer.q_norm = read_vector(source, p + "self_attn.q_norm.weight", d);
+      layer.k_norm = read_vector(source, p + "self_attn.k_norm.weight", d);
+    }
+    layer.o = PackedMatrix(hidden_, heads * head_dim_, precision_);
+    pack(p + "self_attn.o_proj.weight", layer.o, heads * d, same, o_places);
+    if (c.o_bias) layer.o_bias = read_vector(source, p + "self_attn.o_proj.bias", hidden_);
+    layer.gate_up = PackedMatrix(2 * feed_forward_, hidden_, precision_);
+    const auto interleaved = [](int64_t half) {
+      return [half](int64_t n) { return n / 16 * kPanel + half * 16 + n % 16; };
+    };
+    pack(p + "mlp.gate_proj.weight", layer.gate_up, c.hidden_size, interleaved(0));
+    pack(p + "mlp.up_proj.weight", layer.gate_up, c.hidden_size, interleaved(1));
+    layer.down = PackedMatrix(hidden_, feed_forward_, precision_);
+    pack(p + "mlp.down_proj.weight", layer.down, c.intermediate_size, same);
+    if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
+  }
+  final_norm_ = read_vector(source, "model.norm.weight", hidden_);
+  head_ = {};
+  head_ = PackedMatrix(c.vocab_size, hidden_, precision_);
+  pack(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", head_,
+       c.hidden_size, same);
+  embedding_ = {};
+  if (!tied_lookup) {
+    const auto kept = precision_ == Precision::kFp32 ? at::kFloat : at::kBFloat16;
+    const int64_t row_bytes = c.hidden_size * (kept == at::kFloat ? 4 : 2);
+    embedding_ = Memory(c.vocab_size * row_bytes);
+    source.read("model.embed_tokens.weight", kept,
+                [&](int64_t first, const void* values, int64_t count) {
+                  std::memcpy(embedding_.as<char>() + first * row_bytes, values,
+                              count * row_bytes);
+                });
+  }
+  if (progress) progress->finish();
+}
+
+void CpuWeights::embed(int32_t token, float* x) const {
+  const int64_t h = config_.hidden_size;
+  std::fill(x + h, x + hidden_, 0.0f);
+  if (embedding_.bytes() == 0) return head_.get(token, x, h);
+  if (precision_ == Precision::kFp32) {
+    std::memcpy(x, embedding_.as<float>() + token * h, h * sizeof(float));
+    return;
+  }
+  const uint16_t* row = embedding_.as<uint16_t>() + token * h;
+  for (int64_t i = 0; i < h; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(row[i]) << 16;
+    std::memcpy(x + i, &bits, 4);
+  }
+}
+
+int64_t CpuWeights::bytes() const {
+  int64_t bytes = head_.bytes() + embedding_.bytes();
+  for (const CpuLayer& layer : layers_)
+    bytes += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  return bytes;
+}
+
+}  // namespace erank::model::cpu

@@ -1,0 +1,45 @@
+// A fixed number of threads that compute one thing together, many times a millisecond.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace erank::model::cpu {
+
+// One thread calls run(); the others are the team's own and live as long as it. Threads that wait
+// spin for some microseconds, then let other processes run, then sleep.
+class Team {
+ public:
+  explicit Team(int num_threads);  // REQUIRES: 1 or more
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const { return size_; }
+  // Calls body(member) on every member, 0 being the caller, and returns when all have returned.
+  // `body` must not throw.
+  void run(const std::function<void(int member)>& body);
+  // Inside body, by every member: nobody goes on before all are here. What was written before is
+  // seen by all after it.
+  void barrier();
+
+ private:
+  struct State;
+  int size_;
+  std::unique_ptr<State> state_;
+};
+
+// Hands out the numbers of a phase's units, in order, to whoever asks.
+class Claims {
+ public:
+  // By one thread, before a barrier that every user passes.
+  void reset() { next_.store(0, std::memory_order_relaxed); }
+  int64_t take(int64_t count) { return next_.fetch_add(count, std::memory_order_relaxed); }
+
+ private:
+  alignas(64) std::atomic<int64_t> next_{0};
+};
+
+}  // namespace erank::model::cpu
