@@ -1,6 +1,7 @@
 // The pages that hold nothing. Who else may hold a page: the prefix tree, or one sequence alone.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -8,8 +9,9 @@
 
 namespace erank::engine {
 
-// Hands out page numbers 0 .. num_pages - 1, the low ones first and the last returned one next, so
-// that a lightly used cache touches little memory. Not thread-safe.
+// Hands out page numbers 0 .. num_pages - 1: the last returned one first, and one that was never
+// taken, the lowest, only when all others are out. So a lightly used cache touches little memory.
+// Not thread-safe.
 class BlockPool {
  public:
   explicit BlockPool(int64_t num_pages) : is_free_(num_pages, true) {
@@ -23,6 +25,7 @@ class BlockPool {
     const int32_t page = free_.back();
     free_.pop_back();
     is_free_[page] = false;
+    num_touched_ = std::max<int64_t>(num_touched_, page + 1);
     return page;
   }
   // REQUIRES: the page is not free.
@@ -35,10 +38,14 @@ class BlockPool {
   int64_t num_pages() const { return static_cast<int64_t>(is_free_.size()); }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
   bool is_free(int32_t page) const { return is_free_[page]; }
+  int64_t num_touched() const { return num_touched_; }  // pages that were taken at some time
+  // Whether take() gives a page that was taken before.
+  bool has_touched() const { return !free_.empty() && free_.back() < num_touched_; }
 
  private:
   std::vector<int32_t> free_;  // a stack
   std::vector<bool> is_free_;  // by page
+  int64_t num_touched_ = 0;
 };
 
 }  // namespace erank::engine

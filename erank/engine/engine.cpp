@@ -1,165 +1,138 @@
 #include "erank/engine/engine.h"
 
-#include <ATen/Parallel.h>
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
 #include <deque>
-#include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "erank/base/error.h"
-#include "erank/engine/sampler.h"
+#include "erank/engine/job.h"
 #include "erank/engine/scheduler.h"
-#include "erank/model/decoder.h"
-#include "erank/model/kv_cache.h"
+#include "erank/model/network.h"
 
 namespace erank::engine {
 namespace {
 
 using base::Error;
 using base::ErrorKind;
-using model::KvCache;
+using model::kPageTokens;
 
-// The logits of this many values are held at once: 64 MiB.
+// Rows are read in slices of so many values: 64 MiB when all of them are asked whole.
 constexpr int64_t kMaxLogits = int64_t{1} << 24;
-
-// A request from submit() to its completion. First it generates; then it reads its choices.
-struct Job {
-  int64_t sequence = -1;
-  Request request;
-  Engine::OnDone on_done;
-  Completion completion;
-  int64_t max_new_tokens = 0;  // what the model's context leaves of the request's
-  // Set when the generation has ended: the position whose logits tell each choice's first token.
-  int64_t answer_at = -1;
-  std::vector<int32_t> first_ids;  // the distinct first ids of the choices of two
-  size_t group = 0;                // the one that stands behind answer_at now
-
-  bool reading() const { return answer_at >= 0; }
-};
+constexpr int64_t kUsualCacheBytes = int64_t{2} << 30;
+constexpr int64_t kLeastUnusedPages = 64;  // of pages so large that unused_prefix_bytes holds few
 
 // A position whose logits a step asks for.
 struct Row {
   int64_t sequence, position;
 };
 
-void check_ids(const Ids& ids, const char* what, int64_t vocab_size) {
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= vocab_size) {
-      base::fail(ErrorKind::kInvalidInput, "engine", what, ": id ", id,
-                 " is outside the model's vocabulary of ", vocab_size);
-    }
-  }
+// A sample whose completion waits for deliver().
+struct Done {
+  std::shared_ptr<const Asked> asked;
+  Completion completion;
+};
+
+EngineOptions checked(EngineOptions options, const model::Network& network) {
+  const auto require = [](const char* field, int64_t value, int64_t least) {
+    if (value < least)
+      base::fail(ErrorKind::kInvalidInput, "engine", field, " is ", value, ", expected ", least,
+                 " or more");
+  };
+  require("kv_cache_bytes", options.kv_cache_bytes, 0);
+  require("unused_prefix_bytes", options.unused_prefix_bytes, 0);
+  require("max_batch_tokens", options.max_batch_tokens, 0);
+  require("max_sequences", options.max_sequences, 1);
+  if (options.kv_cache_bytes == 0) options.kv_cache_bytes = kUsualCacheBytes;
+  if (options.max_batch_tokens == 0) options.max_batch_tokens = network.usual_pass_tokens();
+  return options;
 }
 
-void check_request(const Request& request, int64_t vocab_size) {
-  if (request.prompt.empty()) {
-    base::fail(ErrorKind::kInvalidInput, "engine", "the prompt is empty, expected at least one id");
-  }
-  check_ids(request.prompt, "prompt", vocab_size);
-  check_ids(request.closing, "closing", vocab_size);
-  for (const Ids& choice : request.choices) {
-    check_ids(choice, "choice", vocab_size);
-    if (choice.empty() || choice.size() > 2) {
-      base::fail(ErrorKind::kInvalidInput, "engine", "a choice has ", choice.size(),
-                 " ids, expected 1 or 2");
-    }
-  }
-  if (request.max_new_tokens < 0) {
-    base::fail(ErrorKind::kInvalidInput, "engine", "max_new_tokens is ", request.max_new_tokens,
-               ", expected 0 or more");
-  }
-  check(request.sampling);
-}
-
-int64_t num_pages_for(const model::Decoder& decoder, const EngineOptions& options) {
-  const auto& config = decoder.config();
-  const int64_t page_bytes = KvCache::page_bytes(config, decoder.options().dtype);
-  const int64_t context = config.max_position_embeddings;
-  const int64_t useful =
-      options.max_sequences * ((context + KvCache::kPageTokens - 1) / KvCache::kPageTokens);
-  const int64_t num_pages = std::min(
-      {options.kv_cache_bytes / page_bytes, useful, int64_t{INT32_MAX} / KvCache::kPageTokens});
-  if (num_pages < 1) {
+SchedulerOptions scheduler_options(const model::Network& network, const EngineOptions& options) {
+  const int64_t page_bytes = network.page_bytes();
+  const int64_t context = network.config().max_position_embeddings;
+  const int64_t useful = options.max_sequences * ((context + kPageTokens - 1) / kPageTokens);
+  const int64_t num_pages =
+      std::min({options.kv_cache_bytes / page_bytes, useful, int64_t{INT32_MAX} / kPageTokens});
+  if (num_pages < 1)
     base::fail(ErrorKind::kExhausted, "engine", "a key/value cache of ", options.kv_cache_bytes,
-               " bytes does not hold one page of ", page_bytes, " bytes (", KvCache::kPageTokens,
+               " bytes does not hold one page of ", page_bytes, " bytes (", kPageTokens,
                " tokens of this model); raise --kv-cache-bytes");
-  }
-  return num_pages;
+  return {
+      .num_pages = num_pages,
+      .max_batch_tokens = options.max_batch_tokens,
+      .max_sequences = options.max_sequences,
+      .share_prefixes = options.share_prefixes,
+      .max_unused_pages = std::max(options.unused_prefix_bytes / page_bytes, kLeastUnusedPages)};
 }
 
 }  // namespace
 
 struct Engine::State {
-  State(model::Decoder& d, const EngineOptions& o)
-      : decoder(d),
-        options(o),
-        cache(d.config(), num_pages_for(d, o), d.options().dtype, d.options().device),
-        scheduler({.num_pages = cache.num_pages(),
-                   .page_tokens = KvCache::kPageTokens,
-                   .max_batch_tokens = o.max_batch_tokens,
-                   .max_sequences = o.max_sequences,
-                   .share_prefixes = o.share_prefixes}) {
-    stats.kv_cache_bytes = cache.num_pages() * page_bytes();
+  State(model::Network& n, const EngineOptions& given)
+      : network(n),
+        options(checked(given, n)),
+        scheduler(scheduler_options(n, options)),
+        page_bytes(n.page_bytes()),
+        vocab_size(n.config().vocab_size) {
+    stats.page_bytes = page_bytes;
+    stats.pages = scheduler.num_free_pages();
+    cache = n.make_cache(stats.pages);
   }
 
-  model::Decoder& decoder;
+  model::Network& network;
   EngineOptions options;
-  KvCache cache;
   Scheduler scheduler;
+  int64_t page_bytes, vocab_size;
+  std::unique_ptr<model::KvCache> cache;
   std::unordered_map<int64_t, Job> jobs;  // by sequence
-  std::deque<Job> done;                   // to be handed to their on_done
+  std::deque<Done> done;
+  std::unordered_set<int64_t> cancelled;  // numbers of requests, until the next step
+  int64_t next_number = 0;
   EngineStats stats;
+  // Used anew by each pass.
+  model::Batch batch;
+  std::vector<Row> rows;
+  std::vector<model::RowRequest> row_requests;
+  std::vector<model::RowResult> row_results;
+  std::vector<float> choice_logits, logits;
 
-  int64_t page_bytes() const {
-    return KvCache::page_bytes(decoder.config(), decoder.options().dtype);
-  }
-  int64_t vocab_size() const { return decoder.config().vocab_size; }
-
-  void start(Job& job) {
-    Request& request = job.request;
-    check_request(request, vocab_size());
-    for (const Ids& choice : request.choices) {
-      if (choice.size() == 2 &&
-          std::find(job.first_ids.begin(), job.first_ids.end(), choice[0]) == job.first_ids.end()) {
-        job.first_ids.push_back(choice[0]);
-      }
-    }
-    const int64_t tail = std::ssize(request.closing) + (job.first_ids.empty() ? 0 : 1);
-    const int64_t size = std::ssize(request.prompt);
-    const int64_t room = decoder.config().max_position_embeddings - size - tail;
-    if (room < 0) {
-      base::fail(ErrorKind::kInvalidInput, "engine", "the prompt of ", size, " tokens and the ",
-                 tail, " that follow it exceed the model's context of ",
-                 decoder.config().max_position_embeddings, " tokens by ", -room,
-                 "; shorten the passage or the query");
-    }
-    job.max_new_tokens = std::min<int64_t>(request.max_new_tokens, room);
-    const int64_t max_tokens = size + job.max_new_tokens + tail;
-    if (!scheduler.fits(max_tokens)) {
-      const int64_t pages = (max_tokens + KvCache::kPageTokens - 1) / KvCache::kPageTokens;
+  void start(const std::shared_ptr<Asked>& asked) {
+    prepare(*asked, network.config());
+    const Request& request = asked->request;
+    if (!scheduler.fits(asked->max_tokens)) {
+      const int64_t size = std::ssize(request.prompt);
+      const int64_t pages = (asked->max_tokens + kPageTokens - 1) / kPageTokens;
       base::fail(ErrorKind::kExhausted, "engine", "a prompt of ", size, " tokens with ",
-                 job.max_new_tokens + tail, " to come needs ", pages * page_bytes(),
-                 " bytes of key/value cache, there are ", stats.kv_cache_bytes,
+                 asked->max_tokens - size, " to come needs ", pages * page_bytes,
+                 " bytes of key/value cache, there are ", stats.pages * page_bytes,
                  "; raise --kv-cache-bytes or lower the budget");
     }
+    for (int sample = 0; sample < request.num_samples; ++sample) start_sample(asked, sample);
+  }
+
+  void start_sample(const std::shared_ptr<Asked>& asked, int sample) {
+    const Request& request = asked->request;
+    const int64_t size = std::ssize(request.prompt);
+    Job job{.asked = asked, .completion = {}, .sampling = request.sampling};
+    job.completion.sample = sample;
+    job.completion.prompt_tokens = size;
+    job.sampling.seed = sample_seed(request.sampling.seed, sample);
     Ids ids = request.prompt;
     int64_t must_compute_from = size - 1;
-    if (job.max_new_tokens == 0) {
+    if (asked->max_new_tokens == 0) {
       job.completion.finish = request.max_new_tokens > 0 ? Finish::kContext : Finish::kBudget;
-      job.completion.closed = !request.closing.empty();
+      job.completion.forced = !request.answer_prefix.empty();
       if (request.choices.empty()) {
-        done.push_back(std::move(job));
+        done.push_back({asked, std::move(job.completion)});
         return;
       }
-      ids.insert(ids.end(), request.closing.begin(), request.closing.end());
+      ids.insert(ids.end(), request.answer_prefix.begin(), request.answer_prefix.end());
       must_compute_from = job.answer_at = std::ssize(ids) - 1;
-      if (!job.first_ids.empty()) ids.push_back(job.first_ids[0]);
+      if (!asked->groups.empty()) ids.push_back(asked->groups[0].first_id);
     }
-    const int64_t sequence = scheduler.add(std::move(ids), max_tokens, must_compute_from);
-    job.sequence = sequence;
-    jobs.emplace(sequence, std::move(job));
+    job.sequence = scheduler.add(std::move(ids), asked->max_tokens, must_compute_from);
+    jobs.emplace(job.sequence, std::move(job));
   }
 
   void end_job(Job& job) {
@@ -168,7 +141,7 @@ struct Engine::State {
         std::min(scheduler.num_cached(sequence), job.completion.prompt_tokens);
     stats.cached_tokens += job.completion.cached_tokens;
     scheduler.finish(sequence);
-    done.push_back(std::move(job));
+    done.push_back({std::move(job.asked), std::move(job.completion)});
     jobs.erase(sequence);
   }
 
@@ -177,36 +150,62 @@ struct Engine::State {
     end_job(job);
   }
 
+  // Their sequences in order of submission.
+  template <typename Which>
+  std::vector<int64_t> sequences_of(const Which& which) const {
+    std::vector<int64_t> found;
+    for (const auto& [sequence, job] : jobs)
+      if (which(job)) found.push_back(sequence);
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+
   // Fails all that run, and forgets what the failed pass should have computed.
   void fail_running(const std::exception_ptr& fault) {
-    std::vector<int64_t> failed;
-    for (const auto& [sequence, job] : jobs) {
-      if (!scheduler.pages(sequence).empty()) failed.push_back(sequence);
-    }
-    std::sort(failed.begin(), failed.end());
+    const auto failed =
+        sequences_of([&](const Job& job) { return scheduler.is_running(job.sequence); });
     for (const int64_t sequence : failed) fail_job(jobs.at(sequence), fault);
     scheduler.forget_prefixes();
+  }
+
+  void end_cancelled() {
+    if (cancelled.empty()) return;
+    const auto ended =
+        sequences_of([&](const Job& job) { return cancelled.contains(job.asked->number); });
+    cancelled.clear();
+    for (const int64_t sequence : ended) {
+      Job& job = jobs.at(sequence);
+      job.completion.finish = Finish::kCancelled;
+      end_job(job);
+    }
   }
 
   bool deliver() {
     const bool any = !done.empty();
     while (!done.empty()) {
-      Job job = std::move(done.front());
+      const Done next = std::move(done.front());
       done.pop_front();
-      if (job.completion.fault) {
+      Completion completion = next.completion;
+      if (completion.fault) {
+        ++stats.num_failed;
         Completion failed;
-        failed.fault = job.completion.fault;
-        job.completion = std::move(failed);
+        failed.sample = completion.sample;
+        failed.fault = completion.fault;
+        completion = std::move(failed);
+      } else {
+        ++(completion.finish == Finish::kCancelled ? stats.num_cancelled : stats.num_done);
       }
-      job.on_done(std::move(job.completion));
+      next.asked->on_done(std::move(completion));
     }
     return any;
   }
 
   // The pass's tokens, and the rows that its sequences need.
-  model::Batch make_batch(const Step& step, std::vector<Row>& rows) const {
-    model::Batch batch;
+  void make_batch(const Step& step) {
+    batch.clear();
+    rows.clear();
     batch.starts.push_back(0);
+    batch.page_starts.push_back(0);
     for (const StepEntry& entry : step.entries) {
       const Job& job = jobs.at(entry.sequence);
       const Ids& ids = scheduler.ids(entry.sequence);
@@ -221,116 +220,138 @@ struct Engine::State {
       }
       batch.starts.push_back(static_cast<int32_t>(batch.tokens.size()));
       const auto pages = scheduler.pages(entry.sequence);
-      batch.pages.emplace_back(pages.begin(), pages.end());
+      batch.pages.insert(batch.pages.end(), pages.begin(), pages.end());
+      batch.page_starts.push_back(static_cast<int32_t>(batch.pages.size()));
     }
-    for (const PageCopy& copy : step.copies) batch.copies.push_back({copy.from_slot, copy.to_slot});
-    return batch;
+    batch.copies.assign(step.copies.begin(), step.copies.end());
   }
 
   void pass(const Step& step) {
-    std::vector<Row> rows;
-    model::Batch batch = make_batch(step, rows);
-    if (rows.empty()) batch.rows.push_back(0);  // a part of a long prompt alone
+    make_batch(step);
     ++stats.steps;
     stats.computed_tokens += std::ssize(batch.tokens);
-    const at::Tensor hidden = decoder.hidden(batch, &cache);
-    const int64_t slice = std::max<int64_t>(1, kMaxLogits / vocab_size());
-    for (int64_t begin = 0; begin < std::ssize(rows); begin += slice) {
-      const int64_t count = std::min(slice, std::ssize(rows) - begin);
-      const at::Tensor logits =
-          decoder.logits(hidden.narrow(0, begin, count)).to(at::kCPU).contiguous();
-      take_rows(std::span(rows).subspan(begin, count), logits.const_data_ptr<float>());
+    network.forward(batch, *cache);
+    const int64_t slice = std::max<int64_t>(1, kMaxLogits / vocab_size);
+    for (int64_t begin = 0; begin < std::ssize(rows); begin += slice)
+      read_slice(begin, std::min(slice, std::ssize(rows) - begin));
+  }
+
+  // Null: an earlier slice or row has ended the job that asked for this row too.
+  Job* find_job(int64_t sequence) {
+    const auto found = jobs.find(sequence);
+    return found == jobs.end() ? nullptr : &found->second;
+  }
+
+  static bool draws(const Job& job) { return !job.reading() && job.sampling.temperature > 0; }
+
+  // Whole rows of logits are asked for draws alone.
+  void read_slice(int64_t begin, int64_t count) {
+    size_t num_choice_logits = 0, num_logits = 0;
+    for (int64_t i = begin; i < begin + count; ++i) {
+      const Job* job = find_job(rows[i].sequence);
+      if (job && job->reading()) num_choice_logits += job->asked_ids(rows[i].position).size();
+      if (job && draws(*job)) num_logits += vocab_size;
+    }
+    choice_logits.resize(num_choice_logits);
+    logits.resize(num_logits);
+    row_requests.assign(count, {});
+    row_results.assign(count, {});
+    float *next_choice = choice_logits.data(), *next_row = logits.data();
+    for (int64_t i = 0; i < count; ++i) {
+      const Job* job = find_job(rows[begin + i].sequence);
+      if (!job) continue;
+      model::RowRequest& request = row_requests[i];
+      request.sum = job->reading() || job->request().log_probs;
+      if (job->reading()) {
+        const auto ids = job->asked_ids(rows[begin + i].position);
+        request.ids = ids.data();
+        request.num_ids = static_cast<int32_t>(ids.size());
+        request.out = std::exchange(next_choice, next_choice + ids.size());
+      } else if (draws(*job)) {
+        request.logits = std::exchange(next_row, next_row + vocab_size);
+      }
+    }
+    network.read_rows(begin, row_requests, row_results);
+    for (int64_t i = 0; i < count; ++i) {
+      Job* job = find_job(rows[begin + i].sequence);
+      if (!job) continue;
+      try {
+        take_row(*job, rows[begin + i].position, row_requests[i], row_results[i]);
+      } catch (...) {
+        fail_job(*job, std::current_exception());
+      }
     }
   }
 
-  // logits: [rows.size(), V] fp32.
-  void take_rows(std::span<const Row> rows, const float* logits) {
-    const size_t v = vocab_size();
-    const auto row_of = [&](int64_t i) { return std::span(logits + i * v, v); };
-    struct Outcome {
-      int32_t token = -1;
-      std::optional<Softmax> softmax;
-    };
-    std::vector<Outcome> outcomes(rows.size());
-    at::parallel_for(0, std::ssize(rows), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        // An earlier slice may have failed the job that asked for this row too.
-        const auto found = jobs.find(rows[i].sequence);
-        if (found == jobs.end()) continue;
-        const Job& job = found->second;
-        if (job.reading()) {
-          outcomes[i].softmax.emplace(row_of(i));
-        } else {
-          outcomes[i].token =
-              sample(row_of(i), job.request.sampling, job.completion.new_tokens.size());
-        }
+  void take_row(Job& job, int64_t position, const model::RowRequest& request,
+                const model::RowResult& row) {
+    if (!row.finite)
+      base::fail(ErrorKind::kCorrupt, "engine",
+                 "the model's logits are not finite; its weights are damaged or overflow this "
+                 "precision");
+    if (job.reading()) {
+      const bool first = position == job.answer_at;
+      if (job.read_choices(position, {request.out, static_cast<size_t>(request.num_ids)}, row)) {
+        end_job(job);
+      } else if (!first) {
+        scheduler.truncate(job.sequence, job.answer_at + 1);
+        scheduler.append(job.sequence, std::span(&job.asked->groups[job.group].first_id, 1));
       }
-    });
-    for (int64_t i = 0; i < std::ssize(rows); ++i) {
-      const auto found = jobs.find(rows[i].sequence);
-      if (found == jobs.end()) continue;
-      Job& job = found->second;
-      try {
-        if (outcomes[i].softmax ? !outcomes[i].softmax->valid : outcomes[i].token < 0) {
-          base::fail(ErrorKind::kCorrupt, "engine",
-                     "the model's logits are not finite; its weights are damaged or overflow this "
-                     "precision");
-        }
-        if (outcomes[i].softmax) {
-          read_choices(job, rows[i].position, *outcomes[i].softmax, row_of(i));
-        } else {
-          take_token(job, outcomes[i].token);
-        }
-      } catch (...) {
-        fail_job(job, std::current_exception());
-      }
+    } else if (request.logits) {
+      const Draw draw = sample({request.logits, static_cast<size_t>(vocab_size)}, row.max,
+                               job.sampling, job.completion.new_tokens.size());
+      job.note_log_prob(row, request.logits[draw.token], draw.log_p);
+      take_token(job, draw.token);
+    } else {
+      job.note_log_prob(row, row.max, 0);
+      take_token(job, row.argmax);
     }
   }
 
   void take_token(Job& job, int32_t token) {
     Completion& completion = job.completion;
+    const Request& request = job.request();
     ++stats.new_tokens;
-    const auto& stops = job.request.stop_ids;
+    const auto& stops = request.stop_ids;
     if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
-      end_generation(job, Finish::kStopped, true);
-      return;
+      completion.stop_id = token;
+      return end_generation(job, Finish::kStopped, true);
     }
     completion.new_tokens.push_back(token);
     const auto num_new = std::ssize(completion.new_tokens);
-    if (job.request.watch) {
-      const Verdict verdict = job.request.watch(completion.new_tokens);
+    if (request.watch) {
+      const Verdict verdict = request.watch(completion.sample, completion.new_tokens);
       if (verdict.stop) {
         ERANK_CHECK(-1 <= verdict.keep && verdict.keep <= num_new, "the watcher keeps ",
                     verdict.keep, " of ", num_new, " tokens");
-        if (verdict.keep >= 0) completion.new_tokens.resize(verdict.keep);
-        end_generation(job, Finish::kWatched, verdict.close);
-        return;
+        if (verdict.keep >= 0) {
+          completion.new_tokens.resize(verdict.keep);
+          if (request.log_probs) completion.log_probs.resize(verdict.keep);
+        }
+        return end_generation(job, Finish::kWatched, verdict.force);
       }
     }
-    if (num_new == job.max_new_tokens) {
-      const bool cut = job.max_new_tokens < job.request.max_new_tokens;
+    if (num_new == job.asked->max_new_tokens) {
+      const bool cut = num_new < request.max_new_tokens;
       end_generation(job, cut ? Finish::kContext : Finish::kBudget, true);
     } else {
       scheduler.append(job.sequence, std::span(&token, 1));
     }
   }
 
-  void end_generation(Job& job, Finish finish, bool close) {
+  void end_generation(Job& job, Finish finish, bool force) {
     Completion& completion = job.completion;
-    const Request& request = job.request;
+    const Request& request = job.request();
     completion.finish = finish;
-    completion.closed = close && !request.closing.empty();
-    if (request.choices.empty()) {
-      end_job(job);
-      return;
-    }
+    completion.forced = force && !request.answer_prefix.empty();
+    if (request.choices.empty()) return end_job(job);
     // The scheduler knows the prompt and all new tokens but, perhaps, the last.
     const int64_t sequence = job.sequence, prompt = std::ssize(request.prompt);
-    const int64_t known = scheduler.ids(sequence).size() - prompt;
+    const int64_t known = std::ssize(scheduler.ids(sequence)) - prompt;
     const int64_t kept = std::ssize(completion.new_tokens);
     if (kept < known) scheduler.truncate(sequence, prompt + kept);
     if (kept > known) scheduler.append(sequence, std::span(completion.new_tokens).subspan(known));
-    if (completion.closed) scheduler.append(sequence, request.closing);
+    if (completion.forced) scheduler.append(sequence, request.answer_prefix);
     job.answer_at = std::ssize(scheduler.ids(sequence)) - 1;
     if (scheduler.num_computed(sequence) > job.answer_at) {
       // Its keys are cached but its logits are gone.
@@ -338,72 +359,44 @@ struct Engine::State {
       scheduler.truncate(sequence, job.answer_at);
       scheduler.append(sequence, std::span(&last, 1));
     }
-    if (!job.first_ids.empty()) scheduler.append(sequence, std::span(&job.first_ids[0], 1));
-  }
-
-  void read_choices(Job& job, int64_t position, const Softmax& softmax,
-                    std::span<const float> logits) {
-    Completion& completion = job.completion;
-    const auto& choices = job.request.choices;
-    const bool first = position == job.answer_at;
-    if (first) {
-      completion.p_choices.resize(choices.size());
-      completion.last_is_argmax.resize(choices.size());
-    }
-    for (size_t i = 0; i < choices.size(); ++i) {
-      const Ids& choice = choices[i];
-      if (first) {
-        completion.p_choices[i] = softmax.p(logits[choice[0]]);
-        completion.last_is_argmax[i] = softmax.argmax == choice[0];
-      } else if (choice.size() == 2 && choice[0] == job.first_ids[job.group]) {
-        completion.p_choices[i] *= softmax.p(logits[choice[1]]);
-        completion.last_is_argmax[i] = softmax.argmax == choice[1];
-      }
-    }
-    if (first && !job.first_ids.empty()) return;
-    if (++job.group < job.first_ids.size()) {
-      scheduler.truncate(job.sequence, job.answer_at + 1);
-      scheduler.append(job.sequence, std::span(&job.first_ids[job.group], 1));
-    } else {
-      end_job(job);
-    }
+    if (const auto& groups = job.asked->groups; !groups.empty())
+      scheduler.append(sequence, std::span(&groups[0].first_id, 1));
   }
 };
 
-Engine::Engine(model::Decoder& decoder, const EngineOptions& options) {
-  const auto require = [](const char* field, int64_t value) {
-    if (value < 1) {
-      base::fail(ErrorKind::kInvalidInput, "engine", field, " is ", value, ", expected 1 or more");
-    }
-  };
-  require("max_batch_tokens", options.max_batch_tokens);
-  require("max_sequences", options.max_sequences);
-  state_ = std::make_unique<State>(decoder, options);
-}
+Engine::Engine(model::Network& network, const EngineOptions& options)
+    : state_(std::make_unique<State>(network, options)) {}
 
 Engine::~Engine() = default;
 
-void Engine::submit(Request request, OnDone on_done) {
-  Job job;
-  job.completion.prompt_tokens = std::ssize(request.prompt);
-  job.request = std::move(request);
-  job.on_done = std::move(on_done);
+int64_t Engine::submit(Request request, OnDone on_done) {
+  const auto asked = std::make_shared<Asked>();
+  asked->number = state_->next_number++;
+  asked->request = std::move(request);
+  asked->on_done = std::move(on_done);
   try {
-    state_->start(job);
+    state_->start(asked);
   } catch (const Error&) {
-    job.completion.fault = std::current_exception();
-    state_->done.push_back(std::move(job));
+    for (int sample = 0; sample < std::max(1, asked->request.num_samples); ++sample) {
+      state_->done.push_back({asked, {}});
+      state_->done.back().completion.sample = sample;
+      state_->done.back().completion.fault = std::current_exception();
+    }
   }
+  return asked->number;
 }
 
+void Engine::cancel(int64_t request) { state_->cancelled.insert(request); }
+
 bool Engine::step() {
-  const c10::InferenceMode guard;
   State& state = *state_;
+  state.end_cancelled();
   const bool delivered = state.deliver();
-  const Step step = state.scheduler.next();
+  state.end_cancelled();
+  const Step& step = state.scheduler.next();
   if (step.entries.empty()) {
-    ERANK_CHECK(state.jobs.empty(), state.jobs.size(), " requests stand still");
-    return delivered;
+    ERANK_CHECK(state.jobs.empty(), state.jobs.size(), " requests do not move");
+    return delivered || state.deliver();
   }
   try {
     state.pass(step);
@@ -419,15 +412,21 @@ void Engine::run() {
   }
 }
 
-void Engine::weights_changed() {
+void Engine::weights_changed(const model::WeightSource& source) {
   ERANK_CHECK(state_->jobs.empty(), state_->jobs.size(), " requests are in flight");
   state_->scheduler.forget_prefixes();
+  state_->network.load(source);
 }
 
-const EngineStats& Engine::stats() const {
-  state_->stats.num_waiting = state_->scheduler.num_waiting();
-  state_->stats.num_running = state_->scheduler.num_running();
-  return state_->stats;
+EngineStats Engine::stats() const {
+  const State& state = *state_;
+  EngineStats stats = state.stats;
+  stats.num_waiting = state.scheduler.num_waiting();
+  stats.num_running = state.scheduler.num_running();
+  stats.pages_used = stats.pages - state.scheduler.num_free_pages();
+  stats.pages_touched = state.scheduler.num_touched_pages();
+  stats.evictions = state.scheduler.num_evictions();
+  return stats;
 }
 
 void Engine::check_integrity() const {
@@ -438,8 +437,8 @@ void Engine::check_integrity() const {
   for (const auto& [sequence, job] : state.jobs) {
     ERANK_CHECK(job.sequence == sequence);
     const int64_t known = std::ssize(state.scheduler.ids(sequence));
-    ERANK_CHECK(state.scheduler.num_computed(sequence) < known, "request stands still");
-    ERANK_CHECK(!job.reading() || known - job.answer_at == (job.first_ids.empty() ? 1 : 2));
+    ERANK_CHECK(state.scheduler.num_computed(sequence) < known, "a request does not move");
+    ERANK_CHECK(!job.reading() || known - job.answer_at == (job.asked->groups.empty() ? 1 : 2));
     ERANK_CHECK(job.completion.p_choices.empty() || job.reading());
   }
 }

@@ -14,8 +14,11 @@ int common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 }  // namespace
 
-PrefixTree::PrefixTree(int64_t num_pages, int page_tokens)
-    : page_tokens_(page_tokens), nodes_(num_pages), keys_(num_pages * page_tokens) {}
+PrefixTree::PrefixTree(int64_t num_pages, int page_tokens, int64_t max_favoured)
+    : page_tokens_(page_tokens),
+      max_favoured_(max_favoured),
+      nodes_(num_pages),
+      keys_(num_pages * page_tokens) {}
 
 std::span<const int32_t> PrefixTree::key(int32_t page) const {
   return {keys_.data() + int64_t{page} * page_tokens_, static_cast<size_t>(nodes_[page].num_ids)};
@@ -77,6 +80,7 @@ bool PrefixTree::insert(int32_t page, int32_t parent, std::span<const int32_t> k
   node.parent = parent;
   node.num_ids = static_cast<int32_t>(key.size());
   node.users = 1;
+  node.shared = false;
   ++num_nodes_;
   return true;
 }
@@ -99,27 +103,49 @@ void PrefixTree::take_out(int32_t page) {
   --num_nodes_;
 }
 
+void PrefixTree::link(int32_t page, int32_t older) {
+  Node& node = nodes_[page];
+  node.older = older;
+  node.newer = older < 0 ? oldest_ : nodes_[older].newer;
+  (node.older < 0 ? oldest_ : nodes_[node.older].newer) = page;
+  (node.newer < 0 ? newest_ : nodes_[node.newer].older) = page;
+  ++num_unused_;
+}
+
 void PrefixTree::unlink(int32_t page) {
   Node& node = nodes_[page];
+  if (page == last_usual_) last_usual_ = node.older;
+  if (node.favoured) --num_favoured_;
   (node.older < 0 ? oldest_ : nodes_[node.older].newer) = node.newer;
   (node.newer < 0 ? newest_ : nodes_[node.newer].older) = node.older;
   node.older = node.newer = -1;
+  node.favoured = false;
   --num_unused_;
 }
 
 void PrefixTree::use(int32_t page) {
   ERANK_CHECK(contains(page), "page ", page);
-  if (nodes_[page].users++ == 0) unlink(page);
+  Node& node = nodes_[page];
+  if (node.users++ == 0) unlink(page);
+  node.shared = true;
 }
 
 void PrefixTree::release(int32_t page) {
   Node& node = nodes_[page];
   ERANK_CHECK(contains(page) && node.users > 0, "page ", page);
   if (--node.users > 0) return;
-  node.older = newest_;
-  (newest_ < 0 ? oldest_ : nodes_[newest_].newer) = page;
-  newest_ = page;
-  ++num_unused_;
+  node.favoured = node.shared;
+  if (!node.shared) {
+    link(page, last_usual_);
+    last_usual_ = page;
+    return;
+  }
+  link(page, newest_);
+  // The border moves over the oldest; no node changes its place.
+  for (++num_favoured_; num_favoured_ > max_favoured_; --num_favoured_) {
+    last_usual_ = last_usual_ < 0 ? oldest_ : nodes_[last_usual_].newer;
+    nodes_[last_usual_].favoured = false;
+  }
 }
 
 int32_t PrefixTree::evict() {
@@ -166,7 +192,8 @@ void PrefixTree::check_integrity() const {
   ERANK_CHECK(num_children == num_nodes && num_nodes == num_nodes_, num_children, " ", num_nodes);
 
   std::vector<bool> listed(nodes_.size());
-  int64_t num_listed = 0;
+  int64_t num_listed = 0, num_favoured = 0;
+  bool usual = last_usual_ >= 0;
   for (int32_t page = oldest_, before = -1; page >= 0; before = page, page = nodes_[page].newer) {
     ERANK_CHECK(contains(page) && nodes_[page].users == 0 && nodes_[page].older == before, "page ",
                 page);
@@ -175,8 +202,12 @@ void PrefixTree::check_integrity() const {
     }
     listed[page] = true;
     ++num_listed;
+    ERANK_CHECK(nodes_[page].favoured == !usual, "page ", page, " is in the other part");
+    num_favoured += nodes_[page].favoured;
+    if (page == last_usual_) usual = false;
   }
   ERANK_CHECK(num_listed == num_unused && num_unused == num_unused_, num_listed, " ", num_unused);
+  ERANK_CHECK(num_favoured == num_favoured_ && num_favoured_ <= max_favoured_, num_favoured);
 }
 
 }  // namespace erank::engine

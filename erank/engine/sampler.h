@@ -1,35 +1,42 @@
-// One row of logits -> a token, or probabilities. No tensor: pointers to fp32 rows come in.
+// A row of logits -> a token and its log-probability. No tensor: pointers to fp32 rows come in.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
-#include "erank/engine/engine.h"
+#include "erank/model/batch.h"
 
 namespace erank::engine {
 
-// The softmax of a row of logits x at temperature 1: p(i) = exp(x[i] - max) / sum_j exp(x[j] -
-// max).
-struct Softmax {
-  float max = 0;
-  double sum = 0;      // of exp(x[j] - max), added in double
-  int32_t argmax = 0;  // the lowest id of the largest
-  // Whether every logit was a number and at least one finite; otherwise the rest means nothing.
-  bool valid = false;
-
-  explicit Softmax(std::span<const float> logits);
-  double p(float logit) const;
+struct Sampling {
+  double temperature = 0;  // 0: greedy (the lowest id of equals)
+  double top_p = 1;        // keep the smallest set of tokens whose probability reaches it
+  int top_k = 0;           // keep the k most probable tokens; 0: all
+  uint64_t seed = 0;       // a request's draws depend on this alone, not on what runs beside it
 };
-
-// The token to write. Temperature 0: the lowest id of the largest logit. Otherwise a draw from
-// softmax(x / temperature), restricted first to the top_k largest logits, then to the smallest set
-// of the most probable of those whose probability (among them) reaches top_p; of equal logits the
-// lower ids come first. `draw`: the index of the new token, so that the draw depends on the seed,
-// the index and the row alone. -1 when a logit is not a number or none is finite. REQUIRES:
-// check(sampling) passes.
-int32_t sample(std::span<const float> logits, const Sampling& sampling, uint64_t draw);
 
 // Throws Error{kInvalidInput} when a field is outside its range.
 void check(const Sampling& sampling);
+
+// The seed of a request's sample `index`: the request's own for index 0.
+uint64_t sample_seed(uint64_t seed, int index);
+
+struct Draw {
+  int32_t token = 0;
+  double log_p =
+      0;  // of the token in softmax(x / temperature) over all tokens, before top_k, top_p
+};
+
+// A draw from softmax(x / temperature), restricted first to the top_k largest logits, then to the
+// smallest set of the most probable of those whose probability (among them) reaches top_p; of equal
+// logits the lower ids come first. `index`: of the new token, so that the draw depends on the seed,
+// the index and the row alone. `max`: of the logits. REQUIRES: check(sampling) passes, temperature
+// > 0, the row is finite (RowResult::finite). Keeps scratch memory a thread.
+Draw sample(std::span<const float> logits, float max, const Sampling& sampling, uint64_t index);
+
+// The softmax of a row at temperature 1, of one of its logits. REQUIRES: the row was asked with
+// RowRequest::sum.
+double probability(const model::RowResult& row, float logit);
+double log_probability(const model::RowResult& row, float logit);
 
 }  // namespace erank::engine

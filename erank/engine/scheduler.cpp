@@ -29,9 +29,13 @@ struct Sequence {
 
 struct Scheduler::State {
   explicit State(const SchedulerOptions& o)
-      : options(o), pool(o.num_pages), tree(o.num_pages, o.page_tokens) {}
+      : options(o),
+        max_unused(o.max_unused_pages < 0 ? o.num_pages : o.max_unused_pages),
+        pool(o.num_pages),
+        tree(o.num_pages, o.page_tokens, max_unused / 2) {}
 
   SchedulerOptions options;
+  int64_t max_unused;
   BlockPool pool;
   PrefixTree tree;
   std::unordered_map<int64_t, Sequence> sequences;
@@ -39,6 +43,8 @@ struct Scheduler::State {
   std::vector<Sequence*> running;  // in order of admission
   int64_t next_handle = 0;
   int64_t num_reserved = 0;  // sum of reserved over all sequences
+  int64_t num_evictions = 0;
+  Step step;
 
   // Only while a step is planned: for a page whose first slots are copies, the page of each one's
   // source.
@@ -63,8 +69,14 @@ struct Scheduler::State {
 
   void take_page(Sequence& s) {
     ERANK_CHECK(s.reserved > 0, "sequence ", s.handle, " outgrows its reservation");
-    int32_t page = pool.take();
-    if (page < 0) page = tree.evict();
+    int32_t page = -1;
+    const bool full = tree.num_evictable() >= max_unused && tree.num_evictable() > 0;
+    if (pool.num_free() > 0 && (pool.has_touched() || !full)) {
+      page = pool.take();
+    } else {
+      page = tree.evict();
+      ++num_evictions;
+    }
     ERANK_CHECK(page >= 0, "no page for a reservation");
     s.pages.push_back(page);
     --s.reserved;
@@ -73,7 +85,7 @@ struct Scheduler::State {
 
   // The copies that give `to` the first tokens of `from`. A source that is itself a copy of this
   // step is replaced by its own source.
-  void copy_tokens(int32_t from, int num_tokens, int32_t to, Step& step) {
+  void copy_tokens(int32_t from, int num_tokens, int32_t to) {
     std::vector<int32_t> origins(num_tokens, from);
     if (const auto found = sources.find(from); found != sources.end()) {
       const auto& earlier = found->second;
@@ -86,7 +98,7 @@ struct Scheduler::State {
     sources[to] = std::move(origins);
   }
 
-  bool admit(Sequence& s, Step& step) {
+  bool admit(Sequence& s) {
     PrefixTree::Match match;
     if (options.share_prefixes) {
       match = tree.match(std::span(s.ids).first(s.must_compute_from));
@@ -116,7 +128,7 @@ struct Scheduler::State {
     if (copies) {
       pinned.push_back(match.partial_page);
       take_page(s);
-      copy_tokens(match.partial_page, match.partial_tokens, s.pages.back(), step);
+      copy_tokens(match.partial_page, match.partial_tokens, s.pages.back());
       s.cached += match.partial_tokens;
     }
     s.computed = s.cached;
@@ -125,7 +137,7 @@ struct Scheduler::State {
   }
 
   // Plans up to `budget` tokens of a sequence; returns how many.
-  int64_t plan(Sequence& s, int64_t budget, Step& step) {
+  int64_t plan(Sequence& s, int64_t budget) {
     const int64_t end = std::min<int64_t>(std::ssize(s.ids), s.computed + budget);
     if (end == s.computed) return 0;
     const int64_t begin = s.computed;
@@ -174,7 +186,11 @@ struct Scheduler::State {
       }
     }
     num_reserved -= s.reserved;
-    std::erase(running, &s);
+    if (s.admitted) {
+      std::erase(running, &s);
+    } else {
+      std::erase(waiting, s.handle);
+    }
     sequences.erase(s.handle);
   }
 };
@@ -205,17 +221,19 @@ bool Scheduler::fits(int64_t max_tokens) const {
   return state_->pages_for(max_tokens) <= state_->options.num_pages;
 }
 
-Step Scheduler::next() {
+const Step& Scheduler::next() {
   State& state = *state_;
-  Step step;
+  Step& step = state.step;
+  step.entries.clear();
+  step.copies.clear();
   int64_t budget = state.options.max_batch_tokens;
-  for (Sequence* s : state.running) budget -= state.plan(*s, budget, step);
+  for (Sequence* s : state.running) budget -= state.plan(*s, budget);
   while (budget > 0 && !state.waiting.empty() &&
          std::ssize(state.running) < state.options.max_sequences) {
     Sequence& s = state.get(state.waiting.front());
-    if (!state.admit(s, step)) break;
+    if (!state.admit(s)) break;
     state.waiting.pop_front();
-    budget -= state.plan(s, budget, step);
+    budget -= state.plan(s, budget);
   }
   for (const int32_t page : state.pinned) state.tree.release(page);
   state.pinned.clear();
@@ -245,7 +263,7 @@ void Scheduler::truncate(int64_t sequence, int64_t num_tokens) {
   s.computed = std::min(s.computed, num_tokens);
 }
 
-void Scheduler::finish(int64_t sequence) { state_->release(state_->get_admitted(sequence)); }
+void Scheduler::finish(int64_t sequence) { state_->release(state_->get(sequence)); }
 
 void Scheduler::forget_prefixes() {
   ERANK_CHECK(state_->running.empty());
@@ -254,7 +272,10 @@ void Scheduler::forget_prefixes() {
 
 int64_t Scheduler::num_waiting() const { return std::ssize(state_->waiting); }
 int64_t Scheduler::num_running() const { return std::ssize(state_->running); }
+bool Scheduler::is_running(int64_t sequence) const { return state_->get(sequence).admitted; }
 int64_t Scheduler::num_free_pages() const { return state_->num_free(); }
+int64_t Scheduler::num_touched_pages() const { return state_->pool.num_touched(); }
+int64_t Scheduler::num_evictions() const { return state_->num_evictions; }
 
 void Scheduler::check_integrity() const {
   const State& state = *state_;

@@ -62,6 +62,8 @@ class Network {
 
   // Bytes of weights in the device's layout.
   virtual int64_t weight_bytes() const = 0;
+  // New tokens of a pass from which on more bring no more speed.
+  virtual int64_t usual_pass_tokens() const { return 2048; }
 
  protected:
   Network(const ModelConfig& config, Precision precision)

@@ -9,9 +9,11 @@
 #include <string_view>
 #include <vector>
 
+#include "erank/base/ids.h"
+
 namespace erank::text {
 
-using Ids = std::vector<int32_t>;
+using base::Ids;
 
 struct EncodeOptions {
   // true: added tokens that stand in the text become their ids. Only PromptFormat asks for it,

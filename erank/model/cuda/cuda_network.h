@@ -24,6 +24,7 @@ class CudaNetwork : public Network {
   void read_rows(int64_t first, std::span<const RowRequest> requests,
                  std::span<RowResult> results) override;
   int64_t weight_bytes() const override;
+  int64_t usual_pass_tokens() const override { return device_.is_cuda() ? 8192 : 2048; }
 
  private:
   struct Layer {

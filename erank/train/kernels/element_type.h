@@ -8,7 +8,7 @@
 
 #include "erank/base/error.h"
 
-namespace erank::model::kernels {
+namespace erank::train::kernels {
 
 template <typename T>
 T* data(const at::Tensor& x) {
@@ -36,4 +36,4 @@ inline int64_t row_grain(int64_t width) {
   return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
 }
 
-}  // namespace erank::model::kernels
+}  // namespace erank::train::kernels

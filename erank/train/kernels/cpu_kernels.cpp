@@ -1,9 +1,9 @@
-#include "erank/model/kernels/cpu_kernels.h"
+#include "erank/train/kernels/cpu_kernels.h"
 
 #include <cstdlib>
 #include <cstring>
 
-namespace erank::model::kernels {
+namespace erank::train::kernels {
 
 #define ERANK_DECLARE_LEVEL(level)             \
   namespace level {                            \
@@ -75,4 +75,4 @@ const char* cpu_kernels_level() {
   return "generic";
 }
 
-}  // namespace erank::model::kernels
+}  // namespace erank::train::kernels

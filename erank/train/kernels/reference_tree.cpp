@@ -1,4 +1,4 @@
-#include "erank/model/kernels/plain_tree.h"
+#include "erank/train/kernels/reference_tree.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <limits>
 
-namespace erank::model::kernels {
+namespace erank::train::kernels {
 namespace {
 
 std::vector<int32_t> with_row_zero(std::vector<int32_t> rows) {
@@ -25,15 +25,15 @@ at::Tensor to_tensor(const std::vector<int32_t>& values, at::Device device) {
   return at::tensor(at::ArrayRef<int32_t>(values), at::dtype(at::kInt)).to(device);
 }
 
-at::Tensor plain_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const int64_t half = x.size(2) / 2;
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor a = wide.narrow(2, 0, half), b = wide.narrow(2, half, half);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 2);
 }
 
-PlainTree::PlainTree(const TreePlan& plan, const ModelConfig& config, const at::Tensor& cos,
-                     const at::Tensor& sin, at::ScalarType dtype)
+ReferenceTree::ReferenceTree(const TreePlan& plan, const model::ModelConfig& config,
+                             const at::Tensor& cos, const at::Tensor& sin, at::ScalarType dtype)
     : heads_(config.num_attention_heads),
       kv_heads_(config.num_key_value_heads),
       head_dim_(config.head_dim) {
@@ -68,19 +68,19 @@ PlainTree::PlainTree(const TreePlan& plan, const ModelConfig& config, const at::
   order_ = to_tensor(order, device);
 }
 
-at::Tensor PlainTree::attend(const at::Tensor& qkv) const {
+at::Tensor ReferenceTree::attend(const at::Tensor& qkv) const {
   const int64_t tokens = qkv.size(0), d = head_dim_, group = heads_ / kv_heads_;
   const at::Tensor rows = qkv.view({tokens, heads_ + 2 * kv_heads_, d});
   // Keys and values stay fp32 until they are gathered: a prefix's collect gradients of all that
-  // stands behind it.
-  const at::Tensor turned = plain_rotate(rows.narrow(1, 0, heads_ + kv_heads_), cos_, sin_);
-  const at::Tensor queries = turned.narrow(1, 0, heads_).to(qkv.scalar_type());
+  // comes after it.
+  const at::Tensor rotated = rotate(rows.narrow(1, 0, heads_ + kv_heads_), cos_, sin_);
+  const at::Tensor queries = rotated.narrow(1, 0, heads_).to(qkv.scalar_type());
   const at::Tensor keys_values =
-      at::cat({turned.narrow(1, heads_, kv_heads_), rows.narrow(1, heads_ + kv_heads_, kv_heads_)},
+      at::cat({rotated.narrow(1, heads_, kv_heads_), rows.narrow(1, heads_ + kv_heads_, kv_heads_)},
               1);  // [T, 2 K, D] fp32
   std::vector<at::Tensor> outputs;
   for (const Class& c : classes_) {
-    // The queries of all heads that share a key/value head stand below each other.
+    // The queries of all heads that share a key/value head come one after another.
     const at::Tensor q = queries.index_select(0, c.query_rows)
                              .view({c.sequences, c.queries, kv_heads_, group, d})
                              .permute({0, 2, 3, 1, 4})
@@ -98,4 +98,4 @@ at::Tensor PlainTree::attend(const at::Tensor& qkv) const {
   return at::cat(outputs, 0).index_select(0, order_);
 }
 
-}  // namespace erank::model::kernels
+}  // namespace erank::train::kernels

@@ -1,0 +1,29 @@
+#include "erank/rank/score_reader.h"
+
+#include <span>
+#include <string>
+
+#include "erank/base/error.h"
+#include "erank/engine/engine.h"
+
+namespace erank::rank {
+
+ScoreReader::ScoreReader(const text::Tokenizer& tokenizer) {
+  for (int value = 0; value <= 10; ++value) {
+    choices_.push_back(tokenizer.encode(std::to_string(value)));
+    if (choices_.back().size() != (value < 10 ? 1u : 2u))
+      base::fail(base::ErrorKind::kInvalidInput, "model", "its tokenizer writes the answer ", value,
+                 " as ", choices_.back().size(), " tokens; expected one token for each digit");
+  }
+}
+
+text::ScoreDistribution ScoreReader::read(const engine::Completion& completion) const {
+  const auto& p = completion.p_choices;
+  ERANK_CHECK(!completion.fault && p.size() == choices_.size());
+  // p[10] = Pr("1") Pr("0"|"1").
+  const double zero_after_one = p[1] > 0 ? p[10] / p[1] : 0.0;
+  return text::ScoreDistribution::from_digits(std::span<const double, 10>(p.data(), 10),
+                                              zero_after_one, completion.last_is_argmax[10]);
+}
+
+}  // namespace erank::rank

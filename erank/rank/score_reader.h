@@ -1,0 +1,34 @@
+// The one place that knows how the engine is asked for a score and how its answer becomes a
+// distribution: serving and the validation of training read scores with it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "erank/text/score_distribution.h"
+#include "erank/text/tokenizer.h"
+
+namespace erank::engine {
+struct Completion;
+}
+
+namespace erank::rank {
+
+// Immutable; thread-safe.
+class ScoreReader {
+ public:
+  // Throws Error{kInvalidInput} when the tokenizer does not write every digit as one token.
+  explicit ScoreReader(const text::Tokenizer& tokenizer);
+
+  // What engine::Request::choices needs: the ids of the answers 0..10 in their order, one id each
+  // for "0".."9" and the two of "1" "0" for 10.
+  const std::vector<text::Ids>& choices() const { return choices_; }
+
+  // The distribution that a completion of these choices holds. REQUIRES: no fault in it.
+  text::ScoreDistribution read(const engine::Completion& completion) const;
+
+ private:
+  std::vector<text::Ids> choices_;
+};
+
+}  // namespace erank::rank
