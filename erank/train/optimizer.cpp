@@ -14,7 +14,7 @@
 
 namespace erank::train {
 
-AdamW::AdamW(std::vector<model::NamedParameter> parameters, const AdamWOptions& options)
+AdamW::AdamW(std::vector<model::NamedTensor> parameters, const AdamWOptions& options)
     : options_(options) {
   const at::NoGradGuard no_grad;
   ERANK_CHECK(!parameters.empty());
@@ -82,8 +82,8 @@ double AdamW::step(double learning_rate) {
   return norm;
 }
 
-std::vector<model::NamedParameter> AdamW::state() {
-  std::vector<model::NamedParameter> all;
+std::vector<model::NamedTensor> AdamW::state() {
+  std::vector<model::NamedTensor> all;
   for (const Slot& slot : slots_) {
     const std::string& name = slot.parameter.name;
     all.push_back({name + ".exp_avg", slot.exp_avg});

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "erank/model/decoder.h"
+#include "erank/model/adapter.h"
 
 namespace erank::train {
 
@@ -20,7 +20,7 @@ struct AdamWOptions {
 class AdamW {
  public:
   // Turns requires_grad on for every parameter.
-  AdamW(std::vector<model::NamedParameter> parameters, const AdamWOptions& options);
+  AdamW(std::vector<model::NamedTensor> parameters, const AdamWOptions& options);
 
   // loss.backward(), and what came into the parameters is added to the fp32 gradients.
   void backward(const at::Tensor& loss);
@@ -30,7 +30,7 @@ class AdamW {
 
   // Masters (where there are some) and moments, for checkpoints: `<parameter>.exp_avg`,
   // `<parameter>.exp_avg_sq`, `<parameter>.master`.
-  std::vector<model::NamedParameter> state();
+  std::vector<model::NamedTensor> state();
   int64_t num_steps() const { return num_steps_; }
   // After state() was filled from a checkpoint: also writes the parameters from their masters.
   void restored(int64_t num_steps);
@@ -40,7 +40,7 @@ class AdamW {
 
  private:
   struct Slot {
-    model::NamedParameter parameter;
+    model::NamedTensor parameter;
     at::Tensor master;    // the parameter itself when it is fp32
     at::Tensor gradient;  // of the step's passes so far; undefined before the first
     at::Tensor exp_avg, exp_avg_sq;

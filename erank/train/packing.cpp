@@ -43,9 +43,9 @@ class Writer {
  public:
   Writer() { micro_.batch.starts.push_back(0); }
 
-  // A sequence behind `parent` (-1: none) -> its number.
+  // A sequence after `parent` (-1: none) -> its number.
   int32_t add_sequence(int32_t parent, const int32_t* ids, size_t n) {
-    model::Batch& batch = micro_.batch;
+    TreeBatch& batch = micro_.batch;
     int32_t position = 0;
     if (parent >= 0) position = batch.positions[batch.starts[parent + 1] - 1] + 1;
     for (size_t i = 0; i < n; ++i) {
@@ -73,7 +73,7 @@ class Writer {
       return by_branch ? branch_scale / static_cast<float>(branch.num_learned) : branch_scale;
     };
     const text::Ids& prompt = example.prompt;
-    if (example.branches.size() == 1) {  // one sequence: nothing else stands behind the passage
+    if (example.branches.size() == 1) {  // one sequence: nothing else comes after the passage
       const Branch& branch = example.branches.front();
       text::Ids ids(prompt.begin() + static_cast<int64_t>(shared), prompt.end());
       const auto own = static_cast<int32_t>(ids.size());
@@ -101,7 +101,7 @@ class Writer {
 
   // Rows become numbers of asked rows; padding makes the counts round.
   MicroBatch finish() {
-    model::Batch& batch = micro_.batch;
+    TreeBatch& batch = micro_.batch;
     micro_.num_tokens = static_cast<int64_t>(batch.tokens.size());
     std::map<int32_t, int32_t> numbers;
     for (const LossTerm& term : micro_.terms) numbers[term.row] = 0;

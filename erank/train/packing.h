@@ -1,12 +1,12 @@
 // From examples to forward passes: pairs of one query share what their prompts share, sequences are
-// packed one behind another and never see each other. Pure integers; thread-safe.
+// packed one after another and never see each other. Pure integers; thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "erank/model/decoder.h"
 #include "erank/train/example.h"
+#include "erank/train/tree_batch.h"
 
 namespace erank::train {
 
@@ -19,7 +19,7 @@ enum class Weighting {
 // One forward and backward pass. terms[i].row counts the asked rows of `batch`; weights are divided
 // by the whole step's normaliser, so that the step's loss is the sum of its passes' losses.
 struct MicroBatch {
-  model::Batch batch;
+  TreeBatch batch;
   std::vector<LossTerm> terms;
   std::vector<const Example*> examples;  // whose terms these are, in the terms' order
   int64_t num_tokens = 0;                // that the network computes, without padding

@@ -1,17 +1,11 @@
 #include "erank/train/sft.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/softmax.h>
-
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <unordered_map>
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
-#include "erank/eval/measures.h"
-#include "erank/text/score_distribution.h"
 #include "erank/train/loss.h"
 
 namespace erank::train {
@@ -23,63 +17,6 @@ void shuffle(std::vector<T>& values, base::Random& random) {
 }
 
 }  // namespace
-
-RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
-                                     std::array<int32_t, 10> digits, int64_t max_tokens)
-    : qrels_(std::move(qrels)), digits_(digits), max_tokens_(max_tokens) {
-  for (List& list : lists)
-    if (qrels_.grades.contains(list.qid) && !list.prompts.empty())
-      lists_.push_back(std::move(list));
-  if (lists_.empty())
-    base::fail(base::ErrorKind::kInvalidInput, "--validation",
-               "no query of the candidates has a judgement; do their ids agree with the qrels'?");
-}
-
-// Scores as serving reads them: the ten digits behind the prompt, and "0" behind "1".
-double RankingValidation::measure(model::Decoder& decoder, base::ProgressSink* progress) const {
-  const at::NoGradGuard no_grad;
-  data::Run run;
-  int64_t done = 0, total = 0;
-  for (const List& list : lists_) total += static_cast<int64_t>(list.prompts.size());
-  for (const List& list : lists_) {
-    run.qids.push_back(list.qid);
-    std::vector<Example> examples(list.prompts.size());
-    std::vector<double> scores(list.prompts.size());
-    Group group;
-    for (size_t i = 0; i < examples.size(); ++i) {
-      // Behind the prompt stands "1" alone: what its two rows say is all that is read.
-      examples[i].prompt = list.prompts[i];
-      examples[i].branches = {{{digits_[1]}, {{0, 0}, {1, 0}}}};
-      group.push_back(&examples[i]);
-    }
-    for (const MicroBatch& micro : pack({group}, {Weighting::kTokens, max_tokens_})) {
-      const at::Tensor p =
-          at::softmax(decoder.forward(micro.batch, nullptr), 1).to(at::kCPU).contiguous();
-      const float* values = p.const_data_ptr<float>();
-      for (size_t i = 0; i < micro.examples.size(); ++i) {
-        const float* one = values + micro.terms[2 * i].row * p.size(1);
-        const float* behind = values + micro.terms[2 * i + 1].row * p.size(1);
-        std::array<double, 10> digits{};
-        for (size_t d = 0; d < 10; ++d) digits[d] = one[digits_[d]];
-        const auto distribution =
-            text::ScoreDistribution::from_digits(digits, behind[digits_[0]], false);
-        scores[static_cast<size_t>(micro.examples[i] - examples.data())] = distribution.expected();
-      }
-      done += static_cast<int64_t>(micro.examples.size());
-      if (progress) progress->update({"validate", done, total, "pairs", ""});
-    }
-    // Ties keep the first stage's order; with places as scores the measure has none to break.
-    std::vector<size_t> order(scores.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return scores[a] > scores[b]; });
-    auto& hits = run.hits[list.qid];
-    for (const size_t at : order)
-      hits.push_back({list.docids[at], -static_cast<double>(hits.size())});
-  }
-  const auto evaluation = eval::evaluate(qrels_, run, eval::parse_measures({"nDCG@10"}));
-  return evaluation.summary.front();
-}
 
 SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& options,
                            std::unique_ptr<RankingValidation> validation)
@@ -145,7 +82,7 @@ int64_t SftObjective::num_tokens(int64_t first_step, int64_t last_step) const {
   return tokens;
 }
 
-StepStats SftObjective::accumulate(model::Decoder& decoder, int64_t step,
+StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
                                    const std::function<void(const at::Tensor&)>& backward) {
   StepStats stats;
   const auto groups = groups_of(step);
@@ -155,7 +92,7 @@ StepStats SftObjective::accumulate(model::Decoder& decoder, int64_t step,
       for (const Branch& branch : example->branches) stats.num_learned += branch.num_learned;
     }
   for (const MicroBatch& micro : pack(groups, options_.packing)) {
-    const at::Tensor loss = answer_loss(decoder.forward(micro.batch, nullptr), micro.terms);
+    const at::Tensor loss = answer_loss(model.forward.forward(micro.batch), micro.terms);
     stats.loss += loss.item<double>();
     stats.num_tokens += micro.num_tokens;
     backward(loss);
@@ -163,10 +100,10 @@ StepStats SftObjective::accumulate(model::Decoder& decoder, int64_t step,
   return stats;
 }
 
-std::optional<double> SftObjective::validate(model::Decoder& decoder,
+std::optional<double> SftObjective::validate(const TrainedModel& model,
                                              base::ProgressSink* progress) {
   if (!validation_) return std::nullopt;
-  return validation_->measure(decoder, progress);
+  return validation_->measure(model.parameters, progress);
 }
 
 }  // namespace erank::train

@@ -5,43 +5,21 @@
 #include <string>
 #include <vector>
 
-#include "erank/data/records.h"
 #include "erank/train/packing.h"
 #include "erank/train/trainer.h"
+#include "erank/train/validation.h"
 
 namespace erank::train {
 
 struct SftOptions {
   int64_t batch_size = 32;  // examples a step
-  // Pairs of one query that stand together in a step and share its prompt's beginning. More is
+  // Pairs of one query that are together in a step and share its prompt's beginning. More is
   // faster, 1 gives every step as many queries as pairs.
   int64_t group_size = 8;
   double epochs = 1;
   int64_t max_steps = 0;  // 0: as many as the epochs have
   PackingOptions packing;
   uint64_t seed = 1;  // of the order
-};
-
-// Ranks held-out candidates by the direct answer's expected score.
-class RankingValidation {
- public:
-  // `prompts`: for each candidate list its prompts with direct_close() behind them.
-  struct List {
-    std::string qid;
-    std::vector<std::string> docids;
-    std::vector<text::Ids> prompts;
-  };
-  // `digits`: the ids of "0".."9". Throws Error{kInvalidInput} when no query has a judgement.
-  RankingValidation(std::vector<List> lists, data::Qrels qrels, std::array<int32_t, 10> digits,
-                    int64_t max_tokens);
-  // The mean nDCG@10 over the judged queries.
-  double measure(model::Decoder& decoder, base::ProgressSink* progress) const;
-
- private:
-  std::vector<List> lists_;
-  data::Qrels qrels_;
-  std::array<int32_t, 10> digits_;
-  int64_t max_tokens_;
 };
 
 class SftObjective : public Objective {
@@ -51,9 +29,9 @@ class SftObjective : public Objective {
                std::unique_ptr<RankingValidation> validation);
 
   int64_t num_steps() const override { return num_steps_; }
-  StepStats accumulate(model::Decoder& decoder, int64_t step,
+  StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override;
-  std::optional<double> validate(model::Decoder& decoder, base::ProgressSink* progress) override;
+  std::optional<double> validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
   // The groups of a step, a pure function of the seed and the step: each epoch cuts every query's
   // shuffled pairs into groups and shuffles the groups; steps take them in that order.

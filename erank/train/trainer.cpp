@@ -2,8 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/rand.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -15,11 +13,12 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iomanip>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/random.h"
+#include "erank/model/gemm_peak.h"
+#include "erank/model/lora.h"
 #include "erank/model/tensor_file.h"
 
 namespace erank::train {
@@ -65,13 +64,20 @@ void sync_folder(const std::string& path) {
   ::close(fd);
 }
 
-std::vector<model::NamedParameter> parameters_to_train(model::Decoder& decoder,
-                                                       const TrainOptions& options) {
-  if (!options.lora) return decoder.parameters();
-  auto parameters = model::lora_parameters(decoder);
-  if (!parameters.empty()) return parameters;
-  model::add_lora(decoder, *options.lora, options.seed);
-  return model::lora_parameters(decoder);
+std::vector<model::NamedTensor> prepare(model::Parameters& parameters,
+                                        const TrainOptions& options) {
+  const model::Adapter* adapter = parameters.adapter(kTrainedAdapter);
+  if (!options.lora) {
+    ERANK_CHECK(!adapter, "an adapter to train and every parameter to train");
+    parameters.activate("");
+    return parameters.named();
+  }
+  if (adapter)
+    parameters.activate(kTrainedAdapter);
+  else
+    parameters.add_adapter(kTrainedAdapter, model::make_adapter(parameters.config(), *options.lora,
+                                                                options.seed, parameters.device()));
+  return parameters.adapter(kTrainedAdapter)->named();
 }
 
 }  // namespace
@@ -82,34 +88,18 @@ std::optional<int64_t> newest_checkpoint(const std::string& folder) {
   return steps.back();
 }
 
-double matrix_product_rate(at::ScalarType dtype, at::Device device) {
-  const at::NoGradGuard no_grad;
-  const auto options = at::dtype(dtype).device(device);
-  const at::Tensor x = at::rand({2048, 1024}, options), w = at::rand({3072, 1024}, options);
-  const double flops = 2.0 * 2048 * 1024 * 3072;
-  double best = 0;
-  at::linear(x, w);
-  const auto begin = Clock::now();
-  for (int i = 0; i < 12 && (i < 3 || seconds_since(begin) < 0.3); ++i) {
-    const auto start = Clock::now();
-    // Reading a value waits for a GPU.
-    at::linear(x, w).select(0, 0).select(0, 0).to(at::kCPU);
-    best = std::max(best, flops / seconds_since(start));
-  }
-  return best;
-}
-
-Trainer::Trainer(model::Decoder& decoder, Objective& objective, const TrainOptions& options,
-                 std::string folder, base::Json identity, bool resume)
-    : decoder_(decoder),
+Trainer::Trainer(model::Parameters& parameters, Objective& objective, const TrainOptions& options,
+                 std::string folder, base::Json identity)
+    : parameters_(parameters),
       objective_(objective),
       options_(options),
       folder_(std::move(folder)),
       identity_(std::move(identity)),
-      optimizer_(parameters_to_train(decoder, options), options.adamw) {
+      forward_(parameters),
+      optimizer_(prepare(parameters, options), options.adamw) {
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
-  for (const auto& linear : decoder_.linears()) {
+  for (const auto& linear : parameters_.linears()) {
     if (linear.name == "lm_head") continue;  // only for learned rows
     frozen += static_cast<double>(linear.linear->weight.numel());
     if (linear.linear->lora)
@@ -117,22 +107,24 @@ Trainer::Trainer(model::Decoder& decoder, Objective& objective, const TrainOptio
           static_cast<double>(linear.linear->lora->a.numel() + linear.linear->lora->b.numel());
   }
   flops_per_token_ = frozen * (options_.lora ? 4 : 6) + adapters * 6;
-  if (resume) {
-    const auto newest = newest_checkpoint(folder_);
-    if (newest) load_checkpoint(folder_ + "/checkpoints/" + step_name(*newest));
-  }
 }
 
-std::vector<model::NamedParameter> Trainer::trained() {
-  return options_.lora ? model::lora_parameters(decoder_) : decoder_.parameters();
+void Trainer::resume() {
+  const auto newest = newest_checkpoint(folder_);
+  if (newest) load_checkpoint(folder_ + "/checkpoints/" + step_name(*newest));
 }
 
-void Trainer::save_weights_to(const std::string& folder) {
+std::vector<model::NamedTensor> Trainer::trained() const {
+  return options_.lora ? parameters_.adapter(kTrainedAdapter)->named() : parameters_.named();
+}
+
+void Trainer::save_weights_to(const std::string& folder) const {
   fs::create_directories(folder);
   if (options_.lora)
-    model::save_lora(decoder_, *options_.lora, folder, options_.base_name, at::kFloat);
+    model::save_adapter(*parameters_.adapter(kTrainedAdapter), folder, options_.base_name,
+                        at::kFloat);
   else
-    model::save_tensors(folder + "/" + kWeights, decoder_.parameters(), decoder_.options().dtype);
+    model::save_tensors(folder + "/" + kWeights, parameters_.named(), parameters_.dtype());
 }
 
 void Trainer::load_weights_from(const std::string& folder) {
@@ -223,8 +215,8 @@ void Trainer::validate(base::ProgressSink* progress) {
   const auto start = Clock::now();
   const auto metric = [&] {
     const at::NoGradGuard no_grad;
-    decoder_.set_training(false);
-    return objective_.validate(decoder_, progress);
+    forward_.set_training(false);
+    return objective_.validate({parameters_, forward_}, progress);
   }();
   validated_step_ = step_;
   if (!metric) return;
@@ -246,7 +238,9 @@ void Trainer::validate(base::ProgressSink* progress) {
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
   fs::create_directories(folder_ + "/checkpoints");
-  roof_ = matrix_product_rate(decoder_.options().dtype, decoder_.options().device);
+  gemm_peak_ = options_.gemm_peak > 0
+                   ? options_.gemm_peak
+                   : model::gemm_peak(parameters_.dtype(), parameters_.device()).flops_per_s;
   const int64_t total = objective_.num_steps();
   if (step_ > 0) log({{"step", step_}, {"resumed", true}});
   int64_t tokens = 0, here = 0;
@@ -258,11 +252,11 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
       break;
     }
     const auto start = Clock::now();
-    decoder_.set_training(true);
+    forward_.set_training(true);
     at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)));  // dropout
     const double rate = learning_rate(options_.schedule, step_, total);
     const StepStats stats = objective_.accumulate(
-        decoder_, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
+        {parameters_, forward_}, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
     const double norm = optimizer_.step(rate);
     ++step_, ++here;
     const double seconds = seconds_since(start);
@@ -277,12 +271,13 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
          {"tokens", stats.num_tokens},
          {"seconds", seconds},
          {"tokens_per_s", speed},
-         {"share_of_roof", speed * flops_per_token_ / roof_}});
+         {"share_of_gemm_peak", speed * flops_per_token_ / gemm_peak_}});
     if (progress) {
       char detail[128];
       const double mean = static_cast<double>(tokens) / busy;
-      std::snprintf(detail, sizeof detail, "loss %.4f, rate %.2e, %.0f tokens/s, %.0f %% of roof",
-                    stats.loss, rate, mean, 100 * mean * flops_per_token_ / roof_);
+      std::snprintf(detail, sizeof detail,
+                    "loss %.4f, rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", stats.loss, rate,
+                    mean, 100 * mean * flops_per_token_ / gemm_peak_);
       progress->update({"train", step_, total, "steps", detail});
     }
     const bool last = step_ == total;
@@ -295,7 +290,7 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   if (stopped) save_checkpoint();
   TrainResult result{step_, !stopped, last_metric_, best_metric_, best_step_};
   if (result.finished && best_metric_ && best_step_ != step_) load_weights_from(folder_ + "/best");
-  decoder_.set_training(false);
+  forward_.set_training(false);
   return result;
 }
 

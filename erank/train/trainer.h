@@ -9,10 +9,10 @@
 
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
-#include "erank/model/decoder.h"
-#include "erank/model/lora.h"
+#include "erank/model/parameters.h"
 #include "erank/train/optimizer.h"
 #include "erank/train/schedule.h"
+#include "erank/train/tree_forward.h"
 
 namespace erank::train {
 
@@ -24,6 +24,13 @@ struct StepStats {
   int64_t num_tokens = 0;   // that went through the network, without padding
 };
 
+// What a step computes with: the parameters, whose active adapter is the trained one, and their
+// differentiable forward. References, valid during a call.
+struct TrainedModel {
+  model::Parameters& parameters;
+  TreeForward& forward;
+};
+
 // What a trainer minimises. Step s must depend on s and the weights alone, not on steps before it:
 // that is what makes resuming exact.
 class Objective {
@@ -32,17 +39,21 @@ class Objective {
   virtual int64_t num_steps() const = 0;
   // Computes step `step` in one pass or more, calling `backward` with each pass's loss; the losses
   // add up to the step's.
-  virtual StepStats accumulate(model::Decoder& decoder, int64_t step,
+  virtual StepStats accumulate(const TrainedModel& model, int64_t step,
                                const std::function<void(const at::Tensor&)>& backward) = 0;
   // How good the weights are, more is better; nullopt: there is nothing to measure on.
-  virtual std::optional<double> validate(model::Decoder& decoder, base::ProgressSink* progress) = 0;
+  virtual std::optional<double> validate(const TrainedModel& model,
+                                         base::ProgressSink* progress) = 0;
 };
+
+// The name in Parameters of the adapter that a trainer trains.
+inline constexpr const char* kTrainedAdapter = "trained";
 
 struct TrainOptions {
   Schedule schedule;
   AdamWOptions adamw;
-  // Which parameters: an adapter's, put on anew unless the decoder comes with one of this form;
-  // nullopt: every one of the model.
+  // Which parameters: those of the adapter kTrainedAdapter, made in this form unless the parameters
+  // come with one of that name; nullopt: every one of the model.
   std::optional<model::LoraConfig> lora = model::LoraConfig{};
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
@@ -50,6 +61,8 @@ struct TrainOptions {
   int64_t keep_checkpoints = 2;  // the newest so many stay
   int64_t stop_after = 0;  // end this run after so many of its steps, as if interrupted; 0: never
   std::string base_name;   // for adapter_config.json
+  // FLOP/s that the log's shares are of; 0: measured when run() begins.
+  double gemm_peak = 0;
 };
 
 struct TrainResult {
@@ -62,54 +75,53 @@ struct TrainResult {
 // Files in `folder` (docs/formats.md, "Training folder"):
 //   log.jsonl                  a line a step, a validation, a resume
 //   checkpoints/step-N/        weights (fp32), optimiser state, trainer.json; appears whole or not
-//   at all best/                      weights (fp32) of the best validation so far
-// Not thread-safe; the decoder is the trainer's until run() returns.
+//                              at all
+//   best/                      weights (fp32) of the best validation so far
+// Not thread-safe; the parameters are the trainer's until run() returns.
 class Trainer {
  public:
-  // Takes the adapters' parameters (options.lora) or every one. With `resume`, goes on from the
-  // newest checkpoint in `folder`; `identity` says what a run depends on and must be equal then,
-  // else Error{kInvalidInput} names the key. REQUIRES: no adapters on `decoder` without
-  // options.lora.
-  Trainer(model::Decoder& decoder, Objective& objective, const TrainOptions& options,
-          std::string folder, base::Json identity, bool resume);
+  // `identity`: what a run depends on. Activates the adapter that it trains (options.lora), or
+  // none. REQUIRES: no adapter of that name without options.lora.
+  Trainer(model::Parameters& parameters, Objective& objective, const TrainOptions& options,
+          std::string folder, base::Json identity);
+
+  // Goes on from the newest checkpoint in the folder, if there is one. Throws Error{kInvalidInput}
+  // naming the key when its identity is another, Error{kCorrupt} when it is damaged.
+  void resume();
 
   // Trains to the end, or until stop() is true between two steps: then a checkpoint is written.
-  // At the end the decoder holds the best weights (the last ones without validation).
+  // At the end the parameters hold the best weights (the last ones without validation).
   TrainResult run(base::ProgressSink* progress, const std::function<bool()>& stop);
 
   int64_t num_trained_values() const { return optimizer_.num_values(); }
   int64_t state_bytes() const { return optimizer_.state_bytes(); }
   int64_t first_step() const { return step_; }
-  // FLOPs of a forward and backward pass that a token costs in the linear layers, and measured
-  // FLOP/s of a matrix product in the decoder's precision: for the log's share of the roof.
+  // FLOPs of a forward and backward pass that a token costs in the linear layers.
   double flops_per_token() const { return flops_per_token_; }
-  double roof() const { return roof_; }
 
  private:
   void save_checkpoint();
   void load_checkpoint(const std::string& path);
-  void save_weights_to(const std::string& folder);
+  void save_weights_to(const std::string& folder) const;
   void load_weights_from(const std::string& folder);
   void validate(base::ProgressSink* progress);
   void log(base::OrderedJson line);
-  std::vector<model::NamedParameter> trained();
+  std::vector<model::NamedTensor> trained() const;
 
-  model::Decoder& decoder_;
+  model::Parameters& parameters_;
   Objective& objective_;
   TrainOptions options_;
   std::string folder_;
   base::Json identity_;
+  TreeForward forward_;
   AdamW optimizer_;
   int64_t step_ = 0;  // steps done
   std::optional<double> last_metric_, best_metric_;
   int64_t best_step_ = 0, validated_step_ = -1;
-  double flops_per_token_ = 0, roof_ = 0;
+  double flops_per_token_ = 0, gemm_peak_ = 0;
 };
 
 // The newest checkpoint's number of steps in a training folder, nullopt when there is none.
 std::optional<int64_t> newest_checkpoint(const std::string& folder);
-
-// FLOP/s of a matrix product of 2048 rows by 1024 x 3072 in `dtype` on `device`: the roof.
-double matrix_product_rate(at::ScalarType dtype, at::Device device);
 
 }  // namespace erank::train

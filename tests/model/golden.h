@@ -14,7 +14,7 @@
 #include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/base/random.h"
-#include "erank/model/decoder.h"
+#include "erank/model/parameters.h"
 #include "tests/test_folder.h"
 
 namespace erank::model {
@@ -43,29 +43,14 @@ inline at::Tensor golden_fill(const std::string& name, at::IntArrayRef shape) {
   return tensor;
 }
 
-inline void fill_golden(Decoder& decoder) {
+// Writes scale * golden_fill into each tensor.
+inline void fill_golden(const std::vector<NamedTensor>& tensors, double scale = 1) {
   const at::NoGradGuard no_grad;
-  for (auto& [name, tensor] : decoder.parameters()) tensor.copy_(golden_fill(name, tensor.sizes()));
+  for (const auto& [name, tensor] : tensors)
+    tensor.copy_(golden_fill(name, tensor.sizes())).mul_(scale);
 }
 
-// Whole sequences packed, every row asked.
-inline Batch whole_batch(const std::vector<std::vector<int32_t>>& sequences) {
-  Batch batch;
-  batch.starts.push_back(0);
-  for (const auto& ids : sequences) {
-    for (size_t i = 0; i < ids.size(); ++i) {
-      batch.rows.push_back(static_cast<int32_t>(batch.tokens.size()));
-      batch.tokens.push_back(ids[i]);
-      batch.positions.push_back(static_cast<int32_t>(i));
-    }
-    batch.starts.push_back(static_cast<int32_t>(batch.tokens.size()));
-  }
-  return batch;
-}
-
-inline Batch whole_batch(const base::Json& sequences) {
-  return whole_batch(sequences.get<std::vector<std::vector<int32_t>>>());
-}
+inline void fill_golden(const Parameters& parameters) { fill_golden(parameters.named()); }
 
 // The largest |logits[row][columns[j]] - expected[row][j]|.
 inline double largest_difference(const at::Tensor& logits, const base::Json& columns,

@@ -13,6 +13,7 @@
 #include "erank/train/optimizer.h"
 #include "erank/train/packing.h"
 #include "erank/train/schedule.h"
+#include "erank/train/tree_forward.h"
 
 namespace erank::train {
 namespace {
@@ -40,8 +41,9 @@ std::vector<Example> examples_of(const base::Json& group) {
 class TinyTrainingGolden : public ::testing::Test {
  protected:
   // Trains `parameters` as the run `name` was, and compares its losses and norms.
-  void expect_run(const std::string& name, model::Decoder& decoder,
-                  const std::vector<model::NamedParameter>& parameters, int64_t max_tokens) {
+  void expect_run(const std::string& name, const model::Parameters& model,
+                  const std::vector<model::NamedTensor>& parameters, int64_t max_tokens) {
+    TreeForward forward(model);
     const base::Json& o = golden_["options"];
     const Schedule schedule{
         .peak = o["peak"], .warmup_ratio = o["warmup_ratio"], .floor_ratio = o["floor_ratio"]};
@@ -65,7 +67,7 @@ class TinyTrainingGolden : public ::testing::Test {
       }
       double loss = 0;
       for (const MicroBatch& micro : pack(groups, {weighting, max_tokens})) {
-        const at::Tensor part = answer_loss(decoder.forward(micro.batch, nullptr), micro.terms);
+        const at::Tensor part = answer_loss(forward.forward(micro.batch), micro.terms);
         loss += part.item<double>();
         optimizer.backward(part);
       }
@@ -84,18 +86,18 @@ class TinyTrainingGolden : public ::testing::Test {
 TEST_F(TinyTrainingGolden, AnAdaptersLossesNormsAndWeightsArePefts) {
   for (const std::string weighting : {"examples", "tokens"})
     for (const int64_t max_tokens : {40, 4096}) {
-      model::Decoder decoder(config_, {});
-      model::fill_golden(decoder);
-      model::add_lora(decoder,
-                      {.rank = golden_["options"]["rank"],
-                       .alpha = golden_["options"]["alpha"],
-                       .target_modules = {}},
-                      1);
-      const auto parameters = model::lora_parameters(decoder);
-      for (const auto& p : parameters) p.tensor.copy_(model::golden_fill(p.name, p.tensor.sizes()));
-      expect_run("adapter_" + weighting, decoder, parameters, max_tokens);
+      model::Parameters model(config_, at::kFloat);
+      model::fill_golden(model);
+      model.add_adapter("a", model::make_adapter(config_,
+                                                 {.rank = golden_["options"]["rank"],
+                                                  .alpha = golden_["options"]["alpha"],
+                                                  .target_modules = {}},
+                                                 1));
+      const auto parameters = model.adapter("a")->named();
+      model::fill_golden(parameters);
+      expect_run("adapter_" + weighting, model, parameters, max_tokens);
       if (weighting != "examples") continue;
-      std::vector<model::NamedParameter> expected;
+      std::vector<model::NamedTensor> expected;
       for (const auto& p : parameters) expected.push_back({p.name, at::empty_like(p.tensor)});
       model::load_tensors(std::string(ERANK_SOURCE_DIR) + "/tests/golden/train_sft.safetensors",
                           expected);
@@ -112,9 +114,9 @@ TEST_F(TinyTrainingGolden, AnAdaptersLossesNormsAndWeightsArePefts) {
 
 TEST_F(TinyTrainingGolden, TheLossesAndNormsOfTrainingEveryParameterAreTransformers) {
   for (const std::string weighting : {"examples", "tokens"}) {
-    model::Decoder decoder(config_, {});
-    model::fill_golden(decoder);
-    expect_run("full_" + weighting, decoder, decoder.parameters(), 4096);
+    model::Parameters model(config_, at::kFloat);
+    model::fill_golden(model);
+    expect_run("full_" + weighting, model, model.named(), 4096);
   }
 }
 

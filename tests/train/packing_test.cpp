@@ -8,13 +8,15 @@
 
 #include "erank/model/lora.h"
 #include "erank/train/loss.h"
+#include "erank/train/tree_forward.h"
 #include "tests/train/tiny_training.h"
+#include "tests/train/trees.h"
 
 namespace erank::train {
 namespace {
 
 // What stands before and at token `t` of a batch: the tokens that it attends to.
-text::Ids seen_by(const model::Batch& batch, int32_t t) {
+text::Ids seen_by(const TreeBatch& batch, int32_t t) {
   int32_t b = 0;
   while (batch.starts[b + 1] <= t) ++b;
   text::Ids ids(batch.tokens.begin() + batch.starts[b], batch.tokens.begin() + t + 1);
@@ -44,7 +46,7 @@ int64_t num_branches(const std::vector<Example>& examples) {
   return count;
 }
 
-TEST(Packing, EveryTermStandsOnceBehindItsOwnPromptAlone) {
+TEST(Packing, EveryTermIsThereOnceAfterItsOwnPromptAlone) {
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     const auto examples = random_examples(seed, 1 + static_cast<int>(seed % 7));
     const PackingOptions options{.weighting = seed % 2 ? Weighting::kExamples : Weighting::kTokens,
@@ -116,12 +118,12 @@ struct LossAndGradients {
   at::Tensor gradients;
 };
 
-LossAndGradients packed_loss(model::Decoder& decoder, const std::vector<Example>& examples,
+LossAndGradients packed_loss(TreeForward& forward, const std::vector<Example>& examples,
                              const PackingOptions& options,
-                             const std::vector<model::NamedParameter>& parameters) {
+                             const std::vector<model::NamedTensor>& parameters) {
   LossAndGradients result;
   for (const MicroBatch& micro : pack(groups_by_query(examples), options)) {
-    const at::Tensor loss = answer_loss(decoder.forward(micro.batch, nullptr), micro.terms);
+    const at::Tensor loss = answer_loss(forward.forward(micro.batch), micro.terms);
     result.loss += loss.item<double>();
     loss.backward();
   }
@@ -129,10 +131,10 @@ LossAndGradients packed_loss(model::Decoder& decoder, const std::vector<Example>
   return result;
 }
 
-// Each branch behind its prompt as a sequence on its own.
-LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>& examples,
-                            Weighting weighting,
-                            const std::vector<model::NamedParameter>& parameters) {
+// Each branch after its prompt as a sequence on its own.
+LossAndGradients separate_loss(TreeForward& forward, const std::vector<Example>& examples,
+                               Weighting weighting,
+                               const std::vector<model::NamedTensor>& parameters) {
   LossAndGradients result;
   for (const Example& example : examples)
     for (const Branch& branch : example.branches) {
@@ -144,9 +146,7 @@ LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>&
               ? 1.0 / static_cast<double>(num_learned(examples))
               : 1.0 / static_cast<double>(branch.num_learned * num_branches(examples));
       const at::Tensor loss =
-          answer_loss(decoder.forward(model::whole_batch(std::vector<text::Ids>{ids}), nullptr),
-                      terms) *
-          share;
+          answer_loss(forward.forward(whole_batch(std::vector<text::Ids>{ids})), terms) * share;
       result.loss += loss.item<double>();
       loss.backward();
     }
@@ -154,14 +154,15 @@ LossAndGradients plain_loss(model::Decoder& decoder, const std::vector<Example>&
   return result;
 }
 
-void expect_sharing_changes_nothing(model::Decoder& decoder,
-                                    const std::vector<model::NamedParameter>& parameters) {
+void expect_sharing_changes_nothing(const model::Parameters& model,
+                                    const std::vector<model::NamedTensor>& parameters) {
   for (const auto& p : parameters) p.tensor.set_requires_grad(true);
+  TreeForward forward(model);
   for (const Weighting weighting : {Weighting::kExamples, Weighting::kTokens})
     for (const int64_t max_tokens : {30, 100, 4096}) {
       const auto examples = random_examples(static_cast<uint64_t>(max_tokens), 5);
-      const auto found = packed_loss(decoder, examples, {weighting, max_tokens}, parameters);
-      const auto expected = plain_loss(decoder, examples, weighting, parameters);
+      const auto found = packed_loss(forward, examples, {weighting, max_tokens}, parameters);
+      const auto expected = separate_loss(forward, examples, weighting, parameters);
       EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
       EXPECT_LT((found.gradients - expected.gradients).norm().item<double>(),
                 1e-5 * expected.gradients.norm().item<double>());
@@ -170,14 +171,15 @@ void expect_sharing_changes_nothing(model::Decoder& decoder,
 
 TEST(TinyPacking, GivesTheLossAndGradientsOfEveryExampleOnItsOwn) {
   for (const auto family : {model::Family::kLlama, model::Family::kQwen3}) {
-    model::Decoder adapted(tiny_config(family), {}), full(tiny_config(family), {});
+    const model::ModelConfig config = tiny_config(family);
+    model::Parameters adapted(config, at::kFloat), full(config, at::kFloat);
     model::fill_golden(adapted);
     model::fill_golden(full);
-    model::add_lora(adapted, {.rank = 3, .alpha = 6, .target_modules = {}}, 1);
-    for (auto& p : model::lora_parameters(adapted))
-      p.tensor.copy_(model::golden_fill(p.name, p.tensor.sizes()));
-    expect_sharing_changes_nothing(adapted, model::lora_parameters(adapted));
-    expect_sharing_changes_nothing(full, full.parameters());
+    adapted.add_adapter(
+        "a", model::make_adapter(config, {.rank = 3, .alpha = 6, .target_modules = {}}, 1));
+    model::fill_golden(adapted.adapter("a")->named());
+    expect_sharing_changes_nothing(adapted, adapted.adapter("a")->named());
+    expect_sharing_changes_nothing(full, full.named());
   }
 }
 

@@ -2,23 +2,15 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/norm.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
 
-#include "erank/base/error.h"
-#include "erank/eval/measures.h"
 #include "erank/model/lora.h"
-#include "erank/model/weights.h"
-#include "erank/rank/reranker.h"
-#include "tests/rank/tiny_checkpoint.h"
 #include "tests/train/tiny_training.h"
 
 namespace erank::train {
 namespace {
-
-using ::testing::HasSubstr;
 
 std::vector<const Example*> examples_of(const SftObjective& objective, int64_t step) {
   std::vector<const Example*> all;
@@ -94,15 +86,17 @@ TEST(SftOrder, EpochsMayBeFractionsAndStepsLimited) {
   EXPECT_EQ(steps_of(3, 5), 5);
 }
 
-double loss_of(SftObjective& objective, model::Decoder& decoder) {
-  return objective.accumulate(decoder, 0, [](const at::Tensor&) {}).loss;
+double loss_of(SftObjective& objective, const TrainedModel& model) {
+  return objective.accumulate(model, 0, [](const at::Tensor&) {}).loss;
 }
 
 // The derivative of the step's loss along a random direction of one parameter.
-void expect_finite_differences(SftObjective& objective, model::Decoder& decoder,
-                               const std::vector<model::NamedParameter>& parameters) {
+void expect_finite_differences(SftObjective& objective, model::Parameters& owner,
+                               const std::vector<model::NamedTensor>& parameters) {
+  TreeForward forward(owner);
+  const TrainedModel model{owner, forward};
   for (const auto& p : parameters) p.tensor.set_requires_grad(true);
-  objective.accumulate(decoder, 0, [](const at::Tensor& loss) { loss.backward(); });
+  objective.accumulate(model, 0, [](const at::Tensor& loss) { loss.backward(); });
   for (size_t i = 0; i < parameters.size(); i += 5) {
     const auto& p = parameters[i];
     const at::Tensor gradient = p.tensor.grad().clone();
@@ -111,9 +105,9 @@ void expect_finite_differences(SftObjective& objective, model::Decoder& decoder,
     const at::Tensor direction = gradient / norm, start = p.tensor.detach().clone();
     const at::NoGradGuard no_grad;
     p.tensor.copy_(start + step * direction);
-    const double above = loss_of(objective, decoder);
+    const double above = loss_of(objective, model);
     p.tensor.copy_(start - step * direction);
-    const double below = loss_of(objective, decoder);
+    const double below = loss_of(objective, model);
     p.tensor.copy_(start);
     EXPECT_NEAR((above - below) / (2 * step), norm, 2e-2 * norm + 2e-4) << p.name;
   }
@@ -122,127 +116,29 @@ void expect_finite_differences(SftObjective& objective, model::Decoder& decoder,
 TEST(TinySft, TheWholeLossHasTheGradientOfItsFiniteDifferences) {
   for (const auto weighting : {Weighting::kExamples, Weighting::kTokens}) {
     SftObjective objective(random_examples(3, 6), {.packing = {.weighting = weighting}}, nullptr);
-    model::Decoder full(tiny_config(), {}), adapted(tiny_config(), {});
-    for (model::Decoder* decoder : {&full, &adapted}) decoder->init_random(1, 0.15);
-    model::add_lora(adapted, {.rank = 2, .target_modules = {}}, 1);
-    for (auto& p : model::lora_parameters(adapted))
-      p.tensor.copy_(model::golden_fill(p.name, p.tensor.sizes()) * 0.5);
-    expect_finite_differences(objective, full, full.parameters());
-    expect_finite_differences(objective, adapted, model::lora_parameters(adapted));
+    model::Parameters full(tiny_config(), at::kFloat), adapted(tiny_config(), at::kFloat);
+    for (model::Parameters* parameters : {&full, &adapted}) parameters->init_random(1, 0.15);
+    adapted.add_adapter("a",
+                        model::make_adapter(tiny_config(), {.rank = 2, .target_modules = {}}, 1));
+    model::fill_golden(adapted.adapter("a")->named(), 0.5);
+    expect_finite_differences(objective, full, full.named());
+    expect_finite_differences(objective, adapted, adapted.adapter("a")->named());
   }
 }
 
 TEST(TinySft, CountsWhatAStepLearnsFrom) {
   const auto examples = random_examples(4, 5);
   SftObjective objective(examples, {.batch_size = 100, .packing = {}}, nullptr);
-  model::Decoder decoder(tiny_config(), {});
-  decoder.init_random(1);
-  const StepStats stats = objective.accumulate(decoder, 0, [](const at::Tensor&) {});
+  model::Parameters parameters(tiny_config(), at::kFloat);
+  parameters.init_random(1);
+  TreeForward forward(parameters);
+  const StepStats stats = objective.accumulate({parameters, forward}, 0, [](const at::Tensor&) {});
   int64_t learned = 0;
   for (const Example& example : examples)
     for (const Branch& branch : example.branches) learned += branch.num_learned;
   EXPECT_EQ(stats.num_examples, num_examples(examples));
   EXPECT_EQ(stats.num_learned, learned);
   EXPECT_EQ(stats.num_tokens, objective.num_tokens(0, 1));
-}
-
-// Byte ids of a prompt that asks about `document`, as the program renders it.
-struct ValidationCase {
-  std::string model = rank::random_checkpoint("validation");
-  text::Tokenizer tokenizer = text::Tokenizer::load(model);
-  text::PromptFormat format{tokenizer, rank::find_checkpoint(model).defaults.prompt};
-  std::array<int32_t, 10> digits = {'0', '1', '2', '3', '4', '5', '6', '7', '8', '9'};
-
-  RankingValidation::List list(const std::string& qid, const std::string& query,
-                               const std::vector<std::pair<std::string, std::string>>& documents) {
-    RankingValidation::List list{qid, {}, {}};
-    for (const auto& [docid, text] : documents) {
-      list.docids.push_back(docid);
-      list.prompts.push_back(format.render(text::kDefaultInstruction, query, text).ids);
-      list.prompts.back().insert(list.prompts.back().end(), format.direct_close().begin(),
-                                 format.direct_close().end());
-    }
-    return list;
-  }
-};
-
-// The nDCG@10 of what the reranker returns.
-double reranked(const std::string& model, const data::Qrels& qrels,
-                const std::vector<rank::RankRequest>& requests) {
-  const auto reranker = rank::Reranker::load(rank::tiny_options(model));
-  data::Run run;
-  for (const auto& request : requests) {
-    run.qids.push_back(request.qid);
-    for (const auto& result : reranker->rank(request).results) {
-      auto& hits = run.hits[request.qid];
-      hits.push_back({result.docid, -static_cast<double>(hits.size())});
-    }
-  }
-  return eval::evaluate(qrels, run, eval::parse_measures({"nDCG@10"})).summary.front();
-}
-
-TEST(TinySft, ValidationIsTheNdcgOfTheRerankersOwnRanking) {
-  ValidationCase c;
-  base::Random random(6);
-  std::vector<RankingValidation::List> lists;
-  std::vector<rank::RankRequest> requests;
-  data::Qrels qrels;
-  for (const std::string qid : {"a", "b", "c"}) {
-    rank::RankRequest request;
-    request.qid = qid, request.query = "what is " + qid;
-    request.options.mode = rank::Mode::kDirect;
-    request.options.score = rank::ScoreKind::kExpected;
-    std::vector<std::pair<std::string, std::string>> documents;
-    for (int d = 0; d < 14; ++d) {
-      std::string text(1 + random.below(40), 'x');
-      for (char& letter : text) letter = static_cast<char>('a' + random.below(26));
-      auto grade = static_cast<int64_t>(random.below(4));
-      if (d % 5 == 4) {  // a tie
-        text = documents.back().second;
-        grade = qrels.grades[qid][documents.back().first];
-      }
-      documents.emplace_back("d" + std::to_string(random.below(1000)) + std::to_string(d), text);
-      request.passages.push_back({documents.back().first, text, {}});
-      qrels.grades[qid][documents.back().first] = grade;
-    }
-    lists.push_back(c.list(qid, request.query, documents));
-    requests.push_back(std::move(request));
-    qrels.qids.push_back(qid);
-  }
-  // Lists without a judgement count for nothing.
-  lists.push_back(c.list("d", "unjudged", {{"d1", "x"}}));
-  const double expected = reranked(c.model, qrels, requests);
-  EXPECT_LT(expected, 1);
-  const auto decoder = model::load_decoder(c.model, {});
-  for (const int64_t max_tokens : {300, 4096}) {
-    const RankingValidation validation(lists, qrels, c.digits, max_tokens);
-    EXPECT_DOUBLE_EQ(validation.measure(*decoder, nullptr), expected);
-  }
-}
-
-TEST(TinySft, ValidationKeepsTheFirstStagesOrderOfEqualScores) {
-  ValidationCase c;
-  const auto decoder = model::load_decoder(c.model, {});
-  for (const auto& [first, second] : {std::pair("a", "z"), std::pair("z", "a")}) {
-    data::Qrels qrels;
-    qrels.qids = {"q"};
-    qrels.grades["q"] = {{first, 1}, {second, 0}};
-    const RankingValidation validation({c.list("q", "x", {{first, "same"}, {second, "same"}})},
-                                       qrels, c.digits, 4096);
-    EXPECT_EQ(validation.measure(*decoder, nullptr), 1) << first;
-  }
-}
-
-TEST(SftValidation, WithoutAJudgedQueryIsRefused) {
-  data::Qrels qrels;
-  qrels.qids = {"other"};
-  qrels.grades["other"] = {{"d", 1}};
-  try {
-    RankingValidation({{"q", {"d"}, {{1, 2}}}}, qrels, {}, 100);
-    FAIL();
-  } catch (const base::Error& e) {
-    EXPECT_THAT(e.what(), HasSubstr("no query of the candidates has a judgement"));
-  }
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ inline std::vector<Group> groups_by_query(const std::vector<Example>& examples) 
   return groups;
 }
 
-inline at::Tensor flat_gradients(const std::vector<model::NamedParameter>& parameters) {
+inline at::Tensor flat_gradients(const std::vector<model::NamedTensor>& parameters) {
   std::vector<at::Tensor> all;
   for (const auto& p : parameters) {
     all.push_back(p.tensor.grad().defined() ? p.tensor.grad().reshape({-1}).clone()

@@ -9,6 +9,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/model/lora.h"
 #include "erank/train/sft.h"
 #include "tests/train/tiny_training.h"
 
@@ -24,11 +25,11 @@ class Objectives : public Objective {
  public:
   explicit Objectives(std::vector<double> metrics = {}) : metrics_(std::move(metrics)) {}
   int64_t num_steps() const override { return sft_.num_steps(); }
-  StepStats accumulate(model::Decoder& decoder, int64_t step,
+  StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override {
-    return sft_.accumulate(decoder, step, backward);
+    return sft_.accumulate(model, step, backward);
   }
-  std::optional<double> validate(model::Decoder&, base::ProgressSink*) override {
+  std::optional<double> validate(const TrainedModel&, base::ProgressSink*) override {
     if (metrics_.empty()) return std::nullopt;
     return metrics_.at(next_++);
   }
@@ -44,6 +45,7 @@ TrainOptions options_of(bool full) {
   options.schedule.peak = 0.02;
   options.adamw.weight_decay = 0.01;
   options.checkpoint_steps = 2;
+  options.gemm_peak = 1e10;
   if (full)
     options.lora.reset();
   else
@@ -60,12 +62,14 @@ class Training : public ::testing::Test {
  protected:
   Trained run(const std::string& name, const TrainOptions& options, bool resume = false,
               std::vector<double> metrics = {}, at::ScalarType dtype = at::kFloat) const {
-    model::Decoder decoder(tiny_config(), {.dtype = dtype});
-    decoder.init_random(1, 0.15);
+    model::Parameters parameters(tiny_config(), dtype);
+    parameters.init_random(1, 0.15);
     Objectives objective(std::move(metrics));
-    Trainer trainer(decoder, objective, options, folder_.path(name), identity_, resume);
+    Trainer trainer(parameters, objective, options, folder_.path(name), identity_);
+    if (resume) trainer.resume();
     Trained trained{trainer.run(nullptr, [] { return false; }), {}};
-    for (const auto& p : options.lora ? model::lora_parameters(decoder) : decoder.parameters())
+    for (const auto& p :
+         options.lora ? parameters.adapter(kTrainedAdapter)->named() : parameters.named())
       trained.weights.push_back(p.tensor.detach().clone());
     return trained;
   }
@@ -124,8 +128,8 @@ TEST_F(Training, AFinishedRunResumedIsFinishedAgain) {
 
 TEST_F(Training, LearnsAFewExamplesByHeart) {
   const auto losses = [&](bool full) {
-    model::Decoder decoder(tiny_config(), {});
-    decoder.init_random(1, 0.15);
+    model::Parameters parameters(tiny_config(), at::kFloat);
+    parameters.init_random(1, 0.15);
     std::vector<Example> examples;
     for (int32_t i = 0; i < 4; ++i)
       examples.push_back({"q", {9, 9, 10 + i}, {{{20}, {{0, 20}, {1, 30 + i}}, 2}}});
@@ -134,15 +138,34 @@ TEST_F(Training, LearnsAFewExamplesByHeart) {
     options.checkpoint_steps = 0;
     if (options.lora) options.lora->dropout = 0;
     const std::string name = full ? "full" : "lora";
-    Trainer(decoder, objective, options, folder_.path(name), identity_, false).run(nullptr, [] {
+    Trainer(parameters, objective, options, folder_.path(name), identity_).run(nullptr, [] {
       return false;
     });
-    decoder.set_training(false);
-    return objective.accumulate(decoder, 0, [](const at::Tensor&) {}).loss;
+    TreeForward forward(parameters);
+    return objective.accumulate({parameters, forward}, 0, [](const at::Tensor&) {}).loss;
   };
   // At first both are about ln 61 = 4.1.
   EXPECT_LT(losses(true), 0.1);
   EXPECT_LT(losses(false), 0.5);
+}
+
+TEST_F(Training, GoesOnWithTheAdapterThatIsThere) {
+  model::Parameters parameters(tiny_config(), at::kFloat);
+  parameters.init_random(1, 0.15);
+  TrainOptions options = options_of(false);
+  model::Adapter start = model::make_adapter(tiny_config(), *options.lora, 9);
+  model::fill_golden(start.named(), 0.5);
+  const at::Tensor tensor = start.layers.front().lora.a, before = tensor.clone();
+  parameters.add_adapter(kTrainedAdapter, start);
+  parameters.add_adapter("other", model::make_adapter(tiny_config(), *options.lora, 10));
+  Objectives objective;
+  Trainer(parameters, objective, options, folder_.path("r"), identity_).run(nullptr, [] {
+    return false;
+  });
+  EXPECT_EQ(parameters.active(), kTrainedAdapter);
+  const double moved = (tensor.detach() - before).abs().max().item<double>();
+  EXPECT_GT(moved, 0);
+  EXPECT_LT(moved, 0.5);  // not made anew
 }
 
 TEST_F(Training, KeepsTheNewestCheckpointsAndEndsWithTheBestWeights) {
@@ -176,7 +199,7 @@ TEST_F(Training, LogsEachStepWithWhatItCost) {
     EXPECT_NEAR(line["learning_rate"].get<double>(),
                 learning_rate(options.schedule, steps.back() - 1, 7), 1e-12);
     for (const char* key : {"gradient_norm", "examples", "learned_tokens", "tokens", "seconds",
-                            "tokens_per_s", "share_of_roof"})
+                            "tokens_per_s", "share_of_gemm_peak"})
       EXPECT_GT(line.at(key).get<double>(), 0) << key;
   }
   EXPECT_THAT(steps, ElementsAre(1, 2, 3, 4, 5, 6, 7));

@@ -1,0 +1,4 @@
+#define ERANK_KERNEL_LEVEL avx512
+#include "erank/model/cpu/vector.inc"
+#include "erank/train/kernels/cpu_kernels.h"
+#include "erank/train/kernels/cpu_kernels.inc"

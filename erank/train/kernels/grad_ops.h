@@ -1,0 +1,30 @@
+// The operations of a training pass that have their own backward: fewer passes over memory than
+// libtorch's autograd would make. CPU tensors, but for lora_linear, which takes any device's;
+// contiguous, fp32 or bf16; gradients once (no second derivatives). Each equals its composition of
+// ATen operations (tests/train/kernels_test.cpp).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+#include <vector>
+
+#include "erank/model/parameters.h"
+
+namespace erank::train::kernels {
+
+// x [T, H] + delta [T, H] (when defined), and rms_norm of the sum * weight -> both [T, H].
+std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& delta,
+                                               const at::Tensor& weight, double eps);
+
+// gate_up [T, 2 F] -> silu(gate) * up, [T, F].
+at::Tensor silu_mul(const at::Tensor& gate_up);
+
+// x [T, in] -> x weight^T + bias with the parts' adapters, the parts' outputs side by side [T,
+// out]. weight [out, in] and bias [out] are frozen; part i has the next parts[i]->weight.size(0)
+// outputs. The products run in x's dtype, the adapters' gradients are of the adapters' own.
+// REQUIRES: an adapter on one part at least; no dropout.
+at::Tensor lora_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const std::vector<const model::Linear*>& parts);
+
+}  // namespace erank::train::kernels

@@ -1,0 +1,50 @@
+// Llama, Qwen2 and Qwen3 as training needs them: differentiable, with what sequences share computed
+// once. The same mathematics as model::Network, on the tensors of model::Parameters themselves.
+// Letters: model/parameters.h.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+
+#include "erank/model/parameters.h"
+#include "erank/train/tree_batch.h"
+
+namespace erank::train {
+
+// Borrows the parameters and computes with their active adapter. With gradients on, what requires
+// them gets them: adapters, or every parameter. Without gradients the numbers are the same bits.
+// Usable after inference in the same process and thread, whatever mode that ran in. Not
+// thread-safe.
+class TreeForward {
+ public:
+  explicit TreeForward(const model::Parameters& parameters) : parameters_(parameters) {}
+  TreeForward(const TreeForward&) = delete;
+  TreeForward& operator=(const TreeForward&) = delete;
+
+  // Hidden states of the asked rows, after the final norm -> [R, H] in the parameters' dtype.
+  // REQUIRES: batch.check passes.
+  at::Tensor hidden(const TreeBatch& batch);
+  // hidden [R, H] -> [R, V] fp32.
+  at::Tensor logits(const at::Tensor& hidden) const;
+  at::Tensor forward(const TreeBatch& batch) { return logits(hidden(batch)); }
+
+  // LoRA dropout on or off (off at first); it draws from libtorch's default generator.
+  void set_training(bool training) { training_ = training; }
+
+ private:
+  class Pass;
+
+  void reach_position(int64_t position);
+  at::Tensor project(const at::Tensor& x, const model::Linear& linear) const;
+  at::Tensor project_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                           std::initializer_list<const model::Linear*> parts) const;
+  at::Tensor norm_heads(const at::Tensor& qkv, const model::LayerParameters& layer) const;
+
+  const model::Parameters& parameters_;
+  at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32, never inference tensors
+  bool training_ = false;
+};
+
+}  // namespace erank::train
