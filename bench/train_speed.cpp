@@ -1,5 +1,5 @@
 // How fast a step of supervised fine-tuning is on random weights of the shape of SmolLM2-135M, and
-// transformers + peft on the same weights, pairs and loss in the same run, one behind the other.
+// transformers + peft on the same weights, pairs and loss in the same run, one after the other.
 // bf16 where the processor multiplies it, else fp32, for both. Prints a line of JSON a measurement.
 //   train_speed [pairs a step, default 32] [timed steps, default 2] [shared, apart or full: only
 //   this one]
@@ -22,6 +22,7 @@
 #include "erank/base/json.h"
 #include "erank/base/random.h"
 #include "erank/base/threads.h"
+#include "erank/model/gemm_peak.h"
 #include "erank/model/lora.h"
 #include "erank/model/weights.h"
 #include "erank/train/sft.h"
@@ -94,16 +95,17 @@ base::Json for_peer(const std::vector<train::Example>& examples) {
 class Ours {
  public:
   Ours(const std::string& folder, at::ScalarType dtype, const Settings& settings, int num_pairs)
-      : decoder_(model::load_decoder(folder, {.dtype = dtype})),
-        objective_(make_examples(num_pairs, settings.shared, decoder_->config().vocab_size),
+      : parameters_(model::load_parameters(folder, dtype)),
+        forward_(*parameters_),
+        objective_(make_examples(num_pairs, settings.shared, parameters_->config().vocab_size),
                    {.batch_size = num_pairs,
                     .group_size = settings.shared ? kGroup : 1,
                     .epochs = 1000,
                     .packing = {}},
                    nullptr),
-        optimizer_(parameters(settings.full), {}) {
+        optimizer_(trained(settings.full), {}) {
     double frozen = 0, adapters = 0;
-    for (const auto& [name, linear] : decoder_->linears()) {
+    for (const auto& [name, linear] : parameters_->linears()) {
       frozen += static_cast<double>(linear->weight.numel());
       if (linear->lora)
         adapters += static_cast<double>(linear->lora->a.numel() + linear->lora->b.numel());
@@ -112,7 +114,7 @@ class Ours {
   }
 
   // A step that is not timed, then `steps` that are.
-  void turn(int steps) {
+  void run(int steps) {
     step();
     for (int i = 0; i < steps; ++i) seconds_ = std::min(seconds_, step());
   }
@@ -124,23 +126,26 @@ class Ours {
   double flops_per_step() const { return flops_per_token_ * static_cast<double>(num_tokens_); }
 
  private:
-  std::vector<model::NamedParameter> parameters(bool full) {
-    if (full) return decoder_->parameters();
-    model::add_lora(*decoder_, {.rank = kRank, .alpha = 2.0 * kRank, .target_modules = {}}, 1);
-    return model::lora_parameters(*decoder_);
+  std::vector<model::NamedTensor> trained(bool full) {
+    if (full) return parameters_->named();
+    const model::LoraConfig config{.rank = kRank, .alpha = 2.0 * kRank, .target_modules = {}};
+    parameters_->add_adapter("a", model::make_adapter(parameters_->config(), config, 1));
+    return parameters_->adapter("a")->named();
   }
 
   double step() {
     const auto begin = std::chrono::steady_clock::now();
-    decoder_->set_training(true);
-    const auto stats = objective_.accumulate(
-        *decoder_, num_steps_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
+    forward_.set_training(true);
+    const auto stats =
+        objective_.accumulate({*parameters_, forward_}, num_steps_,
+                              [&](const at::Tensor& loss) { optimizer_.backward(loss); });
     optimizer_.step(kRate);
     if (num_steps_++ == 0) first_loss_ = stats.loss, num_tokens_ = stats.num_tokens;
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
-  std::unique_ptr<model::Decoder> decoder_;
+  std::unique_ptr<model::Parameters> parameters_;
+  train::TreeForward forward_;
   train::SftObjective objective_;
   train::AdamW optimizer_;
   int64_t num_steps_ = 0, num_tokens_ = 0;
@@ -163,7 +168,7 @@ class Bench {
   Bench& operator=(const Bench&) = delete;
 
   void run(const Settings& settings) {
-    const double roof = train::matrix_product_rate(dtype_, at::kCPU);
+    const double peak = model::gemm_peak(dtype_, at::kCPU).flops_per_s;
     base::OrderedJson line = {{"tool", "erank"},
                               {"setting", settings.name},
                               {"precision", precision()},
@@ -172,13 +177,13 @@ class Bench {
     double seconds = 0, loss = 0;
     {
       Ours ours(folder_ + "/model", dtype_, settings, num_pairs_);
-      ours.turn(steps_);
+      ours.run(steps_);
       seconds = ours.seconds(), loss = ours.first_loss();
       line["tokens_a_step"] = ours.num_tokens();
       line["pairs_per_s"] = num_pairs_ / seconds;
       line["tokens_per_s"] = static_cast<double>(ours.num_tokens()) / seconds;
-      line["product_gflops"] = roof / 1e9;
-      line["share_of_product"] = ours.flops_per_step() / seconds / roof;
+      line["gemm_peak_gflops"] = peak / 1e9;
+      line["share_of_gemm_peak"] = ours.flops_per_step() / seconds / peak;
       line["first_loss"] = loss;
     }
     print(line);

@@ -14,6 +14,8 @@
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
 #include "erank/data/training_pairs.h"
+#include "erank/model/gemm_peak.h"
+#include "erank/model/lora.h"
 #include "erank/model/weights.h"
 #include "erank/rank/checkpoint.h"
 #include "erank/text/tokenizer_export.h"
@@ -136,12 +138,14 @@ class SftRun {
     const at::ScalarType dtype = flags_.precision == "fp32"   ? at::kFloat
                                  : flags_.precision == "bf16" ? at::kBFloat16
                                                               : model::usual_dtype(device);
-    const auto decoder = model::load_decoder(
-        checkpoint_.weights, {.dtype = dtype, .device = device}, context_.progress.get());
-    check_lengths(decoder->config());
+    const auto parameters =
+        model::load_parameters(checkpoint_.weights, dtype, device, context_.progress.get());
+    check_lengths(parameters->config());
     if (checkpoint_.adapter) {
-      model::load_lora(*decoder, *checkpoint_.adapter);
-      if (flags_.full) model::merge_lora(*decoder);
+      parameters->add_adapter(
+          train::kTrainedAdapter,
+          model::load_adapter(parameters->config(), *checkpoint_.adapter, device));
+      if (flags_.full) parameters->merge_active();
     }
     train::TrainOptions options = flags_.train;
     if (flags_.full)
@@ -152,8 +156,9 @@ class SftRun {
     options.schedule.constant = flags_.schedule == "constant";
     options.base_name = base_name();
     if (!flags_.dry_run) make_folder();
-    train::Trainer trainer(*decoder, *objective, options, flags_.out, identity(), flags_.resume);
-    if (flags_.dry_run) return dry_run(*decoder, *objective, trainer);
+    train::Trainer trainer(*parameters, *objective, options, flags_.out, identity());
+    if (flags_.resume) trainer.resume();
+    if (flags_.dry_run) return dry_run(*parameters, *objective, trainer);
     base::write_file_atomic(flags_.out + "/train.toml", config_);
     const auto result = trainer.run(context_.progress.get(), [] { return interrupted(); });
     if (!result.finished) {
@@ -161,7 +166,7 @@ class SftRun {
                                     objective->num_steps(), "; go on with --resume"));
       return;
     }
-    write_model(*decoder);
+    write_model(*parameters);
     report(result);
   }
 
@@ -217,8 +222,6 @@ class SftRun {
       base::fail(ErrorKind::kInvalidInput, "--validation",
                  "needs both: --validation CANDIDATES and --validation-qrels QRELS");
     if (flags_.validation.empty()) return nullptr;
-    std::array<int32_t, 10> digits{};
-    for (size_t d = 0; d < 10; ++d) digits[d] = *tokenizer_->token_for(std::to_string(d));
     std::vector<train::RankingValidation::List> lists;
     for (const auto& candidates : data::read_candidates(flags_.validation)) {
       auto& list = lists.emplace_back();
@@ -229,14 +232,14 @@ class SftRun {
                        ->render(checkpoint_.defaults.instruction, candidates.query.text,
                                 candidate.document.text)
                        .ids;
-        ids.insert(ids.end(), format_->direct_close().begin(), format_->direct_close().end());
-        longest_validation_ = std::max(longest_validation_, std::ssize(ids) + 1);  // and a digit
+        const auto size = std::ssize(ids) + std::ssize(format_->direct_close()) + 1;  // a digit
+        longest_validation_ = std::max(longest_validation_, size);
         list.prompts.push_back(std::move(ids));
       }
     }
-    return std::make_unique<train::RankingValidation>(std::move(lists),
-                                                      data::read_qrels(flags_.validation_qrels),
-                                                      digits, flags_.sft.packing.max_tokens);
+    return std::make_unique<train::RankingValidation>(
+        std::move(lists), data::read_qrels(flags_.validation_qrels), rank::ScoreReader(*tokenizer_),
+        format_->direct_close());
   }
 
   void check_lengths(const model::ModelConfig& config) {
@@ -277,12 +280,13 @@ class SftRun {
     return (weights.has_filename() ? weights : weights.parent_path()).filename();
   }
 
-  void write_model(model::Decoder& decoder) {
+  void write_model(const model::Parameters& parameters) {
     if (flags_.full) {
-      model::save_weights(decoder, flags_.out, model::kMaxShardBytes, context_.progress.get());
+      model::save_weights(parameters, flags_.out, model::kMaxShardBytes, context_.progress.get());
       text::copy_tokenizer(checkpoint_.weights, flags_.out);
     } else {
-      model::save_lora(decoder, flags_.lora, flags_.out, base_name(), at::kBFloat16);
+      model::save_adapter(*parameters.adapter(train::kTrainedAdapter), flags_.out, base_name(),
+                          at::kBFloat16);
     }
     rank::write_checkpoint(flags_.out, checkpoint_.defaults, flags_.full ? nullptr : &checkpoint_);
   }
@@ -305,29 +309,28 @@ class SftRun {
     std::cout << "\n";
   }
 
-  // Steps, tokens and memory are counted, time is estimated from one product's speed.
-  void dry_run(model::Decoder& decoder, const train::SftObjective& objective,
+  // Steps, tokens and memory are counted, time is estimated from the GEMM peak.
+  void dry_run(const model::Parameters& parameters, const train::SftObjective& objective,
                const train::Trainer& trainer) {
-    const auto& c = decoder.config();
+    const auto& c = parameters.config();
     const auto bytes_of = [](at::ScalarType type) {
       return static_cast<int64_t>(c10::elementSize(type));
     };
     int64_t weights = 0;
-    for (const auto& parameter : decoder.parameters()) weights += parameter.tensor.numel();
+    for (const auto& parameter : parameters.named()) weights += parameter.tensor.numel();
     const int64_t steps = objective.num_steps(), sample = std::min<int64_t>(steps, 50);
     const double tokens = static_cast<double>(objective.num_tokens(0, sample)) /
                           static_cast<double>(sample) * static_cast<double>(steps);
     // What a layer keeps for its backward pass: its two norms' inputs and outputs, q k v, the
-    // attention's result, gate, up and their product; attention's weights come on top.
+    // attention's result, gate, up and their product; attention's weights are added.
     const int64_t per_token = c.num_hidden_layers * (5 * c.hidden_size + 2 * c.q_size() +
                                                      2 * c.kv_size() + 3 * c.intermediate_size);
     const int64_t attention =
         c.num_hidden_layers * c.num_attention_heads * std::min<int64_t>(longest_, 1024);
-    const int64_t width = bytes_of(decoder.options().dtype);
+    const int64_t width = bytes_of(parameters.dtype());
     const int64_t activations = flags_.sft.packing.max_tokens * (per_token + attention) * width;
-    const double rate =
-        train::matrix_product_rate(decoder.options().dtype, decoder.options().device);
-    const double seconds = tokens * trainer.flops_per_token() / (0.5 * rate);
+    const double peak = model::gemm_peak(parameters.dtype(), parameters.device()).flops_per_s;
+    const double seconds = tokens * trainer.flops_per_token() / (0.5 * peak);
     OrderedJson json = {{"pairs", num_pairs_},
                         {"steps", steps},
                         {"tokens", static_cast<int64_t>(tokens)},
@@ -336,7 +339,7 @@ class SftRun {
                         {"weights_bytes", weights * width},
                         {"optimizer_bytes", trainer.state_bytes()},
                         {"activation_bytes", activations},
-                        {"matrix_product_gflops", rate / 1e9},
+                        {"gemm_peak_gflops", peak / 1e9},
                         {"seconds_at_half_of_it", seconds}};
     if (flags_.json) {
       std::cout << json.dump() << "\n";
@@ -355,8 +358,8 @@ class SftRun {
               << "memory              weights " << gb(weights * width) << ", optimiser "
               << gb(trainer.state_bytes()) << ", a pass up to " << gb(activations) << "\n"
               << "time                about " << duration_text(seconds)
-              << " (at half of this machine's " << std::llround(rate / 1e9)
-              << " GFLOP/s in matrix products), without validation\n";
+              << " (at half of the GEMM peak of " << std::llround(peak / 1e9)
+              << " GFLOP/s), without validation\n";
   }
 
   SftFlags flags_;
@@ -411,7 +414,7 @@ void add_sft(CLI::App& train, Context& context) {
   option("--learning-rate", flags->train.schedule.peak, "the peak");
   option("--warmup-ratio", flags->train.schedule.warmup_ratio, "share of all steps")
       ->check(CLI::Range(0.0, 1.0));
-  choice("--schedule", flags->schedule, {"cosine", "constant"}, "behind the warm-up");
+  choice("--schedule", flags->schedule, {"cosine", "constant"}, "after the warm-up");
   option("--floor-ratio", flags->train.schedule.floor_ratio, "where the cosine ends, of the peak")
       ->check(CLI::Range(0.0, 1.0));
   option("--adam-beta1", flags->train.adamw.beta1, "AdamW's memory of gradients")
@@ -422,7 +425,7 @@ void add_sft(CLI::App& train, Context& context) {
   option("--clip-norm", flags->train.adamw.clip_norm, "of the gradients; 0: never clipped");
   option("--batch-size", flags->sft.batch_size, "pairs a step")->check(CLI::Range(1, 1 << 20));
   option("--group-size", flags->sft.group_size,
-         "pairs of one query that stand together and share its prompt's beginning")
+         "pairs of one query that come together and share its prompt's beginning")
       ->check(CLI::Range(1, 1 << 20));
   option("--epochs", flags->sft.epochs, "times through the data; may be a fraction")
       ->check(CLI::PositiveNumber);

@@ -19,10 +19,10 @@ engine::Verdict AnswerWatcher::operator()(std::span<const int32_t> new_tokens) {
   answered_ = true;
   const auto exact = std::find(ends_.begin(), ends_.end(), *begin);
   if (exact != ends_.end())
-    return {.stop = true, .keep = static_cast<int>(exact - ends_.begin()) + 1, .close = false};
-  const size_t thought_end = text::AnswerParser::thought_end(text_);
-  const auto kept = std::upper_bound(ends_.begin(), ends_.end(), thought_end);
-  return {.stop = true, .keep = static_cast<int>(kept - ends_.begin()), .close = true};
+    return {.stop = true, .keep = static_cast<int>(exact - ends_.begin()) + 1, .force = false};
+  const size_t reasoning_end = text::AnswerParser::thought_end(text_);
+  const auto kept = std::upper_bound(ends_.begin(), ends_.end(), reasoning_end);
+  return {.stop = true, .keep = static_cast<int>(kept - ends_.begin()), .force = true};
 }
 
 std::string AnswerWatcher::reasoning(size_t num_tokens) const {

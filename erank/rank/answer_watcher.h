@@ -1,4 +1,4 @@
-// Follows a thought token by token and stops it where the answer's integer begins.
+// Follows the reasoning token by token and stops it where the answer's integer begins.
 #pragma once
 
 #include <cstdint>
@@ -11,27 +11,27 @@
 
 namespace erank::rank {
 
-// One a request: Request::watch of a thinking pair. Not thread-safe. The tokenizer must outlive it.
+// One a pair in thinking mode: Request::watch. Not thread-safe. The tokenizer must outlive it.
 class AnswerWatcher {
  public:
   explicit AnswerWatcher(const text::Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
 
   // All new tokens so far -> whether to stop. The tokens that stay end right in front of the
   // integer, so that the probabilities are read there; where one token holds the integer and what
-  // stands before it, the thought alone stays and the closing is written behind it.
+  // comes before it, the reasoning alone stays and the answer prefix is written after it.
   engine::Verdict operator()(std::span<const int32_t> new_tokens);
 
   // The model wrote an answer's opening and a digit.
   bool answered() const { return answered_; }
 
-  // The thought that the first `num_tokens` new tokens spell, as valid UTF-8. REQUIRES: they have
+  // The reasoning that the first `num_tokens` new tokens spell, as valid UTF-8. REQUIRES: they have
   // been watched.
   std::string reasoning(size_t num_tokens) const;
 
  private:
   const text::Tokenizer* tokenizer_;
   std::string text_;
-  std::vector<size_t> ends_;  // bytes of text_ behind each token
+  std::vector<size_t> ends_;  // bytes of text_ after each token
   bool answered_ = false;
 };
 

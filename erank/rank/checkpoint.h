@@ -11,7 +11,7 @@
 namespace erank::rank {
 
 enum class Mode {
-  kThink,   // the model writes its thought, then the answer
+  kThink,   // the model writes its reasoning, then the answer
   kDirect,  // the answer is read at once
 };
 
@@ -34,7 +34,7 @@ struct CheckpointDefaults {
 
 struct Checkpoint {
   std::string folder;   // what was named; "" when that is a file
-  std::string weights;  // folder or .gguf: what load_decoder and Tokenizer::load read
+  std::string weights;  // folder or .gguf: what CheckpointSource and Tokenizer::load read
   std::optional<std::string> adapter;  // PEFT folder to merge
   std::string name;                    // last part of the path: for reports
   CheckpointDefaults defaults;

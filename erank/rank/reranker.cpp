@@ -1,52 +1,51 @@
 #include "erank/rank/reranker.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
-#include "erank/base/threads.h"
-#include "erank/engine/engine.h"
-#include "erank/model/lora.h"
-#include "erank/model/weights.h"
+#include "erank/model/network.h"
+#include "erank/model/weight_source.h"
 #include "erank/rank/answer_watcher.h"
-#include "erank/rank/fusion.h"
-#include "erank/text/answer_parser.h"
+#include "erank/rank/score_reader.h"
 
 namespace erank::rank {
-namespace {
 
 using base::ErrorKind;
 using text::Ids;
-using text::ScoreDistribution;
 
-// The ids of "0".."9" and of 10 = "1" "0", in the order of ScoreDistribution: what the engine reads
-// at the answer.
-std::vector<Ids> answer_choices(const text::Tokenizer& tokenizer) {
-  std::vector<Ids> choices;
-  for (int value = 0; value <= 10; ++value) {
-    choices.push_back(tokenizer.encode(std::to_string(value)));
-    if (choices.back().size() != (value < 10 ? 1u : 2u))
-      base::fail(ErrorKind::kInvalidInput, "model", "its tokenizer writes the answer ", value,
-                 " as ", choices.back().size(), " tokens; expected one token for each digit");
-  }
-  return choices;
-}
+// A request, shared by its ticket and the engine's thread, which alone changes what is not atomic
+// once it is queued.
+struct Ticket::Job {
+  // A pair whose prompt is ready.
+  struct Pair {
+    engine::Request request;
+    std::shared_ptr<AnswerWatcher> watcher;
+  };
 
-ScoreDistribution read_distribution(const engine::Completion& completion) {
-  const auto& p = completion.p_choices;
-  ERANK_CHECK(p.size() == 11);
-  // p[10] = Pr("1") Pr("0"|"1").
-  const double zero_after_one = p[1] > 0 ? p[10] / p[1] : 0.0;
-  return ScoreDistribution::from_digits(std::span<const double, 10>(p.data(), 10), zero_after_one,
-                                        completion.last_is_argmax[10]);
-}
+  RankRequest request;
+  Callbacks callbacks;
+  std::promise<Ranking> promise;
+  std::vector<PassageResult> results;  // by passage
+  std::vector<bool> is_done;           // by passage
+  size_t num_left = 0;
+  bool ended = false;            // the promise is kept
+  std::vector<Pair> pairs;       // by passage, until the engine has them
+  std::vector<int64_t> numbers;  // of the engine's requests
+  std::exception_ptr fault;      // what a callback threw
+  std::atomic<bool> cancelled = false;
+  std::function<void()> wake;  // the engine's thread, if there still is one
+};
+
+namespace {
+
+using Job = Ticket::Job;
 
 bool looks_binary(std::string_view text) {
   size_t odd = 0;
@@ -70,18 +69,39 @@ uint64_t pair_seed(uint64_t seed, const std::string& qid, const std::string& doc
   return base::derived_seed(seed, hash);
 }
 
-// The engine's fault with the pair that it belongs to.
-std::exception_ptr located(const std::exception_ptr& fault, const RankRequest& request,
-                           const Passage& passage) {
+PassageError::Kind error_kind(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kInvalidInput:
+      return PassageError::Kind::kTooLong;  // all else that the engine refuses we never ask
+    case ErrorKind::kExhausted:
+      return PassageError::Kind::kNoRoom;
+    case ErrorKind::kCorrupt:
+      return PassageError::Kind::kNotFinite;
+    case ErrorKind::kNotFound:
+      break;
+  }
+  return PassageError::Kind::kFailed;
+}
+
+std::string located(const RankRequest& request, size_t index, const std::string& what) {
+  return base::str("[rerank] query ", request.qid, ", document ", request.passages[index].id, ": ",
+                   what);
+}
+
+// The engine's fault as that of the pair that it belongs to.
+PassageError error_of(const std::exception_ptr& fault, const RankRequest& request, size_t index) {
   try {
     std::rethrow_exception(fault);
   } catch (const base::Error& e) {
-    const bool too_long = e.kind() == ErrorKind::kInvalidInput;
-    return std::make_exception_ptr(base::Error(
-        e.kind(), base::str("[rerank] query ", request.qid, ", document ", passage.id, ": ",
-                            e.what(), too_long ? ": --max-doc-tokens, --max-query-tokens" : "")));
+    const auto kind = error_kind(e.kind());
+    const char* advice =
+        kind == PassageError::Kind::kTooLong ? ": --max-doc-tokens, --max-query-tokens" : "";
+    return {kind, located(request, index, base::str(e.what(), advice))};
+  } catch (const std::exception& e) {
+    const std::string what = e.what();  // libtorch puts a backtrace after the first line
+    return {PassageError::Kind::kFailed, located(request, index, what.substr(0, what.find('\n')))};
   } catch (...) {
-    return std::current_exception();
+    return {PassageError::Kind::kFailed, located(request, index, "unknown fault")};
   }
 }
 
@@ -97,159 +117,132 @@ double score_of(const PassageResult& r, ScoreKind kind) {
   return r.integer;
 }
 
-at::ScalarType choose_dtype(const RerankerOptions& options) {
-  if (options.precision == Precision::kFp32) return at::kFloat;
-  if (options.precision == Precision::kBf16) return at::kBFloat16;
-  return model::usual_dtype(options.cuda ? at::kCUDA : at::kCPU);
+model::Precision precision_of(const RerankerOptions& options) {
+  switch (options.precision) {
+    case Precision::kBf16:
+      return model::Precision::kBf16;
+    case Precision::kInt8:
+      return model::Precision::kInt8;
+    case Precision::kFp32:
+      return model::Precision::kFp32;
+    case Precision::kAuto:
+      break;
+  }
+  return model::usual_precision(options.cuda);
 }
 
-// One request on its way: shared by the completions of its pairs.
-struct Job {
-  RankRequest request;
-  Reranker::OnResult on_result;
-  std::promise<Ranking> promise;
+void check_blend(const RankRequest& request) {
   std::vector<PassageResult> results;
-  size_t num_left = 0;
-  std::exception_ptr fault;
-};
-
-// A pair whose prompt is ready, waiting for the engine's thread.
-struct Pair {
-  std::shared_ptr<Job> job;
-  size_t index = 0;
-  engine::Request request;
-  std::shared_ptr<AnswerWatcher> watcher;
-};
+  for (const auto& passage : request.passages) {
+    results.emplace_back().docid = passage.id;
+    results.back().first_stage_score = passage.first_stage_score;
+  }
+  make_ranking(request.qid, std::move(results), request.options);
+}
 
 }  // namespace
-
-Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
-                     const ScoreOptions& options) {
-  std::sort(results.begin(), results.end(),
-            [](const PassageResult& a, const PassageResult& b) { return a.index < b.index; });
-  if (options.hybrid_weight && !results.empty()) {
-    if (!(*options.hybrid_weight >= 0 && *options.hybrid_weight <= 1))
-      base::fail(ErrorKind::kInvalidInput, "hybrid", "weight ", *options.hybrid_weight,
-                 ", expected 0 to 1");
-    std::vector<double> first, own;
-    for (const auto& r : results) {
-      if (!r.first_stage_score)
-        base::fail(
-            ErrorKind::kInvalidInput, "hybrid", "query ", qid, ", document ", r.docid,
-            ": no first-stage score to blend with; leave the blend away or give a run with scores");
-      first.push_back(*r.first_stage_score);
-      own.push_back(r.score);
-    }
-    const auto blended = blend_z_scores(first, own, *options.hybrid_weight);
-    for (size_t i = 0; i < results.size(); ++i) results[i].score = blended[i];
-  }
-  std::stable_sort(
-      results.begin(), results.end(),
-      [](const PassageResult& a, const PassageResult& b) { return a.score > b.score; });
-  return {qid, std::move(results)};
-}
 
 struct Reranker::State {
   Checkpoint checkpoint;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<text::PromptFormat> format;
-  std::vector<Ids> choices;
-  at::ScalarType dtype = at::kFloat;
+  std::unique_ptr<ScoreReader> reader;
+  RerankerOptions options;
 
-  mutable std::mutex mutex;
+  mutable std::mutex mutex;  // guards these
   std::condition_variable work;
-  std::deque<Pair> queue;
-  bool stopping = false;
-  RerankerStats stats;
+  std::deque<std::shared_ptr<Job>> queue;
+  bool stopping = false, cancels = false;
+  int64_t num_pending = 0;  // pairs without an outcome
+  engine::EngineStats stats;
+
+  std::vector<std::shared_ptr<Job>> active;  // the engine's thread's own: what is not done
   std::thread thread;
 
-  // Everything that holds a tensor lives and dies on the engine's thread.
-  void run(const RerankerOptions& options, base::ProgressSink* progress, std::promise<void> ready) {
-    std::unique_ptr<model::Decoder> decoder;
+  // The network lives and dies on the engine's thread.
+  void run(base::ProgressSink* progress, std::promise<void> ready) {
+    std::unique_ptr<model::Network> network;
     std::unique_ptr<engine::Engine> engine;
     try {
-      at::set_num_threads(options.threads > 0 ? options.threads : base::num_processors());
-      const at::NoGradGuard no_grad;
-      decoder = model::load_decoder(
-          checkpoint.weights,
-          {.dtype = dtype,
-           .device = options.cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
-           .deterministic = options.deterministic},
-          progress);
       const std::string adapter =
           !options.adapter.empty() ? options.adapter : checkpoint.adapter.value_or("");
-      if (!adapter.empty()) {
-        model::load_lora(*decoder, adapter);
-        model::merge_lora(*decoder);
-      }
+      const auto source = model::CheckpointSource::open(checkpoint.weights, adapter);
+      network = model::make_network(
+          source,
+          {.precision = precision_of(options), .cuda = options.cuda, .threads = options.threads},
+          progress);
       engine = std::make_unique<engine::Engine>(
-          *decoder, engine::EngineOptions{.kv_cache_bytes = options.kv_cache_bytes});
+          *network, engine::EngineOptions{.kv_cache_bytes = options.kv_cache_bytes});
     } catch (...) {
       ready.set_exception(std::current_exception());
       return;
     }
     ready.set_value();
-    serve(*engine);
-  }
-
-  void serve(engine::Engine& engine) {
-    for (;;) {
-      std::deque<Pair> arrived;
-      {
-        std::unique_lock lock(mutex);
-        const auto& s = engine.stats();
-        if (s.num_waiting + s.num_running == 0)
-          work.wait(lock, [&] { return stopping || !queue.empty(); });
-        if (stopping) break;
-        arrived.swap(queue);
+    std::string why = "the reranker has stopped";
+    try {
+      while (serve(*engine)) {
       }
-      for (Pair& pair : arrived) {
-        auto request = std::move(pair.request);
-        engine.submit(std::move(request),
-                      [this, &engine, pair = std::move(pair)](engine::Completion completion) {
-                        note(engine.stats());
-                        finish(*pair.job, pair.index, pair.watcher.get(), completion);
-                      });
-      }
-      try {
-        engine.step();
-      } catch (...) {
-        // A forward pass that fails leaves no request that could still be answered.
-        fail_all(std::current_exception());
-        break;
-      }
+    } catch (const std::exception& e) {  // a mistake of ours: nothing that it knows can be trusted
+      why = base::str("the reranker has stopped: ", e.what());
     }
-    fail_all(std::make_exception_ptr(
-        base::Error(ErrorKind::kExhausted, "[rerank] the reranker has stopped")));
+    fail_all(why);
   }
 
-  void note(const engine::EngineStats& s) {
+  // Takes what has come and makes one step. False: to stop.
+  bool serve(engine::Engine& engine) {
+    std::deque<std::shared_ptr<Job>> arrived;
+    bool look_for_cancelled = false;
+    {
+      std::unique_lock lock(mutex);
+      stats = engine.stats();
+      if (stats.num_waiting + stats.num_running == 0)
+        work.wait(lock, [&] { return stopping || cancels || !queue.empty(); });
+      if (stopping) return false;
+      arrived.swap(queue);
+      look_for_cancelled = std::exchange(cancels, false);
+    }
+    for (auto& job : arrived) {
+      active.push_back(job);
+      start(engine, job);
+    }
+    if (look_for_cancelled)
+      for (const auto& job : active)
+        if (job->cancelled)
+          for (const int64_t number : job->numbers) engine.cancel(number);
+    engine.step();
+    std::erase_if(active, [](const auto& job) { return job->num_left == 0; });
+    return true;
+  }
+
+  void start(engine::Engine& engine, const std::shared_ptr<Job>& job) {
+    if (job->pairs.empty()) return end(*job);
+    if (job->cancelled) return fail_rest(*job, "cancelled");
+    for (size_t i = 0; i < job->pairs.size(); ++i) {
+      auto pair = std::move(job->pairs[i]);
+      job->numbers.push_back(engine.submit(
+          std::move(pair.request), [this, &engine, job, i, watcher = std::move(pair.watcher)](
+                                       const engine::Completion& completion) {
+            note(engine.stats());
+            take(*job, i, watcher.get(), completion);
+          }));
+    }
+    job->pairs = {};
+  }
+
+  void note(const engine::EngineStats& now) {
     const std::lock_guard lock(mutex);
-    stats = {s.computed_tokens, s.cached_tokens, s.new_tokens};
+    stats = now;
   }
 
-  void fail_all(const std::exception_ptr& fault) {
-    const std::lock_guard lock(mutex);
-    stopping = true;
-    for (auto& weak : jobs)
-      if (const auto job = weak.lock(); job && job->num_left > 0) {
-        job->num_left = 0;
-        job->promise.set_exception(fault);
-      }
-    jobs.clear();
-    queue.clear();
-  }
-  std::vector<std::weak_ptr<Job>> jobs;
-
-  void finish(Job& job, size_t index, const AnswerWatcher* watcher,
-              engine::Completion& completion) {
-    if (job.num_left == 0) return;
+  void take(Job& job, size_t index, const AnswerWatcher* watcher,
+            const engine::Completion& completion) {
+    PassageResult& r = job.results[index];
     if (completion.fault) {
-      if (!job.fault)
-        job.fault = located(completion.fault, job.request, job.request.passages[index]);
+      r.error = error_of(completion.fault, job.request, index);
+    } else if (completion.finish == engine::Finish::kCancelled) {
+      r.error = {PassageError::Kind::kCancelled, located(job.request, index, "cancelled")};
     } else {
-      PassageResult& r = job.results[index];
-      r.distribution = read_distribution(completion);
+      r.distribution = reader->read(completion);
       r.integer = r.distribution.greedy();
       r.probability = r.distribution.p[r.integer];
       r.score = score_of(r, *job.request.options.score);
@@ -264,20 +257,107 @@ struct Reranker::State {
           if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");
         }
       }
-      if (job.on_result) job.on_result(r);
     }
-    if (--job.num_left > 0) return;
+    hand_on(job, index);
+  }
+
+  void hand_on(Job& job, size_t index) {
+    if (job.is_done[index]) return;
+    job.is_done[index] = true;
+    {
+      const std::lock_guard lock(mutex);
+      --num_pending;
+    }
+    call_back(job, [&] {
+      if (job.callbacks.on_result) job.callbacks.on_result(job.results[index]);
+    });
+    if (--job.num_left == 0) end(job);
+  }
+
+  // What a callback throws is its request's end: what is left is cancelled without further calls.
+  void call_back(Job& job, const std::function<void()>& call) {
+    if (job.fault) return;
     try {
+      call();
+    } catch (...) {
+      job.fault = std::current_exception();
+      job.cancelled = true;
+      const std::lock_guard lock(mutex);
+      cancels = true;
+    }
+  }
+
+  void end(Job& job) {
+    if (std::exchange(job.ended, true)) return;
+    try {
+      Ranking ranking = make_ranking(job.request.qid, std::move(job.results), job.request.options);
+      call_back(job, [&] {
+        if (job.callbacks.on_done) job.callbacks.on_done(ranking);
+      });
       if (job.fault) std::rethrow_exception(job.fault);
-      job.promise.set_value(
-          make_ranking(job.request.qid, std::move(job.results), job.request.options));
+      job.promise.set_value(std::move(ranking));
     } catch (...) {
       job.promise.set_exception(std::current_exception());
     }
   }
+
+  void fail_rest(Job& job, const std::string& why) {
+    for (size_t i = 0; i < job.is_done.size(); ++i) {
+      if (job.is_done[i]) continue;
+      job.results[i].error = {PassageError::Kind::kCancelled, located(job.request, i, why)};
+      hand_on(job, i);
+    }
+  }
+
+  void fail_all(const std::string& why) {
+    {
+      const std::lock_guard lock(mutex);
+      stopping = true;
+      active.insert(active.end(), queue.begin(), queue.end());
+      queue.clear();
+    }
+    for (const auto& job : active) {
+      if (job->is_done.empty())
+        end(*job);
+      else
+        fail_rest(*job, why);
+    }
+    active.clear();
+  }
+
+  // Room for `n` pairs, else Error{kExhausted}.
+  void reserve(int64_t n) {
+    const std::lock_guard lock(mutex);
+    if (stopping) base::fail(ErrorKind::kExhausted, "rerank", "the reranker has stopped");
+    if (options.max_queued_pairs > 0 && num_pending + n > options.max_queued_pairs)
+      base::fail(ErrorKind::kExhausted, "rerank", "a request of ", n, " pairs on top of ",
+                 num_pending, " that are queued, expected at most ", options.max_queued_pairs,
+                 " together; try again later or raise max_queued_pairs");
+    num_pending += n;
+  }
+
+  std::shared_ptr<Job> render(RankRequest request) const;
 };
 
-Reranker::Reranker(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Ticket::Ticket(std::shared_ptr<Job> job)
+    : job_(std::move(job)), ranking_(job_->promise.get_future()) {}
+
+Ranking Ticket::get() {
+  ERANK_CHECK(ranking_.valid(), "a ticket gives its ranking once");
+  return ranking_.get();
+}
+
+bool Ticket::wait_for(std::chrono::milliseconds time) const {
+  return !ranking_.valid() || ranking_.wait_for(time) == std::future_status::ready;
+}
+
+void Ticket::cancel() {
+  if (!job_) return;
+  job_->cancelled = true;
+  job_->wake();
+}
+
+Reranker::Reranker(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 Reranker::~Reranker() {
   {
@@ -290,58 +370,38 @@ Reranker::~Reranker() {
 
 std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
                                          base::ProgressSink* progress) {
-  auto state = std::make_unique<State>();
+  auto state = std::make_shared<State>();
+  state->options = options;
   state->checkpoint = find_checkpoint(options.model);
-  auto& defaults = state->checkpoint.defaults;
-  if (options.max_query_tokens) defaults.prompt.max_query_tokens = *options.max_query_tokens;
-  if (options.max_document_tokens)
-    defaults.prompt.max_document_tokens = *options.max_document_tokens;
+  auto& prompt = state->checkpoint.defaults.prompt;
+  if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
+  if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
   state->tokenizer =
       std::make_unique<text::Tokenizer>(text::Tokenizer::load(state->checkpoint.weights));
-  state->format = options.prompt_format.empty()
-                      ? std::make_unique<text::PromptFormat>(*state->tokenizer, defaults.prompt)
-                      : std::make_unique<text::PromptFormat>(*state->tokenizer, defaults.prompt,
-                                                             options.prompt_format);
-  state->choices = answer_choices(*state->tokenizer);
-  state->dtype = choose_dtype(options);
+  state->format =
+      options.prompt_format.empty()
+          ? std::make_unique<text::PromptFormat>(*state->tokenizer, prompt)
+          : std::make_unique<text::PromptFormat>(*state->tokenizer, prompt, options.prompt_format);
+  state->reader = std::make_unique<ScoreReader>(*state->tokenizer);
   std::promise<void> ready;
   auto loaded = ready.get_future();
   State* raw = state.get();
-  state->thread = std::thread([raw, options, progress, ready = std::move(ready)]() mutable {
-    raw->run(options, progress, std::move(ready));
+  state->thread = std::thread([raw, progress, ready = std::move(ready)]() mutable {
+    raw->run(progress, std::move(ready));
   });
   auto reranker = std::unique_ptr<Reranker>(new Reranker(std::move(state)));
   loaded.get();
   return reranker;
 }
 
-std::future<Ranking> Reranker::submit(RankRequest request, OnResult on_result) {
-  State& s = *state_;
-  const CheckpointDefaults& defaults = s.checkpoint.defaults;
-  ScoreOptions& options = request.options;
-  if (!options.instruction) options.instruction = defaults.instruction;
-  if (!options.mode) options.mode = defaults.mode;
-  if (!options.score) options.score = defaults.score;
-  if (!options.max_think_tokens) options.max_think_tokens = defaults.max_think_tokens;
-
+std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
+  ScoreOptions& o = request.options;
+  const bool think = *o.mode == Mode::kThink;
   auto job = std::make_shared<Job>();
-  job->request = std::move(request);
-  job->on_result = std::move(on_result);
-  auto future = job->promise.get_future();
-  const auto& passages = job->request.passages;
-  job->results.resize(passages.size());
-  job->num_left = passages.size();
-  if (passages.empty()) {
-    job->promise.set_value({job->request.qid, {}});
-    return future;
-  }
-  const bool think = *job->request.options.mode == Mode::kThink;
-  std::vector<Pair> pairs;
-  for (size_t i = 0; i < passages.size(); ++i) {
-    const Passage& passage = passages[i];
-    PassageResult& r = job->results[i];
-    text::Prompt prompt =
-        s.format->render(*job->request.options.instruction, job->request.query, passage.text);
+  for (size_t i = 0; i < request.passages.size(); ++i) {
+    const Passage& passage = request.passages[i];
+    text::Prompt prompt = format->render(*o.instruction, request.query, passage.text);
+    PassageResult& r = job->results.emplace_back();
     r.docid = passage.id;
     r.index = i;
     r.first_stage_score = passage.first_stage_score;
@@ -350,36 +410,75 @@ std::future<Ranking> Reranker::submit(RankRequest request, OnResult on_result) {
     if (passage.text.empty()) r.flags.push_back("empty_document");
     if (looks_binary(passage.text)) r.flags.push_back("binary_document");
 
-    Pair pair{job, i, {}, nullptr};
-    pair.request.prompt = std::move(prompt.ids);
-    pair.request.choices = s.choices;
-    if (think) {
-      const Ids& open = s.format->think_open();
-      pair.request.prompt.insert(pair.request.prompt.end(), open.begin(), open.end());
-      pair.request.max_new_tokens = *job->request.options.max_think_tokens;
-      pair.request.stop_ids = s.format->stop_ids();
-      pair.request.closing = s.format->think_close();
-      pair.request.sampling = {
-          .temperature = job->request.options.temperature,
-          .seed = pair_seed(job->request.options.seed, job->request.qid, passage.id)};
-      pair.watcher = std::make_shared<AnswerWatcher>(*s.tokenizer);
-      pair.request.watch = [watcher = pair.watcher](std::span<const int32_t> ids) {
-        return (*watcher)(ids);
-      };
-    } else {
-      pair.request.closing = s.format->direct_close();
+    auto& [asked, watcher] = job->pairs.emplace_back();
+    asked.prompt = std::move(prompt.ids);
+    asked.choices = reader->choices();
+    if (!think) {
+      asked.answer_prefix = format->direct_close();
+      continue;
     }
-    pairs.push_back(std::move(pair));
+    const Ids& open = format->think_open();
+    asked.prompt.insert(asked.prompt.end(), open.begin(), open.end());
+    asked.max_new_tokens = *o.max_think_tokens;
+    asked.stop_ids = format->stop_ids();
+    asked.answer_prefix = format->think_close();
+    asked.sampling = {.temperature = o.temperature,
+                      .seed = pair_seed(o.seed, request.qid, passage.id)};
+    watcher = std::make_shared<AnswerWatcher>(*tokenizer);
+    asked.watch = [watcher = watcher](int, std::span<const int32_t> ids) {
+      return (*watcher)(ids);
+    };
   }
+  job->num_left = job->results.size();
+  job->is_done.resize(job->results.size());
+  // The texts are not needed any more, and a queue may hold many.
+  for (auto& passage : request.passages) passage.text = {};
+  job->request = std::move(request);
+  return job;
+}
+
+Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
+  State& s = *state_;
+  const CheckpointDefaults& defaults = s.checkpoint.defaults;
+  ScoreOptions& options = request.options;
+  if (!options.instruction) options.instruction = defaults.instruction;
+  if (!options.mode) options.mode = defaults.mode;
+  if (!options.score) options.score = defaults.score;
+  if (!options.max_think_tokens) options.max_think_tokens = defaults.max_think_tokens;
+  if (*options.max_think_tokens < 1)
+    base::fail(ErrorKind::kInvalidInput, "rerank", "max_think_tokens is ",
+               *options.max_think_tokens, ", expected 1 or more");
+  engine::check({.temperature = options.temperature});
+  if (options.hybrid_weight) check_blend(request);
+
+  const auto num_pairs = static_cast<int64_t>(request.passages.size());
+  s.reserve(num_pairs);
+  std::shared_ptr<Job> job;
+  try {
+    job = s.render(std::move(request));
+  } catch (...) {
+    const std::lock_guard lock(s.mutex);
+    s.num_pending -= num_pairs;
+    throw;
+  }
+  job->callbacks = std::move(callbacks);
+  job->wake = [weak = std::weak_ptr<State>(state_)] {
+    const auto state = weak.lock();
+    if (!state) return;
+    {
+      const std::lock_guard lock(state->mutex);
+      state->cancels = true;
+    }
+    state->work.notify_all();
+  };
+  Ticket ticket(job);
   {
     const std::lock_guard lock(s.mutex);
     if (s.stopping) base::fail(ErrorKind::kExhausted, "rerank", "the reranker has stopped");
-    std::erase_if(s.jobs, [](const auto& weak) { return weak.expired(); });
-    s.jobs.push_back(job);
-    for (auto& pair : pairs) s.queue.push_back(std::move(pair));
+    s.queue.push_back(std::move(job));
   }
   s.work.notify_all();
-  return future;
+  return ticket;
 }
 
 Ranking Reranker::rank(RankRequest request) { return submit(std::move(request)).get(); }
@@ -387,12 +486,12 @@ Ranking Reranker::rank(RankRequest request) { return submit(std::move(request)).
 const CheckpointDefaults& Reranker::defaults() const { return state_->checkpoint.defaults; }
 const std::string& Reranker::model_name() const { return state_->checkpoint.name; }
 std::string Reranker::precision_name() const {
-  return state_->dtype == at::kFloat ? "fp32" : "bf16";
+  return model::precision_name(precision_of(state_->options));
 }
 
 RerankerStats Reranker::stats() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->stats;
+  return {state_->num_pending, state_->stats};
 }
 
 }  // namespace erank::rank

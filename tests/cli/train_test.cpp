@@ -191,7 +191,7 @@ TEST_F(TinyTrain, ADryRunCountsAndWritesNothing) {
   EXPECT_EQ(lines[0]["trained_parameters"],
             2 * 16 * ((64 + 128) + 2 * (64 + 64) + (128 + 64) + 3 * (64 + 128)));
   for (const char* key : {"tokens", "longest_pair_tokens", "weights_bytes", "optimizer_bytes",
-                          "activation_bytes", "matrix_product_gflops", "seconds_at_half_of_it"})
+                          "activation_bytes", "gemm_peak_gflops", "seconds_at_half_of_it"})
     EXPECT_GT(lines[0].at(key).get<double>(), 0) << key;
   EXPECT_FALSE(fs::exists(path("none")));
 }
@@ -221,7 +221,7 @@ TEST_F(TinyTrain, LogsEveryStepValidatesAndIsReadByRerank) {
     }
     EXPECT_EQ(line["step"], ++steps);
     for (const char* key : {"loss", "learning_rate", "gradient_norm", "examples", "learned_tokens",
-                            "tokens", "tokens_per_s", "share_of_roof"})
+                            "tokens", "tokens_per_s", "share_of_gemm_peak"})
       EXPECT_TRUE(line.at(key).is_number()) << key;
   }
   EXPECT_EQ(steps, 4);

@@ -24,13 +24,13 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-std::map<std::string, at::Tensor> tensors_of(Decoder& decoder) {
+std::map<std::string, at::Tensor> tensors_of(const Parameters& parameters) {
   std::map<std::string, at::Tensor> all;
-  for (auto& [name, tensor] : decoder.parameters()) all.emplace(name, tensor);
+  for (const auto& [name, tensor] : parameters.named()) all.emplace(name, tensor);
   return all;
 }
 
-void expect_equal(Decoder& a, Decoder& b) {
+void expect_equal(const Parameters& a, const Parameters& b) {
   const auto first = tensors_of(a), second = tensors_of(b);
   ASSERT_EQ(first.size(), second.size());
   for (const auto& [name, tensor] : first) EXPECT_TRUE(at::equal(tensor, second.at(name))) << name;
@@ -80,7 +80,7 @@ void write_config(const ModelConfig& config, const std::string& folder) {
 
 std::string fault_of(const std::string& path) {
   try {
-    load_decoder(path, {});
+    load_parameters(path, at::kFloat);
     return "";
   } catch (const base::Error& e) {
     return e.what();
@@ -97,9 +97,9 @@ std::string fault_of(const ModelConfig& config, const Contents& contents) {
 TEST(TinyWeights, ParametersAndFilesAgreeOnNamesAndShapes) {
   for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3})
     for (const bool tied : {false, true}) {
-      Decoder decoder(small(family, tied), {});
-      const auto parameters = decoder.parameters();
-      const auto shapes = parameter_shapes(decoder.config());
+      const Parameters owner(small(family, tied), at::kFloat);
+      const auto parameters = owner.named();
+      const auto shapes = parameter_shapes(owner.config());
       ASSERT_EQ(parameters.size(), shapes.size());
       for (size_t i = 0; i < shapes.size(); ++i) {
         EXPECT_EQ(parameters[i].name, shapes[i].name);
@@ -111,33 +111,33 @@ TEST(TinyWeights, ParametersAndFilesAgreeOnNamesAndShapes) {
 TEST(TinyWeights, SavedAndLoadedAgainAreTheSameInOneFileOrInShards) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const int64_t shard : {kMaxShardBytes, int64_t{60000}}) {
-      Decoder decoder(small(Family::kQwen2), {.dtype = dtype});
-      decoder.init_random(3);
+      Parameters parameters(small(Family::kQwen2), dtype);
+      parameters.init_random(3);
       const TestFolder folder;
-      save_weights(decoder, folder.path("model"), shard);
+      save_weights(parameters, folder.path("model"), shard);
       EXPECT_EQ(base::file_exists(folder.path("model/model.safetensors")), shard == kMaxShardBytes);
-      const auto again = load_decoder(folder.path("model"), {.dtype = dtype});
-      EXPECT_EQ(again->config().to_json(), decoder.config().to_json());
-      expect_equal(*again, decoder);
+      const auto again = load_parameters(folder.path("model"), dtype);
+      EXPECT_EQ(again->config().to_json(), parameters.config().to_json());
+      expect_equal(*again, parameters);
     }
 }
 
 TEST(TinyWeights, SavingAgainLeavesNothingOfTheOlderModel) {
-  Decoder older(small(), {}), newer(small(), {});
+  Parameters older(small(), at::kFloat), newer(small(), at::kFloat);
   older.init_random(1), newer.init_random(2);
   const TestFolder folder;
   save_weights(older, folder.path());
   save_weights(newer, folder.path(), 60000);
-  expect_equal(*load_decoder(folder.path(), {}), newer);
+  expect_equal(*load_parameters(folder.path(), at::kFloat), newer);
   save_weights(older, folder.path());
-  expect_equal(*load_decoder(folder.path(), {}), older);
+  expect_equal(*load_parameters(folder.path(), at::kFloat), older);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 2);
 }
 
 TEST(TinyWeights, EveryFloatTypeIsConvertedOnceToTheRunsType) {
   const ModelConfig config = small();
   const Contents fp32 = Contents::golden(config);  // values exact in F16 and BF16 too
-  Decoder expected(config, {}), expected_bf16(config, {.dtype = at::kBFloat16});
+  Parameters expected(config, at::kFloat), expected_bf16(config, at::kBFloat16);
   fill_golden(expected), fill_golden(expected_bf16);
   for (const auto dtype : {data::DType::kF32, data::DType::kF16, data::DType::kBF16}) {
     Contents contents = fp32;
@@ -152,8 +152,8 @@ TEST(TinyWeights, EveryFloatTypeIsConvertedOnceToTheRunsType) {
     const TestFolder folder;
     write_config(config, folder.path());
     contents.write(folder.path("model.safetensors"));
-    expect_equal(*load_decoder(folder.path(), {}), expected);
-    expect_equal(*load_decoder(folder.path(), {.dtype = at::kBFloat16}), expected_bf16);
+    expect_equal(*load_parameters(folder.path(), at::kFloat), expected);
+    expect_equal(*load_parameters(folder.path(), at::kBFloat16), expected_bf16);
   }
 }
 
@@ -210,9 +210,9 @@ TEST(TinyWeights, HostileFoldersAreOneClearError) {
   write_config(config, folder.path());
   EXPECT_THAT(fault_of(folder.path()), HasSubstr("model.safetensors"));
 
-  Decoder decoder(config, {});
-  decoder.init_random(1);
-  save_weights(decoder, folder.path(), 60000);
+  Parameters parameters(config, at::kFloat);
+  parameters.init_random(1);
+  save_weights(parameters, folder.path(), 60000);
   const std::string index_path = folder.path("model.safetensors.index.json");
   const Json index = Json::parse(base::read_file(index_path));
   const auto with_index = [&](const Json& changed) {
@@ -254,11 +254,12 @@ TEST(TinyWeights, RandomFilesDependOnTheSeedAlone) {
   write_random_weights(config, 5, at::kBFloat16, folder.path("a"));
   write_random_weights(config, 5, at::kBFloat16, folder.path("b"), 60000);
   write_random_weights(config, 6, at::kBFloat16, folder.path("c"));
-  const auto a = load_decoder(folder.path("a"), {}), b = load_decoder(folder.path("b"), {}),
-             c = load_decoder(folder.path("c"), {});
+  const auto a = load_parameters(folder.path("a"), at::kFloat),
+             b = load_parameters(folder.path("b"), at::kFloat),
+             c = load_parameters(folder.path("c"), at::kFloat);
   expect_equal(*a, *b);
-  const at::Tensor table = a->parameters()[0].tensor;
-  EXPECT_FALSE(at::equal(table, c->parameters()[0].tensor));
+  const at::Tensor table = a->named()[0].tensor;
+  EXPECT_FALSE(at::equal(table, c->named()[0].tensor));
   EXPECT_NEAR(table.std().item<double>(), 0.02, 0.001);
   EXPECT_NEAR(table.mean().item<double>(), 0, 0.002);
   EXPECT_EQ(tensors_of(*a).at("model.norm.weight").min().item<double>(), 1);
@@ -281,11 +282,11 @@ void make_sharded_folder(const std::string& folder, const ModelConfig& config) {
 TEST(TinyGgufFixture, EqualsTheSameWeightsAsSafetensors) {
   if (fixture().empty()) GTEST_SKIP() << "model-fixtures/gguf-and-shards is not there";
   const TestFolder folder;
-  const auto gguf = load_decoder(fixture() + "/tiny_llama_f32.gguf", {});
+  const auto gguf = load_parameters(fixture() + "/tiny_llama_f32.gguf", at::kFloat);
   make_sharded_folder(folder.path(), gguf->config());
-  const auto shards = load_decoder(folder.path(), {});
+  const auto shards = load_parameters(folder.path(), at::kFloat);
   expect_equal(*gguf, *shards);
-  const auto half = load_decoder(fixture() + "/tiny_llama_f16.gguf", {});
+  const auto half = load_parameters(fixture() + "/tiny_llama_f16.gguf", at::kFloat);
   for (const auto& [name, tensor] : tensors_of(*half)) {
     const at::Tensor exact = tensors_of(*shards).at(name);
     EXPECT_LE((tensor - exact).abs().max().item<double>(), exact.abs().max().item<double>() / 2048)
@@ -298,8 +299,8 @@ TEST(TinyGgufFixture, Q8IsWithinItsRoundingOfTheOriginal) {
   const TestFolder folder;
   fs::copy(fixture() + "/tiny_llama_q8_config.json", folder.path("config.json"));
   fs::copy(fixture() + "/tiny_llama_q8.safetensors", folder.path("model.safetensors"));
-  const auto gguf = load_decoder(fixture() + "/tiny_llama_q8.gguf", {});
-  const auto original = load_decoder(folder.path(), {});
+  const auto gguf = load_parameters(fixture() + "/tiny_llama_q8.gguf", at::kFloat);
+  const auto original = load_parameters(folder.path(), at::kFloat);
   for (const auto& [name, tensor] : tensors_of(*gguf)) {
     const at::Tensor exact = tensors_of(*original).at(name);
     // Half a step, and what the scale loses in half precision.
@@ -327,7 +328,7 @@ void expect_light_loading(const char* shape, double max_seconds) {
   reset_peak();
   const double before = status_bytes("VmRSS");
   const auto begin = std::chrono::steady_clock::now();
-  const auto decoder = load_decoder(folder.path(), {.dtype = at::kBFloat16});
+  const auto parameters = load_parameters(folder.path(), at::kBFloat16);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const auto size = static_cast<double>(2 * config.num_parameters());
@@ -336,7 +337,7 @@ void expect_light_loading(const char* shape, double max_seconds) {
               seconds, peak / 1e9, peak / size);
   EXPECT_LT(seconds, max_seconds);
   EXPECT_LT(peak, 1.3 * size);
-  EXPECT_EQ(decoder->parameters().front().tensor.size(0), config.vocab_size);
+  EXPECT_EQ(parameters->named().front().tensor.size(0), config.vocab_size);
 }
 
 TEST(TinyLoading, Of300MbHoldsLittleMoreThanTheModel) { expect_light_loading("smollm2-135m", 60); }

@@ -1,0 +1,45 @@
+#include "erank/rank/ranking.h"
+
+#include <algorithm>
+
+#include "erank/base/error.h"
+#include "erank/rank/fusion.h"
+
+namespace erank::rank {
+
+using base::ErrorKind;
+
+Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
+                     const ScoreOptions& options) {
+  Ranking ranking{qid, std::move(results), {}};
+  auto& scored = ranking.results;
+  std::sort(scored.begin(), scored.end(),
+            [](const PassageResult& a, const PassageResult& b) { return a.index < b.index; });
+  const auto first_failed = std::stable_partition(scored.begin(), scored.end(),
+                                                  [](const PassageResult& r) { return !r.error; });
+  ranking.failed.assign(std::make_move_iterator(first_failed),
+                        std::make_move_iterator(scored.end()));
+  scored.erase(first_failed, scored.end());
+  if (options.hybrid_weight && !scored.empty()) {
+    if (!(*options.hybrid_weight >= 0 && *options.hybrid_weight <= 1))
+      base::fail(ErrorKind::kInvalidInput, "hybrid", "weight ", *options.hybrid_weight,
+                 ", expected 0 to 1");
+    std::vector<double> first, own;
+    for (const auto& r : scored) {
+      if (!r.first_stage_score)
+        base::fail(
+            ErrorKind::kInvalidInput, "hybrid", "query ", qid, ", document ", r.docid,
+            ": no first-stage score to blend with; leave the blend away or give a run with scores");
+      first.push_back(*r.first_stage_score);
+      own.push_back(r.score);
+    }
+    const auto blended = blend_z_scores(first, own, *options.hybrid_weight);
+    for (size_t i = 0; i < scored.size(); ++i) scored[i].score = blended[i];
+  }
+  std::stable_sort(
+      scored.begin(), scored.end(),
+      [](const PassageResult& a, const PassageResult& b) { return a.score > b.score; });
+  return ranking;
+}
+
+}  // namespace erank::rank

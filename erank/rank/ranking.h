@@ -1,0 +1,78 @@
+// What is known of one query's passages when they are scored, and their order. Pure values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "erank/rank/checkpoint.h"
+#include "erank/text/score_distribution.h"
+
+namespace erank::rank {
+
+// How one pair is scored. What is not set takes the checkpoint's default.
+struct ScoreOptions {
+  std::optional<std::string> instruction = {};
+  std::optional<Mode> mode = {};
+  std::optional<ScoreKind> score = {};
+  std::optional<int> max_think_tokens = {};
+  double temperature = 0;  // of the reasoning; 0: greedy
+  uint64_t seed = 0;       // of the reasoning's draws
+  // Weight of the first stage in w z(first stage) + (1 - w) z(model); not set: the model's score
+  // alone.
+  std::optional<double> hybrid_weight = {};
+};
+
+enum class Finish {
+  kAnswered,  // the model gave its answer (in direct mode it is always asked for at once)
+  kForced,    // the reasoning ended without an answer or ran over its budget, and was closed
+  kClipped,   // the model's context was full before the budget, and the reasoning was closed there
+};
+
+// Why a pair has no score.
+struct PassageError {
+  enum class Kind {
+    kTooLong,    // the prompt does not fit the model's context
+    kNoRoom,     // prompt and budget can never fit the cache of keys and values
+    kNotFinite,  // the network gave no numbers
+    kFailed,     // the pass in which it was computed failed, e.g. for want of memory
+    kCancelled,  // by Ticket::cancel, or the reranker has stopped
+  };
+  Kind kind = Kind::kFailed;
+  std::string message;  // one line: query, document, what is wrong, what to do
+};
+
+struct PassageResult {
+  std::string docid;
+  size_t index = 0;        // in RankRequest::passages
+  double score = 0;        // by ScoreOptions::score; in a Ranking with hybrid_weight: the blend
+  int integer = 0;         // 0..10: what greedy decoding answers
+  double probability = 0;  // Pr(integer)
+  text::ScoreDistribution distribution;
+  std::optional<double> first_stage_score;
+  std::string reasoning;  // "" in direct mode
+  Finish finish = Finish::kAnswered;
+  // "query_truncated", "document_truncated", "empty_document", "binary_document" (control
+  // characters or broken text), "unformatted" (the model ended without a readable answer).
+  std::vector<std::string> flags;
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of the prompt, shared with others instead of computed
+  int64_t new_tokens = 0;
+  std::optional<PassageError> error;  // set: nothing else is but docid, index, first stage, flags
+};
+
+struct Ranking {
+  std::string qid;
+  std::vector<PassageResult> results;  // best first
+  std::vector<PassageResult> failed;   // those with an error, in order of index
+};
+
+// Blends (when `options.hybrid_weight` is set) and sorts the results of one query, ties in order of
+// index; those with an error are put apart and take no part in the blend. Pure: what Reranker does
+// last, and what a resumed job does with results it has from before. Throws Error{kInvalidInput}
+// when a blend is asked for and a first-stage score is missing or the weight is not in 0..1.
+Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
+                     const ScoreOptions& options);
+
+}  // namespace erank::rank

@@ -1,0 +1,351 @@
+// What every inference network promises: transformers' logits, and the same ones whatever is
+// cached, shared, or beside it.
+#include "erank/model/network.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/topk.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <memory>
+
+#include "erank/base/error.h"
+#include "erank/model/cuda/cuda_network.h"
+#include "erank/model/lora.h"
+#include "erank/model/weight_source.h"
+#include "erank/model/weights.h"
+#include "tests/model/golden.h"
+#include "tests/model/passes.h"
+#include "tests/shared_data.h"
+
+namespace erank::model {
+namespace {
+
+// A network under test, and how far from exact its precision may take it.
+struct Factory {
+  std::string name;
+  std::function<std::unique_ptr<Network>(const WeightSource&)> make;
+  double golden;  // of the largest logit, against transformers in fp32 or float64
+  double real;    // the same for real weights
+  double itself;  // of the largest logit, against itself computed another way
+};
+
+std::unique_ptr<Network> reference(const WeightSource& source, Precision precision) {
+  return std::make_unique<cuda::CudaNetwork>(source, precision, at::kCPU);
+}
+
+std::vector<Factory> factories() {
+  return {
+      {"reference_fp32", [](const auto& source) { return reference(source, Precision::kFp32); },
+       1e-5, 1e-4, 2e-6},
+      {"reference_bf16", [](const auto& source) { return reference(source, Precision::kBf16); },
+       1e-2, 5e-2, 3e-2},
+  };
+}
+
+ModelConfig small_config(Family family) {
+  ModelConfig c;
+  c.family = family;
+  c.hidden_size = 48, c.intermediate_size = 80, c.num_hidden_layers = 3;
+  c.num_attention_heads = 6, c.num_key_value_heads = 2, c.head_dim = 32;
+  c.vocab_size = 97, c.max_position_embeddings = 512;
+  c.rope_theta = 10000, c.rms_norm_eps = 1e-6;
+  c.tie_word_embeddings = family == Family::kLlama;
+  c.qkv_bias = family == Family::kQwen2;
+  c.qk_norm = family == Family::kQwen3;
+  return c;
+}
+
+class Networks : public ::testing::TestWithParam<Factory> {
+ protected:
+  std::unique_ptr<Network> random_network(const ModelConfig& config) const {
+    Parameters parameters(config, at::kFloat);
+    parameters.init_random(7, 0.2);
+    return GetParam().make(ParametersSource(parameters));
+  }
+  // Both families of norms, tied and untied, and a head size that is no power of two.
+  std::vector<ModelConfig> configs() const {
+    std::vector<ModelConfig> all;
+    for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3})
+      all.push_back(small_config(family));
+    all.push_back(small_config(Family::kQwen3));
+    all.back().head_dim = 6;
+    return all;
+  }
+};
+
+TEST_P(Networks, LogitsEqualTransformers) {
+  const base::Json families = read_golden("model_families.json");
+  for (const auto& [name, golden] : families.items()) {
+    SCOPED_TRACE(name);
+    Parameters parameters(ModelConfig::from_json(golden["config"], name), at::kFloat);
+    fill_golden(parameters);
+    const auto network = GetParam().make(ParametersSource(parameters));
+    const auto sequences = golden["ids"].get<std::vector<std::vector<int32_t>>>();
+    EXPECT_LE(
+        largest_difference(whole_pass(*network, sequences), golden["columns"], golden["logits"]),
+        GetParam().golden * golden["max_logit"].get<double>());
+  }
+}
+
+// Checkpoints that others made, with logits that others computed in float64.
+TEST_P(Networks, LogitsEqualTheStoredOnes) {
+  for (const std::string name : {"tiny-qwen3-f32", "tiny-llama-f32"}) {
+    const std::string folder = erank::testing::shared_data("model-fixtures/" + name);
+    if (folder.empty()) GTEST_SKIP() << "model-fixtures/" << name << " is not there";
+    const base::Json golden =
+        base::parse_json(base::read_file(folder + "/logits.json"), "logits.json");
+    const auto network = GetParam().make(CheckpointSource::open(folder));
+    base::Json columns = base::Json::array();
+    for (int64_t i = 0; i < network->config().vocab_size; ++i) columns.push_back(i);
+    for (size_t i = 0; i < golden["sequences"].size(); ++i) {
+      const auto ids = golden["sequences"][i].get<std::vector<int32_t>>();
+      double largest = 0;
+      for (const auto& row : golden["logits"][i])
+        for (const auto& value : row) largest = std::max(largest, std::abs(value.get<double>()));
+      EXPECT_LE(largest_difference(whole_pass(*network, {ids}), columns, golden["logits"][i]),
+                GetParam().golden * largest)
+          << name << " " << i;
+    }
+  }
+}
+
+TEST_P(Networks, CachedInPiecesEqualsOnePass) {
+  for (const ModelConfig& config : configs()) {
+    const auto network = random_network(config);
+    const auto cache = network->make_cache(40);
+    Pages pages(40, 5);
+    std::vector<Sequence> sequences;
+    for (const size_t n : {150u, 3u, 64u, 17u})
+      sequences.push_back(pages.sequence(random_ids(n, config.vocab_size, n)));
+    base::Random random(3);
+    std::vector<at::Tensor> last(sequences.size());
+    for (;;) {
+      Batch batch;
+      std::vector<size_t> who;
+      for (size_t i = 0; i < sequences.size(); ++i) {
+        const int32_t left = sequences[i].left();
+        if (left == 0) continue;
+        schedule(batch, sequences[i],
+                 std::min<int32_t>(left, 1 + static_cast<int32_t>(random.below(70))));
+        who.push_back(i);
+      }
+      if (who.empty()) break;
+      const at::Tensor logits = forward(*network, batch, *cache);
+      for (size_t j = 0; j < who.size(); ++j) last[who[j]] = logits[static_cast<int64_t>(j)];
+    }
+    for (size_t i = 0; i < sequences.size(); ++i)
+      EXPECT_LT(relative_error(last[i], last_row(*network, sequences[i].ids)), GetParam().itself)
+          << i;
+  }
+}
+
+TEST_P(Networks, ASequenceTakesOverTokensThatTheSamePassComputes) {
+  for (const ModelConfig& config : configs()) {
+    const auto network = random_network(config);
+    const auto cache = network->make_cache(6);
+    Sequence a{random_ids(40, config.vocab_size, 1), {0, 1, 2}};
+    Sequence b{a.ids, {0, 3, 4}};  // shares page 0 whole and 5 tokens of page 1
+    for (size_t i = 21; i < b.ids.size(); ++i) b.ids[i] = (b.ids[i] + 1) % 97;
+    b.computed = 21;
+    Batch batch;
+    schedule(batch, a, 40);
+    schedule(batch, b, 19);
+    for (int32_t i = 0; i < 5; ++i) batch.copies.push_back({16 + i, 48 + i});
+    const at::Tensor logits = forward(*network, batch, *cache);
+    EXPECT_LT(relative_error(logits[0], last_row(*network, a.ids)), GetParam().itself);
+    EXPECT_LT(relative_error(logits[1], last_row(*network, b.ids)), GetParam().itself);
+  }
+}
+
+TEST_P(Networks, OtherSequencesInThePassChangeNothing) {
+  const ModelConfig config = small_config(Family::kQwen3);
+  const auto network = random_network(config);
+  const auto ids = random_ids(130, config.vocab_size, 5);
+  const auto run = [&](const std::vector<int32_t>& counts, int others) {
+    const auto cache = network->make_cache(64);
+    Pages pages(64, static_cast<uint64_t>(10 + others));
+    Sequence s = pages.sequence(ids);
+    at::Tensor last;
+    for (const int32_t count : counts) {
+      Batch batch;
+      for (int o = 0; o < others; ++o) {
+        Sequence other = pages.sequence(random_ids(13, config.vocab_size, 100 + o));
+        schedule(batch, other, 13);
+      }
+      schedule(batch, s, count);
+      last = forward(*network, batch, *cache)[others];
+    }
+    return last;
+  };
+  const at::Tensor alone = run({130}, 0);
+  for (const auto& [counts, others] :
+       {std::pair(std::vector<int32_t>{130}, 3), std::pair(std::vector<int32_t>{1, 64, 64, 1}, 2),
+        std::pair(std::vector<int32_t>{77, 53}, 5)})
+    EXPECT_LT(relative_error(run(counts, others), alone), GetParam().itself) << others;
+}
+
+TEST_P(Networks, RowsAreReadTheSameHoweverTheyAreAsked) {
+  const ModelConfig config = small_config(Family::kQwen2);
+  const auto network = random_network(config);
+  const auto cache = network->make_cache(8);
+  Pages pages(8, 2);
+  Sequence a = pages.sequence(random_ids(21, 97, 1)), b = pages.sequence(random_ids(9, 97, 2));
+  Batch batch;
+  schedule(batch, a, 21, true);
+  schedule(batch, b, 9);
+  const at::Tensor logits = forward(*network, batch, *cache).contiguous();
+  const double near = GetParam().itself * logits.abs().max().item<double>();
+  const int32_t ids[] = {96, 3, 3, 50};
+  for (int64_t first = 0; first < 22; first += 5) {
+    const int64_t count = std::min<int64_t>(5, 22 - first);
+    std::vector<RowRequest> requests(count);
+    std::vector<RowResult> results(count);
+    std::vector<std::array<float, 4>> out(count);
+    for (int64_t r = 0; r < count; ++r) {
+      if (r % 2 == 0)
+        requests[r].ids = ids, requests[r].out = out[r].data(), requests[r].num_ids = 4;
+      requests[r].sum = r % 3 != 0;
+    }
+    network->read_rows(first, requests, results);
+    for (int64_t r = 0; r < count; ++r) {
+      const float* row = logits.const_data_ptr<float>() + (first + r) * 97;
+      const float* most = std::max_element(row, row + 97);
+      EXPECT_TRUE(results[r].finite);
+      EXPECT_NEAR(row[results[r].argmax], *most, near);
+      EXPECT_NEAR(results[r].max, *most, near);
+      double sum = 0;
+      for (int i = 0; i < 97; ++i) sum += std::exp(double{row[i]} - double{*most});
+      if (requests[r].sum) {
+        EXPECT_NEAR(std::log(results[r].sum), std::log(sum), 2 * near + 1e-6);
+      }
+      if (requests[r].ids) {
+        for (int i = 0; i < 4; ++i) EXPECT_NEAR(out[r][i], row[ids[i]], near);
+      }
+    }
+  }
+}
+
+TEST_P(Networks, RowsOfDamagedWeightsAreNotFinite) {
+  for (const float bad : {INFINITY, -INFINITY, std::nanf("")}) {
+    Parameters parameters(small_config(Family::kLlama), at::kFloat);
+    parameters.init_random(7, 0.2);
+    parameters.norm()[5] = bad;
+    const auto network = GetParam().make(ParametersSource(parameters));
+    const auto cache = network->make_cache(1);
+    Sequence s{{1, 2, 3}, {0}};
+    Batch batch;
+    schedule(batch, s, 3);
+    network->forward(batch, *cache);
+    RowResult result;
+    const RowRequest request{.sum = true};
+    network->read_rows(0, {&request, 1}, {&result, 1});
+    EXPECT_FALSE(result.finite) << bad;
+  }
+}
+
+TEST_P(Networks, LoadTakesTheWeightsAnew) {
+  const ModelConfig config = small_config(Family::kQwen3);
+  Parameters first(config, at::kFloat), second(config, at::kFloat);
+  first.init_random(1, 0.2), second.init_random(2, 0.2);
+  const auto ids = random_ids(30, config.vocab_size, 4);
+  const auto network = GetParam().make(ParametersSource(first));
+  const at::Tensor before = last_row(*network, ids);
+  network->load(ParametersSource(second));
+  const auto fresh = GetParam().make(ParametersSource(second));
+  EXPECT_EQ(relative_error(last_row(*network, ids), last_row(*fresh, ids)), 0);
+  EXPECT_GT(relative_error(last_row(*network, ids), before), 0.1);
+  network->load(ParametersSource(first));
+  EXPECT_EQ(relative_error(last_row(*network, ids), before), 0);
+}
+
+// PEFT's own logits: the adapter is merged while the network reads it.
+TEST_P(Networks, AnActiveAdapterIsMergedWhileItIsRead) {
+  const base::Json golden = read_golden("model_lora.json")["plain"];
+  const double tolerance = GetParam().golden * golden["max_logit"].get<double>();
+  Parameters parameters(ModelConfig::from_json(golden["config"], "golden"), at::kFloat);
+  fill_golden(parameters);
+  const auto sequences = golden["ids"].get<std::vector<std::vector<int32_t>>>();
+  const auto network = GetParam().make(ParametersSource(parameters));
+  const auto difference = [&] {
+    return largest_difference(whole_pass(*network, sequences), golden["columns"], golden["logits"]);
+  };
+  EXPECT_GT(difference(), 5 * tolerance);
+  parameters.add_adapter(
+      "peft", load_adapter(parameters.config(),
+                           std::string(ERANK_SOURCE_DIR) + "/tests/golden/model_lora_adapter"));
+  network->load(ParametersSource(parameters));
+  EXPECT_LE(difference(), tolerance);
+  parameters.merge_active();
+  network->load(ParametersSource(parameters));
+  EXPECT_LE(difference(), tolerance);
+}
+
+TEST_P(Networks, BatchesThatContradictThemselvesAreMistakes) {
+  const auto network = random_network(small_config(Family::kLlama));
+  const auto cache = network->make_cache(4);
+  const auto refuses = [&](const std::function<void(Batch&)>& spoil) {
+    Sequence s{random_ids(20, 97, 1), {3, 1}};
+    Batch batch;
+    schedule(batch, s, 20);
+    spoil(batch);
+    EXPECT_THROW(network->forward(batch, *cache), base::InternalError);
+  };
+  refuses([](Batch& b) { b.tokens[3] = 97; });
+  refuses([](Batch& b) { b.positions[4] = 512; });
+  refuses([](Batch& b) { b.pages[0] = 4; });
+  refuses([](Batch& b) { b.page_starts[1] = 1, b.pages.pop_back(); });
+  refuses([](Batch& b) { b.rows = {20}; });
+  refuses([](Batch& b) { b.copies.push_back({64, 0}); });
+}
+
+// Real weights against transformers' own reading of the same file.
+void expect_real_logits(const Factory& factory, const std::string& file,
+                        const std::string& golden_name) {
+  const std::string path = base::cache_folder() + "/models/" + file;
+  if (!base::file_exists(path))
+    GTEST_SKIP() << path << " is not there; tools/setup --slow fetches it";
+  const base::Json golden = read_golden(golden_name);
+  const auto network = factory.make(CheckpointSource::open(path));
+  for (size_t i = 0; i < golden["logits"].size(); ++i) {
+    const base::Json& expected = golden["logits"][i];
+    const at::Tensor logits = whole_pass(*network, {golden["ids"][i].get<std::vector<int32_t>>()});
+    const double tolerance = factory.real * expected["max"].get<double>();
+    EXPECT_LE(largest_difference(logits, expected["columns"], expected["rows"], 2), tolerance) << i;
+    const at::Tensor last = logits.select(0, logits.size(0) - 1);
+    const auto [top, top_ids] = at::topk(last, 5);
+    for (int64_t k = 0; k < 5; ++k) {
+      EXPECT_NEAR(top[k].item<double>(), expected["top"][k].get<double>(), tolerance) << i;
+      if (factory.real > 1e-4) continue;
+      EXPECT_EQ(top_ids[k].item<int64_t>(), expected["top_ids"][k].get<int64_t>()) << i;
+    }
+    EXPECT_NEAR(last.norm().item<double>(), expected["norm"].get<double>(),
+                factory.real * expected["norm"].get<double>());
+  }
+}
+
+class RealNetworks : public ::testing::TestWithParam<Factory> {};
+TEST_P(RealNetworks, SmolLm2LogitsEqualTransformers) {
+  expect_real_logits(GetParam(), "SmolLM2-135M-Instruct.Q4_1.gguf", "model_real_smollm2.json");
+}
+
+class LargeNetworks : public ::testing::TestWithParam<Factory> {};
+TEST_P(LargeNetworks, Qwen2LogitsEqualTransformers) {
+  expect_real_logits(GetParam(), "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+                     "model_real_qwen2.json");
+}
+
+const auto name_of = [](const auto& info) { return info.param.name; };
+INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories()), name_of);
+INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories()), name_of);
+INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories()), name_of);
+
+TEST(Precisions, HaveTheNamesOfTheirFlags) {
+  EXPECT_STREQ(precision_name(Precision::kFp32), "fp32");
+  EXPECT_STREQ(precision_name(Precision::kBf16), "bf16");
+  EXPECT_STREQ(precision_name(Precision::kInt8), "int8");
+}
+
+}  // namespace
+}  // namespace erank::model
