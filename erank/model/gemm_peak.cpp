@@ -1,19 +1,31 @@
 #include "erank/model/gemm_peak.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_int_mm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <vector>
+
+#include "erank/base/threads.h"
+#include "erank/model/cpu/packed_matrix.h"
+#include "erank/model/cpu/team.h"
 
 namespace erank::model {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr GemmShape kShapes[] = {
+struct Shape {
+  int64_t rows, in, out;
+};
+constexpr Shape kShapes[] = {
     {2048, 1024, 3072}, {2048, 576, 1536}, {512, 1024, 3072},
     {1024, 2048, 2048}, {4096, 576, 3072}, {4096, 1024, 1024},
 };
@@ -25,37 +37,77 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::function<void()> libtorch_product(const GemmShape& shape, at::TensorOptions options) {
-  const at::Tensor x = at::rand({shape.rows, shape.in}, options),
-                   w = at::rand({shape.out, shape.in}, options);
+std::function<void()> libtorch_product(const Shape& shape, const NetworkOptions& options) {
+  if (options.precision == Precision::kInt8) {
+    const at::Tensor x = at::randint(-127, 127, {shape.rows, shape.in}, at::kChar),
+                     w = at::randint(-127, 127, {shape.in, shape.out}, at::kChar);
+    return [x, w] { at::_int_mm(x, w); };
+  }
+  const auto tensor = at::TensorOptions()
+                          .dtype(options.precision == Precision::kFp32 ? at::kFloat : at::kBFloat16)
+                          .device(options.cuda ? at::kCUDA : at::kCPU);
+  const at::Tensor x = at::rand({shape.rows, shape.in}, tensor),
+                   w = at::rand({shape.out, shape.in}, tensor);
   // Reading a value waits for a GPU.
   return [x, w] { at::linear(x, w).select(0, 0).select(0, 0).to(at::kCPU); };
 }
 
+// Each member multiplies rows of its own by all panels.
+std::function<void()> own_product(const Shape& shape, Precision precision, cpu::Team& team) {
+  auto matrix = std::make_shared<cpu::PackedMatrix>(shape.out, shape.in, precision);
+  const at::Tensor row = at::rand({shape.in}, at::kFloat);
+  const at::Tensor values =
+      precision == Precision::kBf16 ? row.to(at::kBFloat16) : row;
+  for (int64_t n = 0; n < shape.out; ++n) matrix->set(n, values.const_data_ptr(), shape.in, nullptr);
+  const int64_t ldx = matrix->inputs();
+  at::Tensor x;
+  if (precision == Precision::kInt8)
+    x = at::randint(1, 255, {shape.rows, ldx}, at::kByte);
+  else
+    x = at::rand({shape.rows, ldx}, values.options());
+  const at::Tensor scales = at::rand({shape.rows}, at::kFloat);
+  constexpr int64_t kBlock = 96;
+  auto y = std::make_shared<std::vector<std::vector<float>>>(
+      team.size(), std::vector<float>(kBlock * cpu::kPanel));
+  return [=, &team] {
+    team.run([&](int member) {
+      const int64_t blocks = (shape.rows + kBlock - 1) / kBlock;
+      for (int64_t block = member; block < blocks; block += team.size()) {
+        const int64_t begin = block * kBlock;
+        const cpu::PackedMatrix::Rows rows{
+            static_cast<const char*>(x.const_data_ptr()) + begin * ldx * x.element_size(), ldx,
+            scales.const_data_ptr<float>() + begin, std::min(kBlock, shape.rows - begin)};
+        for (int64_t panel = 0; panel < matrix->num_panels(); ++panel)
+          matrix->multiply(rows, panel, (*y)[member].data(), cpu::kPanel);
+      }
+    });
+  };
+}
+
+void measure(const std::function<void()>& product, const char* name, const Shape& shape,
+             GemmPeak& peak) {
+  product();  // compiles, touches its memory
+  const double flops = 2.0 * static_cast<double>(shape.rows * shape.in) *
+                       static_cast<double>(shape.out);
+  const auto begin = Clock::now();
+  for (int i = 0; i < kMaxCalls && (i < kMinCalls || seconds_since(begin) < kSeconds); ++i) {
+    const auto start = Clock::now();
+    product();
+    const double speed = flops / seconds_since(start);
+    if (speed > peak.flops_per_s) peak = {speed, name, shape.rows, shape.in, shape.out};
+  }
+}
+
 }  // namespace
 
-std::span<const GemmShape> gemm_peak_shapes() { return kShapes; }
-
-GemmPeak gemm_peak(at::ScalarType dtype, at::Device device,
-                   const std::vector<GemmCandidate>& candidates) {
+GemmPeak gemm_peak(const NetworkOptions& options) {
   const at::NoGradGuard no_grad;
-  const auto options = at::TensorOptions().dtype(dtype).device(device);
-  std::vector<GemmCandidate> all = {
-      {"libtorch", [&](const GemmShape& shape) { return libtorch_product(shape, options); }}};
-  all.insert(all.end(), candidates.begin(), candidates.end());
   GemmPeak peak;
-  for (const GemmCandidate& candidate : all)
-    for (const GemmShape& shape : kShapes) {
-      const auto product = candidate.prepare(shape);
-      product();  // compiles, touches its memory
-      const auto begin = Clock::now();
-      for (int i = 0; i < kMaxCalls && (i < kMinCalls || seconds_since(begin) < kSeconds); ++i) {
-        const auto start = Clock::now();
-        product();
-        const double speed = shape.flops() / seconds_since(start);
-        if (speed > peak.flops_per_s) peak = {speed, candidate.name, shape};
-      }
-    }
+  for (const Shape& shape : kShapes) measure(libtorch_product(shape, options), "libtorch", shape, peak);
+  if (options.cuda) return peak;
+  cpu::Team team(options.threads > 0 ? options.threads : base::num_processors());
+  for (const Shape& shape : kShapes)
+    measure(own_product(shape, options.precision, team), "own", shape, peak);
   return peak;
 }
 

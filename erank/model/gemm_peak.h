@@ -2,45 +2,22 @@
 // training, benches and documents measure themselves against.
 #pragma once
 
-#include <ATen/core/ScalarType.h>
-#include <c10/core/Device.h>
-
 #include <cstdint>
-#include <functional>
-#include <span>
 #include <string>
-#include <vector>
+
+#include "erank/model/network.h"
 
 namespace erank::model {
 
-// y [rows, out] = x [rows, in] w^T, w [out, in]: 2 rows in out FLOPs.
-struct GemmShape {
-  int64_t rows, in, out;
-  double flops() const {
-    return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
-  }
-};
-
-// The shapes that are tried: those of the layers of small and large models at 512 to 4096 rows.
-std::span<const GemmShape> gemm_peak_shapes();
-
-// A way to compute a product beside libtorch's. `prepare` makes operands of random values for a
-// shape and returns a call that computes the product once and returns when it is done.
-struct GemmCandidate {
-  std::string name;
-  std::function<std::function<void()>(const GemmShape&)> prepare;
-};
-
 struct GemmPeak {
-  double flops_per_s = 0;
-  std::string name;  // of the fastest: "libtorch" or a candidate's
-  GemmShape shape{};
+  double flops_per_s = 0;  // int8: operations per second
+  std::string name;        // of the fastest: "libtorch" or "own"
+  int64_t rows = 0, in = 0, out = 0;
 };
 
-// The highest FLOP/s over all shapes of libtorch's product in `dtype` on `device`, on
-// at::get_num_threads() threads, and of `candidates`. Measures anew at every call, for a second or
-// a few.
-GemmPeak gemm_peak(at::ScalarType dtype, at::Device device,
-                   const std::vector<GemmCandidate>& candidates = {});
+// The highest FLOP/s of the products [rows, in] x [in, out] over the shapes of small and large
+// layers at 512 to 4096 rows, by libtorch and, on the CPU, by the network's own kernels (weights
+// packed before). On options.threads threads. Measures anew at every call, for a few seconds.
+GemmPeak gemm_peak(const NetworkOptions& options);
 
 }  // namespace erank::model

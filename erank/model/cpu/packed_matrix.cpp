@@ -53,10 +53,12 @@ void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int3
     float largest = 0;
     for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(from[i]));
     const float up = largest > 0 ? 127.0f / largest : 0.0f;
+    constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     int32_t sum = 0;
+    auto* to = memory_.as<int8_t>();
     for (int64_t i = 0; i < n; ++i) {
-      const auto q = static_cast<int8_t>(std::lrintf(from[i] * up));
-      memory_.as<int8_t>()[place(i)] = q;
+      const auto q = static_cast<int32_t>((from[i] * up + kMagic) - kMagic);
+      to[place(i)] = static_cast<int8_t>(q);
       sum += q;
     }
     scale_[column] = largest / 127.0f;
