@@ -7,29 +7,33 @@
 #include <map>
 
 #include "erank/base/error.h"
+#include "erank/base/ids.h"
 #include "erank/base/random.h"
 #include "erank/engine/block_pool.h"
 
 namespace erank::engine {
 namespace {
 
-using Ids = std::vector<int32_t>;
+using base::Ids;
 
 TEST(BlockPool, GivesEachPageOnceAndTheLastReturnedFirst) {
   BlockPool pool(3);
+  EXPECT_FALSE(pool.has_touched());
   EXPECT_EQ(pool.take(), 0);
   EXPECT_EQ(pool.take(), 1);
+  EXPECT_EQ(pool.num_touched(), 2);
   EXPECT_EQ(pool.take(), 2);
   EXPECT_EQ(pool.take(), -1);
   pool.give_back(1);
   EXPECT_THROW(pool.give_back(1), base::InternalError);
   EXPECT_TRUE(pool.is_free(1));
   EXPECT_EQ(pool.num_free(), 1);
+  EXPECT_TRUE(pool.has_touched());
   EXPECT_EQ(pool.take(), 1);
 }
 
 TEST(PrefixTree, FindsWholePagesAndThenTheLongestPartOfOne) {
-  PrefixTree tree(8, 4);
+  PrefixTree tree(8, 4, 0);
   ASSERT_TRUE(tree.insert(0, -1, Ids{1, 2, 3, 4}));
   ASSERT_TRUE(tree.insert(1, 0, Ids{5, 6, 7, 8}));
   ASSERT_TRUE(tree.insert(2, 0, Ids{5, 6, 9}));
@@ -55,7 +59,7 @@ TEST(PrefixTree, FindsWholePagesAndThenTheLongestPartOfOne) {
 }
 
 TEST(PrefixTree, RefusesAPageThatWouldNeverBeFound) {
-  PrefixTree tree(8, 4);
+  PrefixTree tree(8, 4, 0);
   ASSERT_TRUE(tree.insert(0, -1, Ids{1, 2, 3}));
   EXPECT_FALSE(tree.insert(1, -1, Ids{1, 2, 3}));
   EXPECT_FALSE(tree.insert(1, -1, Ids{1, 2}));
@@ -68,7 +72,7 @@ TEST(PrefixTree, RefusesAPageThatWouldNeverBeFound) {
 }
 
 TEST(PrefixTree, EvictsLeastRecentlyUsedLeavesOnly) {
-  PrefixTree tree(8, 2);
+  PrefixTree tree(8, 2, 0);
   ASSERT_TRUE(tree.insert(0, -1, Ids{1, 1}));
   ASSERT_TRUE(tree.insert(1, 0, Ids{2, 2}));
   ASSERT_TRUE(tree.insert(2, 0, Ids{3, 3}));
@@ -87,6 +91,20 @@ TEST(PrefixTree, EvictsLeastRecentlyUsedLeavesOnly) {
   EXPECT_EQ(tree.num_nodes(), 0);
 }
 
+TEST(PrefixTree, EvictsLastWhatSeveralHadInCommon) {
+  PrefixTree tree(8, 2, 2);
+  ASSERT_TRUE(tree.insert(0, -1, Ids{1, 1}));
+  ASSERT_TRUE(tree.insert(1, 0, Ids{2, 2}));
+  tree.use(0);  // a second one, with a page of its own
+  ASSERT_TRUE(tree.insert(2, 0, Ids{3, 3}));
+  tree.release(1), tree.release(0);
+  tree.release(2), tree.release(0);
+  ASSERT_TRUE(tree.insert(3, -1, Ids{4, 4}));
+  tree.release(3);
+  tree.check_integrity();
+  for (const int32_t page : {1, 2, 3, 0}) EXPECT_EQ(tree.evict(), page);
+}
+
 // The tree against a list of (path, users, time of release) that is searched in full.
 struct NaiveTree {
   struct Node {
@@ -94,9 +112,10 @@ struct NaiveTree {
     int32_t parent;
     int users;
     int64_t released;
+    bool shared, favoured;
   };
   std::map<int32_t, Node> nodes;
-  int64_t clock = 0;
+  int64_t clock = 0, max_favoured = 0;
 
   bool is_leaf(int32_t page) const {
     return std::none_of(nodes.begin(), nodes.end(),
@@ -111,14 +130,34 @@ struct NaiveTree {
     }
     return static_cast<int64_t>(best);
   }
+  void release(int32_t page) {
+    Node& node = nodes.at(page);
+    if (--node.users > 0) return;
+    node.released = ++clock;
+    node.favoured = node.shared;
+    // The oldest of too many favoured ones comes last of the others.
+    std::vector<Node*> favoured;
+    for (auto& [other, n] : nodes)
+      if (n.users == 0 && n.favoured) favoured.push_back(&n);
+    std::sort(favoured.begin(), favoured.end(),
+              [](const Node* a, const Node* b) { return a->released < b->released; });
+    for (int64_t i = 0; i < std::ssize(favoured) - max_favoured; ++i) {
+      favoured[i]->favoured = false;
+      favoured[i]->released = ++clock;
+    }
+    for (size_t i = std::max<int64_t>(0, std::ssize(favoured) - max_favoured); i < favoured.size();
+         ++i)
+      favoured[i]->released = ++clock;
+  }
   int32_t evict() {
     int32_t oldest = -1;
     for (const auto& [page, node] : nodes) {
-      if (node.users == 0 && is_leaf(page) &&
-          (oldest < 0 || node.released < nodes.at(oldest).released)) {
-        oldest = page;
-      }
+      const auto earlier = [](const Node& a, const Node& b) {
+        return a.favoured != b.favoured ? b.favoured : a.released < b.released;
+      };
+      if (node.users == 0 && (oldest < 0 || earlier(node, nodes.at(oldest)))) oldest = page;
     }
+    EXPECT_TRUE(oldest < 0 || is_leaf(oldest));
     if (oldest >= 0) nodes.erase(oldest);
     return oldest;
   }
@@ -127,9 +166,11 @@ struct NaiveTree {
 // Sequences over two ids come, use what matches, add their own pages, and go.
 void compare_with_naive(base::Random& random, int num_ops) {
   constexpr int kPages = 40, kPageTokens = 3;
-  PrefixTree tree(kPages, kPageTokens);
+  const auto max_favoured = static_cast<int64_t>(random.below(12));
+  PrefixTree tree(kPages, kPageTokens, max_favoured);
   BlockPool pool(kPages);
   NaiveTree naive;
+  naive.max_favoured = max_favoured;
   std::vector<std::vector<int32_t>> users;  // each one's nodes, root first
   for (int op = 0; op < num_ops; ++op) {
     if (random.below(2) == 0 || users.empty()) {
@@ -142,6 +183,7 @@ void compare_with_naive(base::Random& random, int num_ops) {
       for (const int32_t page : nodes) {
         tree.use(page);
         ++naive.nodes.at(page).users;
+        naive.nodes.at(page).shared = true;
       }
       for (size_t at = nodes.size() * kPageTokens; at < ids.size(); at += kPageTokens) {
         int32_t page = pool.take();
@@ -160,15 +202,14 @@ void compare_with_naive(base::Random& random, int num_ops) {
           pool.give_back(page);
           break;
         }
-        naive.nodes[page] = {path, key, parent, 1, 0};
+        naive.nodes[page] = {path, key, parent, 1, 0, false, false};
         nodes.push_back(page);
       }
     } else {
       const size_t who = random.below(users.size());
       for (size_t i = users[who].size(); i-- > 0;) {
         tree.release(users[who][i]);
-        auto& node = naive.nodes.at(users[who][i]);
-        if (--node.users == 0) node.released = ++naive.clock;
+        naive.release(users[who][i]);
       }
       users.erase(users.begin() + static_cast<int64_t>(who));
     }

@@ -1,7 +1,9 @@
 #include "erank/engine/sampler.h"
 
 #include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -20,37 +22,106 @@ std::vector<float> random_logits(size_t n, uint64_t seed) {
   return logits;
 }
 
-TEST(Softmax, EqualsASumInLongDouble) {
+Draw drawn(const std::vector<float>& logits, const Sampling& sampling, uint64_t index) {
+  return sample(logits, *std::max_element(logits.begin(), logits.end()), sampling, index);
+}
+int32_t token(const std::vector<float>& logits, const Sampling& sampling, uint64_t index) {
+  return drawn(logits, sampling, index).token;
+}
+
+TEST(RowProbability, EqualsASumInLongDouble) {
   const auto logits = random_logits(150000, 1);
-  const Softmax softmax(logits);
-  const float max = *std::max_element(logits.begin(), logits.end());
+  model::RowResult row{.finite = true, .max = *std::max_element(logits.begin(), logits.end())};
   long double sum = 0;
-  for (const float x : logits) sum += std::exp(static_cast<long double>(x) - max);
-  for (size_t i = 0; i < logits.size(); i += 997) {
-    const double expected = std::exp(static_cast<long double>(logits[i]) - max) / sum;
-    EXPECT_NEAR(softmax.p(logits[i]), expected, 1e-7 * expected);
+  for (const float x : logits) {
+    row.sum += std::exp(x - row.max);
+    sum += std::exp(static_cast<long double>(x) - row.max);
   }
-  EXPECT_EQ(logits[softmax.argmax], max);
+  for (size_t i = 0; i < logits.size(); i += 997) {
+    const double expected = std::exp(static_cast<long double>(logits[i]) - row.max) / sum;
+    EXPECT_NEAR(probability(row, logits[i]), expected, 1e-6 * expected);
+    EXPECT_NEAR(log_probability(row, logits[i]), std::log(expected), 1e-6);
+  }
 }
 
-TEST(Softmax, KeepsHugeAndMissingLogitsApart) {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
-  const std::vector<float> logits = {1e30f, -kInf, 1e30f};
-  const Softmax softmax(logits);
-  EXPECT_TRUE(softmax.valid);
-  EXPECT_EQ(softmax.argmax, 0);
-  EXPECT_DOUBLE_EQ(softmax.p(1e30f), 0.5);
-  EXPECT_EQ(softmax.p(-kInf), 0);
-  EXPECT_FALSE(Softmax(std::vector<float>{1, NAN}).valid);
-  EXPECT_FALSE(Softmax(std::vector<float>{1, kInf}).valid);
-  EXPECT_FALSE(Softmax(std::vector<float>{-kInf}).valid);
+// What the header says, by sorting everything.
+std::vector<std::pair<int32_t, double>> naive_kept(const std::vector<float>& logits,
+                                                   const Sampling& sampling) {
+  const float max = *std::max_element(logits.begin(), logits.end());
+  std::vector<std::pair<int32_t, double>> kept;
+  for (size_t i = 0; i < logits.size(); ++i)
+    kept.emplace_back(static_cast<int32_t>(i),
+                      std::exp((double{logits[i]} - max) / sampling.temperature));
+  std::stable_sort(kept.begin(), kept.end(),
+                   [&](const auto& a, const auto& b) { return logits[a.first] > logits[b.first]; });
+  if (sampling.top_k > 0 && sampling.top_k < std::ssize(kept)) kept.resize(sampling.top_k);
+  double total = 0, weighed = 0;
+  for (const auto& [id, w] : kept) total += w;
+  size_t n = 0;
+  while (sampling.top_p < 1 && n < kept.size() && weighed < sampling.top_p * total)
+    weighed += kept[n++].second;
+  if (sampling.top_p < 1) kept.resize(n), total = weighed;
+  // Without a filter the draw goes by id.
+  if (sampling.top_p == 1 && kept.size() == logits.size()) std::sort(kept.begin(), kept.end());
+  for (auto& [id, w] : kept) w /= total;
+  return kept;
 }
 
-TEST(Sampler, GreedyTakesTheLowestOfTheLargest) {
-  EXPECT_EQ(sample(std::vector<float>{1, 3, 3, 2}, {}, 0), 1);
-  EXPECT_EQ(sample(std::vector<float>{1, 3, 2}, {.temperature = 1e-300}, 0), 1);
-  EXPECT_EQ(sample(std::vector<float>{NAN, 3}, {}, 0), -1);
-  EXPECT_EQ(sample(std::vector<float>{NAN, 3}, {.temperature = 1}, 0), -1);
+// Whether `draw` is the naive draw, but for the rounding at the border between two tokens.
+void expect_naive(const std::vector<float>& logits, const Sampling& sampling, uint64_t index) {
+  const Draw draw = drawn(logits, sampling, index);
+  const double u = base::Random(base::derived_seed(sampling.seed, index)).uniform();
+  double begin = 0;
+  bool found = false;
+  for (const auto& [id, p] : naive_kept(logits, sampling)) {
+    if (id == draw.token) {
+      found = true;
+      EXPECT_GE(u, begin - 1e-5);
+      EXPECT_LE(u, begin + p + 1e-5);
+    }
+    begin += p;
+  }
+  EXPECT_TRUE(found) << draw.token << " is not kept";
+  const double max = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float x : logits) sum += std::exp((x - max) / sampling.temperature);
+  const double expected = (logits[draw.token] - max) / sampling.temperature - std::log(sum);
+  EXPECT_NEAR(draw.log_p, expected, 1e-5 * (1 + std::abs(expected)));
+}
+
+RC_GTEST_PROP(Sampler, EqualsSortingEverything, (uint64_t seed)) {
+  base::Random random(seed);
+  const size_t sizes[] = {1, 2, 255, 256, 257, 700, 5000};
+  std::vector<float> logits(sizes[random.below(7)]);
+  const double spread = random.below(3) == 0 ? 0.05 : 4;
+  for (float& x : logits) x = static_cast<float>(spread * random.normal());
+  if (random.below(3) == 0)
+    for (float& x : logits) x = std::round(x);  // many equals
+  if (random.below(4) == 0)
+    for (size_t i = 1; i < logits.size(); i += 2) logits[i] = -INFINITY;
+  Sampling sampling{.temperature = 0.1 + 3 * random.uniform(), .seed = random.next()};
+  if (random.below(2) == 0) sampling.top_k = static_cast<int>(1 + random.below(logits.size() + 3));
+  if (random.below(2) == 0) sampling.top_p = 0.01 + 0.98 * random.uniform();
+  for (uint64_t index = 0; index < 20; ++index) expect_naive(logits, sampling, index);
+  RC_ASSERT(!testing::Test::HasFailure());
+}
+
+TEST(Sampler, EqualsSortingEverythingOfALargeVocabulary) {
+  const auto logits = random_logits(151936, 9);
+  for (const Sampling& sampling :
+       {Sampling{.temperature = 1, .seed = 1}, Sampling{.temperature = 0.6, .top_p = 0.95},
+        Sampling{.temperature = 1, .top_k = 20}, Sampling{.temperature = 2, .top_k = 2000},
+        Sampling{.temperature = 0.7, .top_p = 0.8, .top_k = 50}})
+    for (uint64_t index = 0; index < 5; ++index) expect_naive(logits, sampling, index);
+}
+
+TEST(Sampler, ATinyOrHugeTemperatureIsStillADraw) {
+  EXPECT_EQ(token({1, 3, 2}, {.temperature = 1e-300}, 0), 1);
+  EXPECT_EQ(token({1, 3, 2}, {.temperature = 1e-300, .top_p = 0.5}, 0), 1);
+  std::set<int32_t> seen;
+  for (uint64_t i = 0; i < 100; ++i)
+    seen.insert(token({1, 3, -INFINITY, 2}, {.temperature = 1e300}, i));
+  EXPECT_EQ(seen, (std::set<int32_t>{0, 1, 3}));
 }
 
 TEST(Sampler, ADrawDependsOnSeedAndIndexAlone) {
@@ -58,10 +129,10 @@ TEST(Sampler, ADrawDependsOnSeedAndIndexAlone) {
   const Sampling sampling{.temperature = 1.5, .seed = 7};
   std::set<int32_t> over_draws, over_seeds;
   for (uint64_t draw = 0; draw < 50; ++draw) {
-    const int32_t id = sample(logits, sampling, draw);
-    EXPECT_EQ(sample(logits, sampling, draw), id);
+    const int32_t id = token(logits, sampling, draw);
+    EXPECT_EQ(token(logits, sampling, draw), id);
     over_draws.insert(id);
-    over_seeds.insert(sample(logits, {.temperature = 1.5, .seed = draw}, 0));
+    over_seeds.insert(token(logits, {.temperature = 1.5, .seed = draw}, 0));
   }
   EXPECT_GT(over_draws.size(), 10u);
   EXPECT_GT(over_seeds.size(), 10u);
@@ -75,7 +146,7 @@ TEST(Sampler, DrawsInProportion) {
     std::vector<int> hits(logits.size());
     constexpr int kDraws = 40000;
     for (int i = 0; i < kDraws; ++i) {
-      ++hits[sample(logits, {.temperature = temperature, .seed = 5}, i)];
+      ++hits[token(logits, {.temperature = temperature, .seed = 5}, i)];
     }
     for (size_t i = 0; i < hits.size(); ++i) {
       const double p = std::exp(logits[i] / temperature) / sum;
@@ -87,7 +158,7 @@ TEST(Sampler, DrawsInProportion) {
 // The ids that can be drawn, found by drawing often from nearly equal logits.
 std::set<int32_t> reachable(const std::vector<float>& logits, const Sampling& sampling) {
   std::set<int32_t> ids;
-  for (int i = 0; i < 4000; ++i) ids.insert(sample(logits, sampling, i));
+  for (int i = 0; i < 4000; ++i) ids.insert(token(logits, sampling, i));
   return ids;
 }
 
@@ -116,8 +187,8 @@ TEST(Sampler, TopPKeepsTheSmallestSetThatReachesIt) {
 TEST(Sampler, FiltersThatKeepAllChangeNoDraw) {
   const auto logits = random_logits(300, 4);
   for (int i = 0; i < 200; ++i) {
-    const int32_t plain = sample(logits, {.temperature = 1, .seed = 3}, i);
-    EXPECT_EQ(sample(logits, {.temperature = 1, .top_k = 300, .seed = 3}, i), plain);
+    const int32_t unfiltered = token(logits, {.temperature = 1, .seed = 3}, i);
+    EXPECT_EQ(token(logits, {.temperature = 1, .top_k = 300, .seed = 3}, i), unfiltered);
   }
 }
 

@@ -51,13 +51,14 @@ class Simulation {
     EXPECT_LE(num_tokens, options_.max_batch_tokens);
     EXPECT_LE(std::ssize(running_), options_.max_sequences);
     std::set<int32_t> sources, destinations;
-    for (const PageCopy& copy : step.copies) {
+    for (const model::Batch::Copy& copy : step.copies) {
       sources.insert(copy.from_slot);
       EXPECT_TRUE(destinations.insert(copy.to_slot).second);
       EXPECT_TRUE(written.insert(copy.to_slot).second) << "two writers of a slot";
     }
     for (const int32_t s : sources) EXPECT_FALSE(destinations.contains(s));
-    for (const PageCopy& copy : step.copies) slots_[copy.to_slot] = slots_[copy.from_slot];
+    for (const model::Batch::Copy& copy : step.copies)
+      slots_[copy.to_slot] = slots_[copy.from_slot];
     check_slots();
     check_writers();
     scheduler.check_integrity();
@@ -83,6 +84,7 @@ class Simulation {
   }
   void finish(int64_t handle) {
     scheduler.finish(handle);
+    std::erase(waiting_, handle);
     sequences_.erase(handle);
     running_.erase(handle);
     scheduler.check_integrity();
@@ -99,6 +101,7 @@ class Simulation {
     EXPECT_EQ(scheduler.num_free_pages(), options_.num_pages);
   }
 
+  std::vector<int64_t> waiting() const { return {waiting_.begin(), waiting_.end()}; }
   std::vector<int64_t> running() const { return {running_.begin(), running_.end()}; }
   std::vector<int64_t> computed() const {  // of the running ones those that lack nothing
     std::vector<int64_t> out;
@@ -371,7 +374,7 @@ TEST(Scheduler, RefusesWhatBreaksItsContract) {
   EXPECT_THROW(scheduler.add({}, 8, 0), base::InternalError);
   EXPECT_THROW(scheduler.add({1, 2, 3}, 2, 0), base::InternalError);
   const int64_t a = scheduler.add({1, 2, 3}, 4, 1);
-  EXPECT_THROW(scheduler.finish(a), base::InternalError) << "still waiting";
+  EXPECT_THROW(scheduler.append(a, Ids{1}), base::InternalError) << "still waiting";
   scheduler.next();
   EXPECT_THROW(scheduler.truncate(a, 0), base::InternalError);
   EXPECT_THROW(scheduler.append(a, Ids{1, 2}), base::InternalError);
@@ -379,6 +382,54 @@ TEST(Scheduler, RefusesWhatBreaksItsContract) {
   scheduler.finish(a);
   EXPECT_THROW(scheduler.ids(a), base::InternalError);
   EXPECT_THROW(Scheduler({.num_pages = 0}), base::InternalError);
+}
+
+TEST(Scheduler, TakesUnusedPrefixesBeforeTouchingNewPages) {
+  Simulation sim({.num_pages = 1000, .page_tokens = 4, .max_unused_pages = 8});
+  const Ids query = range(0, 16);  // four pages
+  const auto serve = [&](const Ids& prefix, int32_t i) {
+    Ids ids = prefix;
+    for (int32_t k = 0; k < 9; ++k) ids.push_back(1000 + 16 * i + k);
+    const int64_t handle = sim.add(ids, std::ssize(ids), std::ssize(ids) - 1);
+    sim.step();
+    const int64_t cached = sim.scheduler.num_cached(handle);
+    sim.finish(handle);
+    return cached;
+  };
+  for (int32_t i = 0; i < 200; ++i) EXPECT_EQ(serve(query, i), i == 0 ? 0 : 16) << i;
+  EXPECT_LE(sim.scheduler.num_touched_pages(), 8 + 7);
+  EXPECT_GT(sim.scheduler.num_evictions(), 300);
+  // What several had in common outlives what came between.
+  for (int32_t i = 200; i < 250; ++i) serve({}, i);
+  EXPECT_EQ(serve(query, 250), 16);
+  // But what several had in common long ago gives way.
+  for (int32_t q = 1; q < 5; ++q)
+    for (int32_t i = 0; i < 3; ++i) serve(range(20 * q, 20 * q + 16), 300 + 3 * q + i);
+  EXPECT_EQ(serve(query, 350), 0);
+  EXPECT_LE(sim.scheduler.num_touched_pages(), 8 + 7);
+}
+
+TEST(Scheduler, TheBoundOfUnusedPagesRefusesNothing) {
+  Simulation sim({.num_pages = 12, .page_tokens = 4, .max_unused_pages = 0});
+  const int64_t a = sim.add(range(0, 24), 24, 23), b = sim.add(range(50, 74), 24, 23);
+  EXPECT_EQ(sim.step().entries.size(), 2u);
+  EXPECT_EQ(sim.scheduler.num_touched_pages(), 12);
+  sim.finish(a);
+  sim.finish(b);
+  const int64_t c = sim.add(range(100, 148), 48, 47);
+  EXPECT_EQ(sim.step().entries.size(), 1u);
+  sim.finish(c);
+}
+
+TEST(Scheduler, WhoWaitsMayBeTakenOut) {
+  Simulation sim({.num_pages = 4, .page_tokens = 4});
+  sim.add(range(0, 16), 16, 15);
+  const int64_t b = sim.add(range(0, 16), 16, 15), c = sim.add(range(20, 36), 16, 15);
+  sim.step();
+  sim.finish(b);
+  EXPECT_EQ(sim.scheduler.num_waiting(), 1);
+  sim.finish(sim.running()[0]);
+  EXPECT_EQ(sim.step().entries.at(0).sequence, c);
 }
 
 // New prompts begin as earlier ones do, with few ids, so that they meet in every possible way.
@@ -391,7 +442,8 @@ class Schedule {
             .page_tokens = static_cast<int>(1 + random_.below(6)),
             .max_batch_tokens = static_cast<int64_t>(1 + random_.below(40)),
             .max_sequences = static_cast<int64_t>(1 + random_.below(12)),
-            .share_prefixes = random_.below(8) != 0};
+            .share_prefixes = random_.below(8) != 0,
+            .max_unused_pages = static_cast<int64_t>(random_.below(30)) - 1};
   }
 
   void run(Simulation& sim, int64_t capacity, int num_ops) {
@@ -427,6 +479,11 @@ class Schedule {
 
  private:
   void change(Simulation& sim) {
+    if (random_.below(20) == 0) {  // who waits may give up
+      const auto waiting = sim.waiting();
+      if (!waiting.empty()) sim.finish(waiting[random_.below(waiting.size())]);
+      return;
+    }
     // An unfinished prefill may be finished or cut too.
     const auto handles = random_.below(4) == 0 ? sim.running() : sim.computed();
     if (handles.empty()) return;
@@ -479,7 +536,7 @@ TEST(Scheduler, FindsTheLongestPrefixThatIsThere) {
 }
 
 // Seconds to run 3000 sequences, one a step, through a cache that is full of old prefixes: passages
-// of three pages behind queries of one.
+// of three pages after queries of one.
 double seconds_with(int64_t num_pages) {
   Scheduler scheduler({.num_pages = num_pages, .max_batch_tokens = 64});
   base::Random random(1);

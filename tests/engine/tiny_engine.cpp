@@ -1,57 +1,72 @@
 #include "tests/engine/tiny_engine.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "erank/model/config.h"
-#include "erank/model/kv_cache.h"
+#include "erank/model/cuda/cuda_network.h"
+#include "erank/model/weight_source.h"
 
 namespace erank::engine {
 
-std::unique_ptr<Decoder> tiny_decoder(const DecoderOptions& options, uint64_t seed) {
+TinyModel::TinyModel(const model::ModelConfig& config, Precision precision, uint64_t seed)
+    : parameters(config, at::kFloat) {
   at::set_num_threads(1);  // on a busy machine threads wait for each other longer than they compute
-  auto decoder = std::make_unique<Decoder>(model::config_of_shape("tiny"), options);
-  decoder->init_random(seed, kTinyScale);
-  return decoder;
+  parameters.init_random(seed, kTinyScale);
+  const model::ParametersSource source(parameters);
+  network = model::make_network(source, {.precision = precision, .threads = 1});
+  reference = std::make_unique<model::cuda::CudaNetwork>(source, precision, at::kCPU);
 }
 
-std::vector<float> logits_behind(Decoder& decoder, const Ids& ids, bool cached) {
-  const c10::InferenceMode guard;
+std::unique_ptr<Network> tiny_network(Precision precision) {
+  return std::move(TinyModel(precision).network);
+}
+
+void WrappedNetwork::forward(const model::Batch& batch, model::KvCache& cache) {
+  if (breaks) throw std::runtime_error("the pass broke");
+  inner_.forward(batch, cache);
+}
+
+void WrappedNetwork::read_rows(int64_t first, std::span<const model::RowRequest> requests,
+                               std::span<model::RowResult> results) {
+  for (const auto& request : requests) {
+    ++num_rows;
+    num_whole_rows += request.logits != nullptr;
+    num_sums += request.sum;
+  }
+  inner_.read_rows(first, requests, results);
+}
+
+std::vector<float> logits_after(Network& network, const Ids& ids) {
   model::Batch batch;
   batch.tokens = ids;
   batch.positions.resize(ids.size());
   std::iota(batch.positions.begin(), batch.positions.end(), 0);
   batch.starts = {0, static_cast<int32_t>(ids.size())};
+  batch.pages.resize((ids.size() + model::kPageTokens - 1) / model::kPageTokens);
+  std::iota(batch.pages.begin(), batch.pages.end(), 0);
+  batch.page_starts = {0, static_cast<int32_t>(batch.pages.size())};
   batch.rows = {static_cast<int32_t>(ids.size()) - 1};
-  at::Tensor logits;
-  if (cached) {
-    const int64_t num_pages = (std::ssize(ids) + 15) / 16;
-    model::KvCache cache(decoder.config(), num_pages, decoder.options().dtype,
-                         decoder.options().device);
-    batch.pages.emplace_back(num_pages);
-    std::iota(batch.pages[0].begin(), batch.pages[0].end(), 0);
-    logits = decoder.forward(batch, &cache);
-  } else {
-    logits = decoder.forward(batch, nullptr);
-  }
-  logits = logits.to(at::kCPU).contiguous();
-  const float* data = logits.const_data_ptr<float>();
-  return {data, data + logits.numel()};
+  const auto cache = network.make_cache(std::ssize(batch.pages));
+  network.forward(batch, *cache);
+  std::vector<float> logits(network.config().vocab_size);
+  model::RowResult result;
+  const model::RowRequest request{.logits = logits.data()};
+  network.read_rows(0, {&request, 1}, {&result, 1});
+  return logits;
 }
 
-Expected expected_choices(Decoder& decoder, const Ids& ids, const std::vector<Ids>& choices,
-                          bool cached) {
+Expected expected_choices(Network& network, const Ids& ids, const std::vector<Ids>& choices) {
   Expected expected;
   for (const Ids& choice : choices) {
     Ids known = ids;
     double p = 1;
     bool is_argmax = false;
     for (const int32_t id : choice) {
-      const auto logits = logits_behind(decoder, known, cached);
+      const auto logits = logits_after(network, known);
       const auto max = std::max_element(logits.begin(), logits.end());
       double sum = 0;
       for (const float x : logits) sum += std::exp(double{x} - *max);
@@ -90,7 +105,7 @@ std::vector<Request> make_requests(int n, bool think, uint64_t seed) {
     append(request.prompt, queries[random.below(queries.size())]);
     append(request.prompt, text(1 + random.below(50)));
     append(request.prompt, end);
-    request.closing = {11, 12, 13, 14};
+    request.answer_prefix = {11, 12, 13, 14};
     request.choices = digit_choices();
     if (think) {
       request.max_new_tokens = 1 + static_cast<int>(random.below(10));
@@ -99,7 +114,7 @@ std::vector<Request> make_requests(int n, bool think, uint64_t seed) {
       }
       request.stop_ids = {20, 21, 22};
       if (i % 3 == 0) {
-        request.watch = [](std::span<const int32_t> ids) {
+        request.watch = [](int, std::span<const int32_t> ids) {
           const bool stop = ids.back() % 4 == 0;
           return Verdict{stop, stop ? static_cast<int>(ids.size()) - 1 : -1, ids.size() % 2 == 0};
         };
@@ -113,13 +128,14 @@ std::vector<Request> make_requests(int n, bool think, uint64_t seed) {
 Ids known_ids(const Request& request, const Completion& completion) {
   Ids ids = request.prompt;
   ids.insert(ids.end(), completion.new_tokens.begin(), completion.new_tokens.end());
-  if (completion.closed) ids.insert(ids.end(), request.closing.begin(), request.closing.end());
+  if (completion.forced)
+    ids.insert(ids.end(), request.answer_prefix.begin(), request.answer_prefix.end());
   return ids;
 }
 
-std::vector<Completion> run_requests(Decoder& decoder, const std::vector<Request>& requests,
+std::vector<Completion> run_requests(Network& network, const std::vector<Request>& requests,
                                      const RunOptions& options) {
-  Engine engine(decoder, options.engine);
+  Engine engine(network, options.engine);
   std::vector<Completion> completions(requests.size());
   std::vector<int> num_done(requests.size()), order = options.order;
   if (order.empty()) {
@@ -141,14 +157,19 @@ std::vector<Completion> run_requests(Decoder& decoder, const std::vector<Request
     EXPECT_LE(engine.stats().num_running, options.engine.max_sequences);
   }
   EXPECT_EQ(num_done, std::vector<int>(requests.size(), 1));
-  EXPECT_LE(engine.stats().kv_cache_bytes, options.engine.kv_cache_bytes);
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.pages_used, 0);
+  EXPECT_EQ(stats.num_done + stats.num_failed, std::ssize(requests));
+  if (options.engine.kv_cache_bytes > 0) {
+    EXPECT_LE(stats.pages * stats.page_bytes, options.engine.kv_cache_bytes);
+  }
   return completions;
 }
 
-std::vector<Completion> run_alone(Decoder& decoder, const std::vector<Request>& requests) {
+std::vector<Completion> run_alone(Network& network, const std::vector<Request>& requests) {
   std::vector<Completion> completions;
   for (const Request& request : requests) {
-    completions.push_back(run_requests(decoder, {request})[0]);
+    completions.push_back(run_requests(network, {request})[0]);
   }
   return completions;
 }
@@ -167,7 +188,7 @@ void expect_same(const Completion& a, const Completion& b, double tolerance) {
   EXPECT_EQ(fault_of(a), fault_of(b));
   EXPECT_EQ(a.new_tokens, b.new_tokens);
   EXPECT_EQ(a.finish, b.finish);
-  EXPECT_EQ(a.closed, b.closed);
+  EXPECT_EQ(a.forced, b.forced);
   expect_near(a.p_choices, b.p_choices, tolerance);
 }
 

@@ -11,30 +11,69 @@
 #include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/engine/engine.h"
-#include "erank/model/decoder.h"
+#include "erank/model/network.h"
+#include "erank/model/parameters.h"
 
 namespace erank::engine {
 
-using model::Decoder;
-using model::DecoderOptions;
+using model::Network;
+using model::Parameters;
+using model::Precision;
 
-// The model of shape "tiny" (vocabulary 512, context 2048) with weights so large (their standard
-// deviation) that its probabilities are far from equal. libtorch computes on one
-// thread from here on.
+// Whether make_network on the CPU gives the same bits alone, in a batch and with a warm cache: the
+// promise of model/cpu, which the reference network of libtorch's operations does not make.
+constexpr bool kExactBits = false;
+// How far equal results of the CPU's network may be apart.
+constexpr double kSame = kExactBits ? 0 : 1e-5;
+
+// Weights of the model of shape "tiny" (vocabulary 512, context 2048), so large (their standard
+// deviation) that its probabilities are far from equal. libtorch computes on one thread from here
+// on.
 constexpr double kTinyScale = 0.25;
-std::unique_ptr<Decoder> tiny_decoder(const DecoderOptions& options = {}, uint64_t seed = 1);
+struct TinyModel {
+  explicit TinyModel(Precision precision = Precision::kFp32, uint64_t seed = 1)
+      : TinyModel(model::config_of_shape("tiny"), precision, seed) {}
+  TinyModel(const model::ModelConfig& config, Precision precision, uint64_t seed = 1);
 
-// The logits behind `ids`, by one pass over all of them: without a cache, or (`cached`) with a
-// fresh one, as the deterministic kernels need it.
-std::vector<float> logits_behind(Decoder& decoder, const Ids& ids, bool cached = false);
+  Parameters parameters;
+  std::unique_ptr<Network> network;    // what serving computes with, on the CPU
+  std::unique_ptr<Network> reference;  // the same weights by libtorch's own operations
+};
+std::unique_ptr<Network> tiny_network(Precision precision = Precision::kFp32);
 
-// The probability of each choice behind `ids`, and whether its last id is the most probable there.
+// Another network's results, counted; forward() throws while `breaks`.
+class WrappedNetwork : public Network {
+ public:
+  explicit WrappedNetwork(Network& inner)
+      : Network(inner.config(), inner.precision()), inner_(inner) {}
+  void load(const model::WeightSource& source, base::ProgressSink* progress) override {
+    inner_.load(source, progress);
+  }
+  int64_t page_bytes() const override { return inner_.page_bytes(); }
+  std::unique_ptr<model::KvCache> make_cache(int64_t num_pages) const override {
+    return inner_.make_cache(num_pages);
+  }
+  void forward(const model::Batch& batch, model::KvCache& cache) override;
+  void read_rows(int64_t first, std::span<const model::RowRequest> requests,
+                 std::span<model::RowResult> results) override;
+  int64_t weight_bytes() const override { return inner_.weight_bytes(); }
+
+  bool breaks = false;
+  int64_t num_rows = 0, num_whole_rows = 0, num_sums = 0;  // asked so far
+
+ private:
+  Network& inner_;
+};
+
+// The logits after `ids`, by one pass over all of them with a fresh cache.
+std::vector<float> logits_after(Network& network, const Ids& ids);
+
+// The probability of each choice after `ids`, and whether its last id is the most probable there.
 struct Expected {
   std::vector<double> p;
   std::vector<bool> last_is_argmax;
 };
-Expected expected_choices(Decoder& decoder, const Ids& ids, const std::vector<Ids>& choices,
-                          bool cached = false);
+Expected expected_choices(Network& network, const Ids& ids, const std::vector<Ids>& choices);
 
 // "0" to "10" with arbitrary ids, "10" as two.
 std::vector<Ids> digit_choices();
@@ -43,7 +82,7 @@ std::vector<Ids> digit_choices();
 // partly drawn, ended by stop ids, watchers and budgets in turn.
 std::vector<Request> make_requests(int n, bool think, uint64_t seed = 3);
 
-// All ids that stand before the choices.
+// All ids before the choices.
 Ids known_ids(const Request& request, const Completion& completion);
 
 struct RunOptions {
@@ -52,10 +91,10 @@ struct RunOptions {
   int steps_between = 0;        // steps after each submission
 };
 // Runs the requests in one engine with check_integrity() after each step. Completions by request.
-std::vector<Completion> run_requests(Decoder& decoder, const std::vector<Request>& requests,
+std::vector<Completion> run_requests(Network& network, const std::vector<Request>& requests,
                                      const RunOptions& options = {});
 // Each in an engine of its own.
-std::vector<Completion> run_alone(Decoder& decoder, const std::vector<Request>& requests);
+std::vector<Completion> run_alone(Network& network, const std::vector<Request>& requests);
 
 // The same tokens, and probabilities within `tolerance` both as they are and normalised over the
 // choices. Tolerance 0: equal bit for bit.

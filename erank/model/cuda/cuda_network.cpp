@@ -41,7 +41,7 @@ class TensorCache : public KvCache {
       : num_pages_(num_pages) {
     for (int64_t i = 0; i < config.num_hidden_layers; ++i)
       for (auto* list : {&keys, &values})
-        list->push_back(at::zeros(
+        list->push_back(at::empty(
             {num_pages, kPageTokens, config.num_key_value_heads, config.head_dim}, options));
   }
   int64_t num_pages() const override { return num_pages_; }
