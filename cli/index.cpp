@@ -31,7 +31,7 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
   const auto index = retrieve::Index::build(documents, flags.threads, &progress);
   progress.finish();
   if (interrupted()) return;
-  index.save(flags.out);
+  base::write_file_atomic(flags.out, index.bytes());
 }
 
 }  // namespace

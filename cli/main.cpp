@@ -28,7 +28,7 @@ void on_signal(int) {
 bool interrupted() { return g_interrupted; }
 
 struct Output::State {
-  std::unique_ptr<base::AtomicFile> file;
+  std::unique_ptr<base::OutputFile> file;
 };
 
 Output::Output(const std::string& path, bool overwrite) : state_(std::make_unique<State>()) {
@@ -36,7 +36,7 @@ Output::Output(const std::string& path, bool overwrite) : state_(std::make_uniqu
   if (!overwrite && base::file_exists(path))
     base::fail(base::ErrorKind::kInvalidInput, "--out", path,
                " exists; give another name or --overwrite");
-  state_->file = std::make_unique<base::AtomicFile>(path);
+  state_->file = std::make_unique<base::OutputFile>(path);
 }
 Output::~Output() = default;
 
