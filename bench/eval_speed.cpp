@@ -33,7 +33,7 @@ Files write_files(int64_t num_lines) {
           .string();
   Files files{stem + ".run", stem + ".qrels"};
   base::Random random(1);
-  base::AtomicFile run(files.run), qrels(files.qrels);
+  base::OutputFile run(files.run), qrels(files.qrels);
   char line[128];
   for (int64_t i = 0; i < num_lines; ++i) {
     const int64_t topic = 100000 + i / kHitsPerTopic * 37;

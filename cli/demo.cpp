@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/progress_line.h"
 #include "cli/text_table.h"
 #include "cli/verbs.h"

@@ -38,17 +38,20 @@ void Digest::add(std::string_view text) {
 
 std::string Digest::hex() const { return base::str(std::hex, hash_); }
 
+std::vector<std::string> model_files(const std::string& path) {
+  if (base::file_exists(path)) return {path};
+  std::vector<std::string> files;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(path, none))
+    if (entry.is_regular_file() && may_be_of_a_model(entry.path())) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 std::string files_digest(const std::vector<std::string>& paths) {
   Digest digest;
   for (const auto& path : paths) {
-    std::vector<fs::path> files;
-    if (base::folder_exists(path)) {
-      for (const auto& entry : fs::directory_iterator(path))
-        if (entry.is_regular_file() && may_be_of_a_model(entry.path())) files.push_back(entry);
-      std::sort(files.begin(), files.end());
-    } else if (base::file_exists(path)) {
-      files.emplace_back(path);
-    }
+    const auto files = model_files(path);
     for (const auto& file : files) add_file(digest, file);
     digest.add(base::str(files.size()));
   }

@@ -18,9 +18,12 @@ class Digest {
   uint64_t hash_ = 0xcbf29ce484222325ull;
 };
 
-// Of the names, sizes and bytes of files; of a folder's files that a model may consist of. Of a
-// file over a megabyte 256 blocks of 4 KiB spread over it are read: trained weights differ
-// everywhere. A path where nothing lies counts as such.
+// `path`, or those files in it that a model may consist of; sorted. No fault where nothing lies.
+std::vector<std::string> model_files(const std::string& path);
+
+// Of the names, sizes and bytes of the files that model_files() gives for each path. Of a file over
+// a megabyte 256 blocks of 4 KiB spread over it are read: trained weights differ everywhere. A path
+// where nothing lies counts as such.
 std::string files_digest(const std::vector<std::string>& paths);
 
 }  // namespace erank::cli

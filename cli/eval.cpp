@@ -1,3 +1,4 @@
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/data/records.h"
 #include "erank/eval/measures.h"
@@ -18,6 +19,7 @@ void run_eval(EvalFlags flags) {
   const std::vector<eval::Measure> measures = eval::parse_measures(flags.measures);
   flags.options.rules =
       flags.precision == "double" ? eval::TrecEvalRules::k10 : eval::TrecEvalRules::k9;
+  Output output(flags.out, flags.overwrite, {flags.qrels, flags.run});
   const data::Qrels qrels = data::read_qrels(flags.qrels);
   const data::Run run = data::read_run(flags.run);
   const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
@@ -33,7 +35,6 @@ void run_eval(EvalFlags flags) {
   const eval::TieReport ties{evaluation, worst, best};
   const eval::ReportOptions report{.per_topic = flags.per_topic, .summary = !flags.no_summary};
 
-  Output output(flags.out, flags.overwrite);
   if (flags.json) {
     base::OrderedJson json = eval::to_json(evaluation, report);
     if (flags.ties) json["ties"] = eval::to_json(ties);

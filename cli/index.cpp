@@ -1,6 +1,6 @@
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
-#include "erank/base/files.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
 #include "erank/retrieve/bm25.h"
@@ -15,9 +15,6 @@ struct IndexFlags {
 };
 
 void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
-  if (!flags.overwrite && base::file_exists(flags.out))
-    base::fail(base::ErrorKind::kInvalidInput, "--out", flags.out,
-               " exists; give another name or --overwrite");
   std::string corpus = flags.corpus;
   if (corpus.empty()) {
     corpus = data::find_beir(flags.beir).corpus;
@@ -25,13 +22,15 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
       base::fail(base::ErrorKind::kNotFound, "--beir", flags.beir,
                  ": no corpus.jsonl (.gz, .zst) in this folder");
   }
+  Output output(flags.out, flags.overwrite, {corpus});
   const auto documents = data::read_documents(corpus, &progress);
   progress.finish();
   if (interrupted()) return;
   const auto index = retrieve::Index::build(documents, flags.threads, &progress);
   progress.finish();
   if (interrupted()) return;
-  index.save(flags.out);
+  output.write(index.bytes());
+  output.commit();
 }
 
 }  // namespace

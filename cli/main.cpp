@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,7 +12,6 @@
 #include "cli/progress_line.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
-#include "erank/base/files.h"
 
 namespace erank::cli {
 namespace {
@@ -27,37 +27,17 @@ void on_signal(int) {
 
 bool interrupted() { return g_interrupted; }
 
-struct Output::State {
-  std::unique_ptr<base::AtomicFile> file;
-};
-
-Output::Output(const std::string& path, bool overwrite) : state_(std::make_unique<State>()) {
-  if (path.empty() || path == "-") return;
-  if (!overwrite && base::file_exists(path))
-    base::fail(base::ErrorKind::kInvalidInput, "--out", path,
-               " exists; give another name or --overwrite");
-  state_->file = std::make_unique<base::AtomicFile>(path);
-}
-Output::~Output() = default;
-
-void Output::write(std::string_view text) {
-  if (state_->file) {
-    state_->file->write(text);
-    return;
-  }
-  std::cout.write(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!std::cout) base::fail(base::ErrorKind::kExhausted, "stdout", "cannot write: closed or full");
-}
-
-void Output::commit() {
-  if (state_->file) return state_->file->commit();
-  std::cout.flush();
-  if (!std::cout) base::fail(base::ErrorKind::kExhausted, "stdout", "cannot write: closed or full");
-}
-
 void warn(const std::string& text) { ProgressLine::print_above("erank: warning: " + text); }
 
 namespace {
+
+// A stream that was closed before the start must not become the number of some file that is opened:
+// what is printed would go there. Reading or writing these in its place is an error.
+void fill_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(stream, F_GETFD) < 0)
+      ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
 
 // libgomp reads its settings while the program is loaded. Its waiting threads spin by default,
 // which takes processors from every other process and gains nothing here (docs/performance.md), so
@@ -116,6 +96,7 @@ int run(int argc, char** argv) {
 }  // namespace erank::cli
 
 int main(int argc, char** argv) {
+  erank::cli::fill_closed_streams();
   erank::cli::start_with_sleeping_threads(argc, argv);
   std::signal(SIGINT, erank::cli::on_signal);
   std::signal(SIGTERM, erank::cli::on_signal);

@@ -7,6 +7,9 @@
 #include <map>
 #include <set>
 
+#include "cli/digest.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
@@ -26,12 +29,16 @@ using base::ErrorKind;
 using base::OrderedJson;
 
 // A verb that writes a model folder asks here first.
-void check_out_folder(const std::string& folder, bool overwrite) {
+void check_out_folder(const std::string& folder, bool overwrite,
+                      const std::vector<std::string>& inputs) {
   std::error_code error;
-  if (!std::filesystem::exists(folder, error) || overwrite) return;
-  if (!std::filesystem::is_directory(folder, error) || !std::filesystem::is_empty(folder, error))
+  if (!std::filesystem::exists(folder, error)) return;
+  if (!std::filesystem::is_directory(folder, error))
+    base::fail(ErrorKind::kInvalidInput, "--out", folder, " is a file, expected a folder");
+  refuse_inputs(model_files(folder), inputs);
+  if (!overwrite && !std::filesystem::is_empty(folder, error))
     base::fail(ErrorKind::kInvalidInput, "--out", folder,
-               " exists and is not an empty folder; give another name or --overwrite");
+               " is not an empty folder; give another name or --overwrite");
 }
 
 at::ScalarType dtype_of(const std::string& name) {
@@ -173,7 +180,9 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
   if (found.adapter) model::load_lora(*decoder, *found.adapter);
   const model::ModelConfig& config = decoder->config();
   const at::NoGradGuard no_grad;
-  Output output(flags.out, flags.overwrite);
+  std::vector<std::string> inputs = paths_of_model(flags.model);
+  inputs.push_back(flags.in);
+  Output output(flags.out, flags.overwrite, inputs);
   data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
     if (line.empty()) return;
     const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);
@@ -228,7 +237,7 @@ void run_random(const RandomFlags& flags, base::ProgressSink* progress) {
     config.eos_token_ids = {258, 256};
     config.bos_token_id = 256;
   }
-  check_out_folder(flags.out, flags.overwrite);
+  check_out_folder(flags.out, flags.overwrite, {source});
   model::write_random_weights(config, flags.seed, dtype_of(flags.dtype), flags.out,
                               model::kMaxShardBytes, progress);
   if (source.empty())
@@ -249,16 +258,16 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
     base::fail(ErrorKind::kInvalidInput, "merge",
                "no adapter: give --adapter DIR, or an adapter "
                "folder as --model");
-  check_out_folder(flags.out, flags.overwrite);
+  std::vector<std::string> inputs = paths_of_model(flags.model);
+  inputs.push_back(adapter);
+  check_out_folder(flags.out, flags.overwrite, inputs);
   const auto decoder =
       model::load_decoder(found.weights, {.dtype = dtype_of(flags.dtype)}, progress);
   model::load_lora(*decoder, adapter);
   model::merge_lora(*decoder);
   model::save_weights(*decoder, flags.out, model::kMaxShardBytes, progress);
   try {
-    if (std::filesystem::weakly_canonical(found.weights) !=
-        std::filesystem::weakly_canonical(flags.out))
-      text::copy_tokenizer(found.weights, flags.out);
+    text::copy_tokenizer(found.weights, flags.out);
   } catch (const base::Error& e) {
     warn(base::str("no tokenizer written: ", e.what()));
   }

@@ -36,10 +36,15 @@ rank::RerankerOptions ModelFlags::resolved() const {
   return out;
 }
 
+std::vector<std::string> paths_of_model(const std::string& model) {
+  const rank::Checkpoint checkpoint = rank::find_checkpoint(model);
+  std::vector<std::string> paths = {checkpoint.weights};
+  if (checkpoint.folder != checkpoint.weights) paths.push_back(checkpoint.folder);
+  return paths;
+}
+
 std::vector<std::string> ModelFlags::files() const {
-  const rank::Checkpoint checkpoint = rank::find_checkpoint(options.model);
-  std::vector<std::string> files = {checkpoint.weights};
-  if (checkpoint.folder != checkpoint.weights) files.push_back(checkpoint.folder);
+  std::vector<std::string> files = paths_of_model(options.model);
   files.push_back(options.adapter);
   files.push_back(options.prompt_format);
   return files;

@@ -1,5 +1,7 @@
 #include <memory>
 
+#include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
@@ -27,7 +29,9 @@ void prompt(const PromptFlags& flags) {
   const text::PromptFormat format = flags.format.empty()
                                         ? text::PromptFormat(tokenizer, options)
                                         : text::PromptFormat(tokenizer, options, flags.format);
-  Output output(flags.out, flags.overwrite);
+  std::vector<std::string> inputs = paths_of_model(flags.model);
+  inputs.insert(inputs.end(), {flags.in, flags.format});
+  Output output(flags.out, flags.overwrite, inputs);
   data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
     if (line.empty()) return;
     const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);

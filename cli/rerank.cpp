@@ -2,13 +2,12 @@
 
 #include <chrono>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <unordered_map>
 
 #include "cli/digest.h"
 #include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/progress_line.h"
 #include "cli/rerank_jobs.h"
 #include "cli/rerank_output.h"
@@ -135,29 +134,39 @@ std::string journal_key(const std::string& qid, const std::string& docid) {
   return base::dump_json(base::Json{qid, docid});
 }
 
-bool writes_file(const RerankFlags& f) { return !f.out.empty() && f.out != "-"; }
-std::string journal_of(const RerankFlags& f) { return f.out + ".journal"; }
+bool to_stdout(const RerankFlags& f) { return f.out.empty() || f.out == "-"; }
 
-// False when the output is complete already.
-bool check_output(const RerankFlags& f) {
-  if (!writes_file(f)) {
-    if (f.resume)
-      base::fail(ErrorKind::kInvalidInput, "--resume",
-                 "needs --out F, whose journal it goes on from");
-    return true;
+// What the results may not replace.
+std::vector<std::string> files_read(const RerankFlags& f) {
+  std::vector<std::string> files = f.model.files();
+  for (auto& name : input_files(f.input)) files.push_back(std::move(name));
+  if (!f.input.beir.empty()) {
+    const auto beir = data::find_beir(f.input.beir);
+    std::erase(files, f.input.beir);
+    files.insert(files.end(), {beir.queries, beir.corpus});
   }
-  const auto folder = std::filesystem::path(f.out).parent_path();
-  if (!folder.empty() && !base::folder_exists(folder))
-    base::fail(ErrorKind::kNotFound, "--out", f.out, ": there is no folder ", folder.string());
-  if (base::folder_exists(f.out))
-    base::fail(ErrorKind::kInvalidInput, "--out", f.out, " is a folder, expected a file's name");
-  const bool out_there = base::file_exists(f.out), journal_there = base::file_exists(journal_of(f));
+  return files;
+}
+
+// False when the output is complete already. `journal` is its journal's name, "" for a stream.
+bool check_output(const RerankFlags& f, const base::OutputTarget& target,
+                  const std::string& journal) {
+  if (f.resume && journal.empty())
+    base::fail(ErrorKind::kInvalidInput, "--resume",
+               to_stdout(f) ? std::string("needs --out F, whose journal it goes on from")
+                            : f.out +
+                                  " is written as a stream, which has no journal to go on "
+                                  "from; give --out the name of a file");
+  refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
+  if (journal.empty()) return true;
+  const bool out_there = target.kind == base::OutputTarget::kFile;
+  const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) {
     warn(f.out + " is complete already; nothing to resume");
     return false;
   }
   if (!f.resume && !f.overwrite && (out_there || journal_there))
-    base::fail(ErrorKind::kInvalidInput, "--out", out_there ? f.out : journal_of(f),
+    base::fail(ErrorKind::kInvalidInput, "--out", out_there ? f.out : journal,
                " exists; --resume goes on where it stopped, --overwrite starts anew");
   return true;
 }
@@ -165,15 +174,20 @@ bool check_output(const RerankFlags& f) {
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
 class RerankRun {
  public:
-  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, Context& context)
-      : flags_(flags), jobs_(std::move(jobs)), context_(context), options_(score_options(flags)) {
+  // `journal_path` is "" for an output that is a stream.
+  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, std::string journal_path,
+            Context& context)
+      : flags_(flags),
+        jobs_(std::move(jobs)),
+        journal_path_(std::move(journal_path)),
+        context_(context),
+        options_(score_options(flags)) {
     for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
   }
 
   void run() {
-    const bool to_file = writes_file(flags_);
-    const RerankFormat format = parse_rerank_format(flags_.format, to_file);
-    if (to_file) open_journal();
+    const RerankFormat format = parse_rerank_format(flags_.format, !to_stdout(flags_));
+    if (!journal_path_.empty()) open_journal();
     auto options = flags_.model.resolved();
     if (flags_.max_document_tokens > 0) options.max_document_tokens = flags_.max_document_tokens;
     if (flags_.max_query_tokens > 0) options.max_query_tokens = flags_.max_query_tokens;
@@ -198,16 +212,14 @@ class RerankRun {
           format_ranking(format, *flight.job,
                          rank::make_ranking(flight.job->qid, std::move(*flight.results), options_),
                          flags_.tail == "append", flags_.tag));
-      if (!to_file) output.commit();
+      output.flush();
       if (interrupted()) return stop();
     }
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
-    if (to_file) output.commit();
-    if (journal_) {
-      journal_.reset();
-      data::Journal::remove(journal_path());
-    }
+    output.commit();
+    if (journal_) journal_->discard();
+    journal_.reset();
     context_.progress->finish();
     summary(*reranker);
   }
@@ -223,28 +235,17 @@ class RerankRun {
     int64_t num_pairs = 0;
   };
 
-  std::string journal_path() const { return journal_of(flags_); }
-
   void open_journal() {
-    if (!flags_.resume) data::Journal::remove(journal_path());
+    using Start = data::Journal::Start;
     journal_ = std::make_unique<data::Journal>(
-        data::Journal::open(journal_path(), fingerprint(flags_, jobs_), flags_.resume));
-    remove_leftovers();
+        data::Journal::open(journal_path_, fingerprint(flags_, jobs_),
+                            flags_.resume      ? Start::kResume
+                            : flags_.overwrite ? Start::kAnew
+                                               : Start::kNew));
     journal_->for_each([&](std::string_view key, std::string_view value) {
-      known_.emplace(
-          key, rank::result_from_json(base::parse_json(value, journal_path()), journal_path()));
+      known_.emplace(key,
+                     rank::result_from_json(base::parse_json(value, journal_path_), journal_path_));
     });
-  }
-
-  // A killed run cannot take back the output it had begun. The journal's lock says that nobody else
-  // is at work here.
-  void remove_leftovers() const {
-    const std::filesystem::path out(flags_.out);
-    const auto folder = out.has_parent_path() ? out.parent_path() : std::filesystem::path(".");
-    std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-      if (entry.path().filename().string().starts_with(out.filename().string() + ".part-"))
-        std::filesystem::remove(entry.path(), ignored);
   }
 
   Flight launch(rank::Reranker& reranker, const RerankJob& job) {
@@ -319,6 +320,7 @@ class RerankRun {
 
   const RerankFlags& flags_;
   std::vector<RerankJob> jobs_;
+  std::string journal_path_;
   Context& context_;
   rank::ScoreOptions options_;
   std::unique_ptr<data::Journal> journal_;
@@ -330,10 +332,17 @@ class RerankRun {
 
 void rerank(const RerankFlags& flags, Context& context) {
   score_options(flags);
-  if (!check_output(flags)) return;
+  check_rerank_input(flags.input);
+  const auto target = base::output_target(to_stdout(flags) ? "-" : flags.out);
+  if (target.kind == base::OutputTarget::kFolder)
+    base::fail(ErrorKind::kInvalidInput, "--out", flags.out,
+               " is a folder, expected a file's name");
+  const bool streams = target.kind == base::OutputTarget::kStream;
+  const std::string journal = streams ? "" : target.path + ".journal";
+  if (!check_output(flags, target, journal)) return;
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  RerankRun(flags, std::move(jobs), context).run();
+  RerankRun(flags, std::move(jobs), journal, context).run();
 }
 
 }  // namespace
@@ -384,8 +393,10 @@ void add_rerank(CLI::App& app, Context& context) {
                    "candidates below --top: append (in first-stage order) or drop")
       ->check(CLI::IsMember({"append", "drop"}))
       ->capture_default_str();
-  verb->add_option("--out", f.out,
-                   "write here instead of stdout, with a journal beside it until it is complete");
+  verb->add_option(
+      "--out", f.out,
+      "write here instead of stdout; a file (not a FIFO or device) has a journal beside "
+      "it until it is complete");
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
   verb->add_flag("--quiet", f.quiet, "no summary line on stderr");

@@ -120,7 +120,7 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
 
 }  // namespace
 
-std::vector<RerankJob> read_rerank_jobs(const RerankInput& input, base::ProgressSink& progress) {
+void check_rerank_input(const RerankInput& input) {
   const bool one = !input.query.empty() || !input.docs.empty();
   const bool run =
       !input.run.empty() || !input.queries.empty() || !input.corpus.empty() || !input.beir.empty();
@@ -130,21 +130,23 @@ std::vector<RerankJob> read_rerank_jobs(const RerankInput& input, base::Progress
                one + run + candidates == 0 ? "nothing to rerank" : "more than one kind of input",
                "; give --query TEXT --docs FILE, or --queries F --corpus F --run F, or --beir DIR "
                "--run F, or --candidates F");
-  if (one) {
-    if (input.query.empty() || input.docs.empty())
-      base::fail(ErrorKind::kInvalidInput, "rerank",
-                 input.query.empty() ? "--docs needs --query TEXT"
-                                     : "--query needs --docs FILE (- for stdin)");
-    return one_query(input, progress);
-  }
-  if (candidates) return from_candidates(input);
-  if (input.run.empty())
+  if (one && (input.query.empty() || input.docs.empty()))
+    base::fail(ErrorKind::kInvalidInput, "rerank",
+               input.query.empty() ? "--docs needs --query TEXT"
+                                   : "--query needs --docs FILE (- for stdin)");
+  if (run && input.run.empty())
     base::fail(ErrorKind::kInvalidInput, "rerank",
                "--run F is missing; `erank index` and `erank retrieve` make a BM25 run");
-  if (input.beir.empty() && (input.queries.empty() || input.corpus.empty()))
+  if (run && input.beir.empty() && (input.queries.empty() || input.corpus.empty()))
     base::fail(ErrorKind::kInvalidInput, "rerank",
                input.queries.empty() ? "--queries F" : "--corpus F",
                " is missing (or give --beir DIR)");
+}
+
+std::vector<RerankJob> read_rerank_jobs(const RerankInput& input, base::ProgressSink& progress) {
+  check_rerank_input(input);
+  if (!input.docs.empty()) return one_query(input, progress);
+  if (!input.candidates.empty()) return from_candidates(input);
   return from_run(input, progress);
 }
 

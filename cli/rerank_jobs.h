@@ -21,12 +21,15 @@ struct RerankJob {
   std::vector<rank::Passage> tail;      // those below, without their text
 };
 
-// Throws Error{kInvalidInput} when the flags do not name one way, for an id of the run that the
+// Throws Error{kInvalidInput} when the flags do not name one way.
+void check_rerank_input(const RerankInput& input);
+
+// Throws as above, for an id of the run that the
 // corpus or the queries lack, and for whatever the readers refuse. Warns about queries without
 // candidates, which give no result.
 std::vector<RerankJob> read_rerank_jobs(const RerankInput& input, base::ProgressSink& progress);
 
-// The files that `input` names, for the fingerprint of a journal.
+// What `input` names: files, and a BEIR folder as it is.
 std::vector<std::string> input_files(const RerankInput& input);
 
 }  // namespace erank::cli

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <span>
 
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/threads.h"
@@ -39,7 +40,8 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
     base::fail(base::ErrorKind::kInvalidInput, "retrieve",
                flags.beir.empty() ? "give --queries, or --beir with a folder that has queries"
                                   : flags.beir + ": no queries.jsonl (.gz, .zst); give --queries");
-  Output output(flags.out, flags.overwrite);
+  Output output(flags.out, flags.overwrite,
+                {flags.index, path, flags.index.empty() ? beir.corpus : ""});
   const auto queries = data::read_queries(path);
   const auto index = get_index(flags, beir, progress);
   const size_t block = 64 * static_cast<size_t>(flags.threads);

@@ -1,5 +1,5 @@
-#include <iostream>
-
+#include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
@@ -26,9 +26,19 @@ text::Tokenizer load_tokenizer(const std::string& model) {
   }
 }
 
+std::vector<std::string> inputs_of(const TokenizeFlags& flags) {
+  std::vector<std::string> inputs = {flags.in, flags.model};
+  try {
+    for (auto& file : paths_of_model(flags.model)) inputs.push_back(std::move(file));
+  } catch (const base::Error&) {
+    // a folder with tokenizer files alone
+  }
+  return inputs;
+}
+
 void tokenize(const TokenizeFlags& flags) {
   const text::Tokenizer tokenizer = load_tokenizer(flags.model);
-  Output output(flags.out, flags.overwrite);
+  Output output(flags.out, flags.overwrite, inputs_of(flags));
   data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
     if (line.empty()) return;
     const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);

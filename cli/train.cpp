@@ -7,6 +7,9 @@
 #include <iostream>
 #include <sstream>
 
+#include "cli/digest.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/progress_line.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
@@ -181,8 +184,44 @@ class SftRun {
     if (there && !fs::is_empty(flags_.out, none) && !flags_.resume && !flags_.overwrite)
       base::fail(ErrorKind::kInvalidInput, "--out", flags_.out,
                  " exists; --resume goes on where it stopped, --overwrite starts anew");
+    if (there) check_own(flags_.out);
     if (flags_.resume && !train::newest_checkpoint(flags_.out))
       warn(flags_.out + " has no checkpoint; starting from the first step");
+  }
+
+  // In a folder that no run has begun, files with the names of a run's are someone else's; in any,
+  // what this run reads must not be what it writes.
+  void check_own(const std::string& folder) const {
+    namespace fs = std::filesystem;
+    constexpr const char* kNames[] = {"train.toml",
+                                      "log.jsonl",
+                                      "best",
+                                      "checkpoints",
+                                      "erank.json",
+                                      "config.json",
+                                      "tokenizer.json",
+                                      "model.safetensors",
+                                      "adapter_config.json",
+                                      "adapter_model.safetensors"};
+    std::error_code none;
+    const std::string toml = folder + "/train.toml";
+    const bool begun = base::file_exists(toml) &&
+                       base::read_file(toml).find("\nmax-pass-tokens=") != std::string::npos;
+    std::vector<std::string> targets;
+    for (const char* name : kNames) {
+      targets.push_back(folder + "/" + name);
+      if (!begun && fs::exists(fs::symlink_status(targets.back(), none)))
+        base::fail(ErrorKind::kInvalidInput, "--out", folder, " holds ", name,
+                   ", but no run of this verb, by its train.toml; choose another folder");
+    }
+    std::vector<fs::path> folders = {folder + "/best"};
+    for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none))
+      folders.push_back(entry.path());
+    for (const auto& own : folders)
+      for (auto& file : model_files(own)) targets.push_back(std::move(file));
+    std::vector<std::string> inputs = paths_of_model(flags_.model);
+    inputs.insert(inputs.end(), {flags_.data, flags_.validation, flags_.validation_qrels});
+    refuse_inputs(targets, inputs);
   }
 
   void make_folder() {
@@ -191,9 +230,7 @@ class SftRun {
     if (error)
       base::fail(ErrorKind::kInvalidInput, "--out", flags_.out,
                  ": cannot make this folder: ", error.message());
-    if (!flags_.overwrite) return;
-    for (const char* name : {"checkpoints", "best", "log.jsonl"})
-      std::filesystem::remove_all(std::filesystem::path(flags_.out) / name);
+    if (flags_.overwrite) train::remove_run(flags_.out);
   }
 
   std::unique_ptr<train::SftObjective> make_objective() {

@@ -37,18 +37,4 @@ void add_bench(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
 
-// Where a verb writes: --out FILE (atomic; an existing file is refused without --overwrite) or
-// stdout for "" and "-".
-class Output {
- public:
-  Output(const std::string& path, bool overwrite);
-  ~Output();
-  void write(std::string_view text);
-  void commit();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
 }  // namespace erank::cli

@@ -32,15 +32,6 @@ int open_for_reading(const char* where, const std::string& path) {
   return fd;
 }
 
-void sync_folder_of(const std::string& path) {
-  const auto slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
 class Sha256 {
  public:
   void update(const uint8_t* data, size_t size) {
@@ -137,54 +128,6 @@ bool file_exists(const std::string& path) {
 bool folder_exists(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-AtomicFile::AtomicFile(std::string path)
-    : path_(std::move(path)), temporary_(str(path_, ".part-", ::getpid())) {
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0)
-    fail(ErrorKind::kInvalidInput, "write_file", path_, ": cannot write here: ", reason());
-}
-
-AtomicFile::~AtomicFile() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
-}
-
-void AtomicFile::write(std::string_view bytes) {
-  buffer_.append(bytes);
-  if (buffer_.size() >= (1 << 20)) flush();
-}
-
-void AtomicFile::flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(ErrorKind::kExhausted, "write_file", path_, ": ", reason());
-    done += static_cast<size_t>(n);
-  }
-  buffer_.clear();
-}
-
-void AtomicFile::commit() {
-  flush();
-  if (::fsync(fd_) != 0) fail(ErrorKind::kExhausted, "write_file", path_, ": ", reason());
-  ::close(fd_);
-  fd_ = -1;
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const std::string why = reason();
-    ::unlink(temporary_.c_str());
-    fail(ErrorKind::kInvalidInput, "write_file", path_, ": ", why);
-  }
-  sync_folder_of(path_);
-}
-
-void write_file_atomic(const std::string& path, std::string_view bytes) {
-  AtomicFile file(path);
-  file.write(bytes);
-  file.commit();
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {

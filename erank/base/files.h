@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,27 +17,74 @@ std::string read_file(const std::string& path, size_t max_bytes = size_t{1} << 3
 bool file_exists(const std::string& path);    // a regular file (or a link to one)
 bool folder_exists(const std::string& path);  // a folder (or a link to one)
 
-// Writes `path` under a temporary name beside it, syncs, renames: after a crash the old file or the
-// new one is there, never a part. Throws Error{kExhausted} when the disk is full.
-void write_file_atomic(const std::string& path, std::string_view bytes);
+// Whether both names lead to one regular file or block device: writing to one changes the other.
+bool is_same_file(const std::string& a, const std::string& b);
 
-// The same in pieces: write() as often as needed, then commit(). Without commit() nothing remains.
-class AtomicFile {
+// What a name that is to be written leads to.
+struct OutputTarget {
+  enum Kind {
+    kNew,   // nothing yet; its folder is there
+    kFile,  // a regular file
+    kFolder,
+    kStream,  // a FIFO, a device, a socket, or a descriptor of this process (/dev/stdout,
+              // /dev/fd/N)
+  };
+  Kind kind = kNew;
+  std::string path;     // the name at the end of all links
+  int descriptor = -1;  // kStream: of this process, when the name is one of its own
+};
+
+// "-" is stdout. Throws Error{kNotFound} when the folder is missing, Error{kInvalidInput} for links
+// in a circle and for what may not be looked at.
+OutputTarget output_target(const std::string& path);
+
+// Writes a name in pieces: write() as often as needed, then commit().
+// A regular file or a new name is complete or absent: the bytes go into a file without a name
+// (where the file system has none: under a name of ours beside it, see docs/formats.md), which is
+// synced and gets the name in commit(). Without commit(), or when it throws, what was there before
+// stays. Links are followed, a replaced file's mode and, where allowed, owner are kept. A stream is
+// written into as it is; what was written stays written.
+class OutputFile {
  public:
-  explicit AtomicFile(std::string path);
-  ~AtomicFile();
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
+  enum class Existing {
+    kReplace,
+    kKeep,  // a regular file of that name is an Error{kInvalidInput}, also one that came meanwhile
+  };
+  // Throws Error{kInvalidInput} for a folder and where nobody may write. Opening a FIFO waits for
+  // its reader, until `stop` is true.
+  explicit OutputFile(const std::string& path, Existing existing = Existing::kReplace,
+                      const std::function<bool()>& stop = {});
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
 
+  bool is_stream() const { return target_.kind == OutputTarget::kStream; }
+  // These throw Error{kExhausted}: the disk is full, a stream's reader is gone.
   void write(std::string_view bytes);
+  void flush();  // a stream's reader sees all that was written; of a file nobody sees anything yet
   void commit();
 
  private:
-  std::string path_, temporary_;
+  std::string path_;  // as it was given
+  OutputTarget target_;
+  Existing existing_;
+  std::string temporary_;  // "": the file has no name
   int fd_ = -1;
   std::string buffer_;
-  void flush();
+  void open_stream(const std::function<bool()>& stop);
+  void open_beside();
+  void put(std::string_view bytes);
+  void keep_mode() const;
+  bool give_name();
 };
+
+// All of it at once, by OutputFile.
+void write_file_atomic(const std::string& path, std::string_view bytes);
+
+// Removes the regular files of these names in `folder` in their order, with what an interrupted
+// OutputFile left of them, and then the folder, if nothing else is in it. What has another name
+// stays; so does everything where `folder` is a link or no folder.
+void remove_files_of(const std::string& folder, std::span<const char* const> names);
 
 // A read-only map of a whole file. Movable, not copyable; the bytes live as long as the map.
 class MappedFile {

@@ -7,9 +7,13 @@
 #include <sqlite3.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <filesystem>
+#include <fstream>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -23,10 +27,11 @@ using base::fail;
 #ifdef ERANK_WITH_SQLITE
 namespace {
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kWhere = "journal";
-constexpr int kApplicationId = 0x45524a31;  // "ERJ1"
+constexpr uint32_t kApplicationId = 0x45524a31;  // "ERJ1"
 constexpr int kCommitRows = 1000;
 constexpr std::chrono::milliseconds kCommitEvery{1000};
 
@@ -38,7 +43,7 @@ constexpr std::chrono::milliseconds kCommitEvery{1000};
            ": another process has it open; wait for that job or choose another --out");
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
-      fail(ErrorKind::kCorrupt, kWhere, path, ": is damaged or is no journal (", message,
+      fail(ErrorKind::kCorrupt, kWhere, path, ": is damaged (", message,
            "); remove it or choose another --out");
     case SQLITE_CANTOPEN:
     case SQLITE_READONLY:
@@ -53,8 +58,7 @@ class Database {
  public:
   explicit Database(std::string path) : path_(std::move(path)) {
     const int code =
-        sqlite3_open_v2(path_.c_str(), &db_,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+        sqlite3_open_v2(path_.c_str(), &db_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
     if (code != SQLITE_OK) {
       const std::string message = db_ ? sqlite3_errmsg(db_) : "out of memory";
       sqlite3_close(db_);
@@ -150,6 +154,39 @@ void check_header(const std::string& path, const base::Json& stored, const base:
   for (const auto& [key, value] : stored.items()) differs(key);
 }
 
+// A journal without entries, as the bytes of its file.
+std::string new_journal(const std::string& header) {
+  Database memory(":memory:");
+  memory.run(base::str("PRAGMA application_id = ", kApplicationId).c_str());
+  memory.run("CREATE TABLE header(value TEXT NOT NULL)");
+  memory.run(
+      "CREATE TABLE entries(number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, "
+      "value BLOB NOT NULL)");
+  Statement insert(memory, "INSERT INTO header(value) VALUES(?)");
+  insert.bind(1, header);
+  insert.step();
+  insert.reset();
+  sqlite3_int64 size = 0;
+  const std::unique_ptr<unsigned char, decltype(&sqlite3_free)> bytes(
+      sqlite3_serialize(memory.get(), "main", &size, 0), &sqlite3_free);
+  if (!bytes) fail(ErrorKind::kExhausted, kWhere, "out of memory");
+  return {reinterpret_cast<const char*>(bytes.get()), static_cast<size_t>(size)};
+}
+
+// Whether a file begins as SQLite's do, with our application id (sqlite.org/fileformat2.html).
+bool begins_as_journal(const std::string& path) {
+  constexpr std::string_view kMagic("SQLite format 3\0", 16);
+  constexpr size_t kIdAt = 68;
+  std::array<char, kIdAt + 4> head{};
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(head.data(), head.size()) ||
+      !std::string_view(head.data(), head.size()).starts_with(kMagic))
+    return false;
+  uint32_t id = 0;
+  for (size_t i = 0; i < 4; ++i) id = id << 8 | static_cast<unsigned char>(head[kIdAt + i]);
+  return id == kApplicationId;
+}
+
 }  // namespace
 
 struct Journal::State {
@@ -216,38 +253,45 @@ struct Journal::State {
   std::exception_ptr failure;  // of a commit in the background
 };
 
-Journal Journal::open(const std::string& path, const base::Json& header, bool resume) {
+bool Journal::exists(const std::string& path) {
+  std::error_code none;
+  const auto type = fs::symlink_status(path, none).type();
+  if (type == fs::file_type::regular && begins_as_journal(path)) return true;
+  for (const char* ending : {"", "-wal", "-shm", "-journal"})
+    if (const std::string file = path + ending; fs::exists(fs::symlink_status(file, none)))
+      fail(ErrorKind::kInvalidInput, kWhere, file,
+           ": has the name of a job's journal, but is none; move it away or choose another --out");
+  return false;
+}
+
+Journal Journal::open(const std::string& path, const base::Json& header, Start start) {
   ERANK_CHECK(header.is_object());
-  const bool existed = base::file_exists(path);
-  if (existed && !resume)
+  const std::string text = base::dump_json(header);
+  const bool existed = exists(path);
+  if (existed && start == Start::kNew)
     fail(ErrorKind::kInvalidInput, kWhere, path,
          ": an unfinished job left this; go on with --resume or start anew with --overwrite");
+  if (!existed) {
+    base::OutputFile file(path, base::OutputFile::Existing::kKeep);
+    file.write(new_journal(text));
+    file.commit();
+  }
   auto state = std::make_unique<State>(path);
   Database& database = state->database;
   database.run("PRAGMA locking_mode = EXCLUSIVE");
-  // A file of another kind must not be changed, so look before the first write.
-  const int64_t application = read_number(database, "PRAGMA application_id");
-  const int64_t num_tables = read_number(database, "SELECT count(*) FROM sqlite_master");
-  if (application != kApplicationId && (application != 0 || num_tables != 0))
-    fail(ErrorKind::kCorrupt, kWhere, path, ": is a database of another program");
   database.run("PRAGMA journal_mode = WAL");
   database.run("PRAGMA synchronous = FULL");
   database.run("BEGIN EXCLUSIVE");
-  if (num_tables == 0) {
-    database.run(base::str("PRAGMA application_id = ", kApplicationId).c_str());
-    database.run("CREATE TABLE header(value TEXT NOT NULL)");
-    database.run(
-        "CREATE TABLE entries(number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, "
-        "value BLOB NOT NULL)");
-    Statement insert(database, "INSERT INTO header(value) VALUES(?)");
-    const std::string text = base::dump_json(header);
-    insert.bind(1, text);
-    insert.step();
-  } else {
+  if (start == Start::kAnew) {
+    database.run("DELETE FROM entries");
+    Statement update(database, "UPDATE header SET value = ?");
+    update.bind(1, text);
+    update.step();
+  }
+  {
     Statement select(database, "SELECT value FROM header");
     if (!select.step()) fail(ErrorKind::kCorrupt, kWhere, path, ": has no header");
-    const base::Json stored = base::parse_json(select.column(0), path);
-    check_header(path, stored, base::parse_json(base::dump_json(header), "header"));
+    check_header(path, base::parse_json(select.column(0), path), base::parse_json(text, "header"));
   }
   database.run("COMMIT");
   state->start();
@@ -310,28 +354,32 @@ void Journal::for_each(const std::function<void(std::string_view, std::string_vi
   while (select.step()) entry(select.column(0), select.column(1));
 }
 
-void Journal::remove(const std::string& path) {
-  for (const char* ending : {"", "-wal", "-shm", "-journal"}) {
-    const std::string file = path + ending;
-    if (base::file_exists(file) && ::unlink(file.c_str()) != 0)
-      fail(ErrorKind::kInvalidInput, kWhere, file, ": cannot be removed");
-  }
+void Journal::discard() {
+  State& s = *state_;
+  const std::lock_guard lock(s.mutex);
+  s.commit_locked();
+  // So that all is in one file, whose lock lasts until the destructor; no need to sync it first.
+  s.database.run("PRAGMA synchronous = OFF");
+  s.database.run("PRAGMA journal_mode = MEMORY");
+  if (::unlink(s.database.path().c_str()) != 0)
+    fail(ErrorKind::kInvalidInput, kWhere, s.database.path(), ": cannot be removed");
 }
 
 #else
 
 struct Journal::State {};
 
-Journal Journal::open(const std::string& path, const base::Json&, bool) {
+bool Journal::exists(const std::string&) { return false; }
+Journal Journal::open(const std::string& path, const base::Json&, Start) {
   fail(ErrorKind::kInvalidInput, "journal", path,
        ": this build has no SQLite, so no job can be journaled; use a full build");
 }
 bool Journal::append(std::string_view, std::string_view) { return false; }
 void Journal::commit() {}
+void Journal::discard() {}
 std::optional<std::string> Journal::find(std::string_view) const { return std::nullopt; }
 int64_t Journal::size() const { return 0; }
 void Journal::for_each(const std::function<void(std::string_view, std::string_view)>&) const {}
-void Journal::remove(const std::string&) {}
 
 #endif
 

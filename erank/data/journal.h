@@ -20,17 +20,20 @@ namespace erank::data {
 // background before. A build without SQLite throws Error{kInvalidInput} on open().
 class Journal {
  public:
-  // Opens or makes the file. `header` is an object with all that decides the results (model,
-  // options, hashes of inputs). With `resume`, an existing file must have an equal header, else
-  // Error{kInvalidInput} names the first key that differs. Without it an existing file is an
-  // Error{kInvalidInput}: finished work is never thrown away unasked; remove() does it. Throws
-  // Error{kInvalidInput} while another process has the file open, Error{kCorrupt} for another kind
-  // of file.
-  static Journal open(const std::string& path, const base::Json& header, bool resume);
+  enum class Start {
+    kNew,     // an existing journal is an Error{kInvalidInput}: work is not thrown away unasked
+    kResume,  // an existing one must have an equal header, else Error{kInvalidInput} names the key
+    kAnew,    // an existing one loses its entries and gets the new header
+  };
 
-  // Deletes the file and what SQLite keeps beside it; no file is no fault. REQUIRES: it is not
-  // open.
-  static void remove(const std::string& path);
+  // Whether a journal is there, by the file's own first bytes. Throws Error{kInvalidInput} when
+  // something else has its name or one of those that SQLite adds to it: that is never touched.
+  static bool exists(const std::string& path);
+
+  // Opens or makes the file; a new one appears whole. `header` is an object with all that decides
+  // the results (model, options, hashes of inputs). Throws Error{kInvalidInput} while another
+  // process has the file open, and as exists() does; Error{kCorrupt} for a damaged file.
+  static Journal open(const std::string& path, const base::Json& header, Start start);
 
   Journal(Journal&&) noexcept;
   Journal& operator=(Journal&&) noexcept;
@@ -41,6 +44,9 @@ class Journal {
 
   // When it returns, all entries so far are on disk.
   void commit();
+
+  // Deletes the file: its work is done. Nothing but the destructor may follow.
+  void discard();
 
   std::optional<std::string> find(std::string_view key) const;
   int64_t size() const;

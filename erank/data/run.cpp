@@ -259,7 +259,7 @@ void append_trec_lines(std::string& out, std::string_view qid, const std::vector
 }
 
 void write_run(const std::string& path, const Run& run) {
-  base::AtomicFile file(path);
+  base::OutputFile file(path);
   std::string lines;
   for (const std::string& qid : run.qids) {
     lines.clear();

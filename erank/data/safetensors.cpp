@@ -312,12 +312,8 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path,
 }
 
 void SafetensorsWriter::write(std::span<const uint8_t> bytes) {
-  constexpr size_t kPiece = size_t{1} << 20;  // AtomicFile copies what it is given into its buffer
   ERANK_CHECK(bytes.size() <= expected_ - written_, "more bytes than were declared");
-  for (size_t at = 0; at < bytes.size(); at += kPiece) {
-    const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
-    file_.write({reinterpret_cast<const char*>(piece.data()), piece.size()});
-  }
+  file_.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   written_ += bytes.size();
 }
 

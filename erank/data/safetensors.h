@@ -51,7 +51,7 @@ class SafetensorsWriter {
   void commit();
 
  private:
-  base::AtomicFile file_;
+  base::OutputFile file_;
   size_t expected_ = 0, written_ = 0;
 };
 

@@ -59,8 +59,22 @@ std::string shard_name(size_t shard, size_t num_shards) {
   return name;
 }
 
-bool is_weight_file(const std::string& name) {
-  return name == kIndexName || (name.starts_with("model") && name.ends_with(".safetensors"));
+// The files that make the model that `folder` holds: the index, the shards that it names, or the
+// single file. Others are not ours to remove, whatever their names.
+std::set<std::string> weight_files(const std::string& folder) {
+  std::set<std::string> names = {kSingleName};
+  if (!base::file_exists(folder + "/" + kIndexName)) return names;
+  names.insert(kIndexName);
+  try {
+    const auto index = base::parse_json(base::read_file(folder + "/" + kIndexName), kIndexName);
+    for (const auto& [tensor, file] : index.at("weight_map").items())
+      if (const auto name = file.get<std::string>();
+          name.ends_with(".safetensors") && name.find('/') == name.npos)
+        names.insert(name);
+  } catch (const std::exception&) {
+    // a damaged index names nothing
+  }
+  return names;
 }
 
 void write_checkpoint(const Output& output, const std::string& folder, int64_t max_shard_bytes,
@@ -71,6 +85,7 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
     base::fail(ErrorKind::kInvalidInput, "save_weights", folder,
                ": cannot make this folder: ", error.message());
 
+  std::set<std::string> stale = weight_files(folder);
   const std::string dtype_name = output.dtype == at::kFloat ? "float32" : "bfloat16";
   const data::DType dtype = output.dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16;
   const auto shards = plan_shards(output, max_shard_bytes);
@@ -95,15 +110,12 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
     writer.commit();
   }
   // What stood here before must not be read instead of this model, or together with it.
-  std::set<std::string> written;
   for (size_t shard = 0; shard < shards.size(); ++shard)
-    written.insert(shard_name(shard, shards.size()));
-  std::vector<fs::path> stale;
-  for (const auto& file : fs::directory_iterator(folder)) {
-    const std::string name = file.path().filename().string();
-    if (is_weight_file(name) && !written.contains(name)) stale.push_back(file.path());
-  }
-  for (const fs::path& path : stale) fs::remove(path);
+    stale.erase(shard_name(shard, shards.size()));
+  for (const std::string& name : stale)
+    if (base::file_exists(folder + "/" + name) && !fs::remove(folder + "/" + name, error))
+      base::fail(ErrorKind::kInvalidInput, "save_weights", folder, "/", name,
+                 ": cannot be removed: ", error.message());
   if (shards.size() > 1) {
     base::OrderedJson index;
     index["metadata"]["total_size"] = total;

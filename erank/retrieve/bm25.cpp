@@ -283,14 +283,9 @@ Index Index::open(const std::string& path) {
   return Index(std::move(state));
 }
 
-void Index::save(const std::string& path) const {
+std::string_view Index::bytes() const {
   const auto bytes = state_->bytes();
-  base::AtomicFile file(path);
-  constexpr size_t kPiece = size_t{1} << 24;
-  for (size_t at = 0; at < bytes.size(); at += kPiece)
-    file.write(
-        {reinterpret_cast<const char*>(bytes.data()) + at, std::min(kPiece, bytes.size() - at)});
-  file.commit();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 int64_t Index::num_documents() const {

@@ -38,7 +38,7 @@ class Index {
   // is no index, is damaged or comes from another version.
   static Index open(const std::string& path);
 
-  void save(const std::string& path) const;  // atomic
+  std::string_view bytes() const;  // the file; they live as long as the index
 
   Index(Index&&) noexcept;
   Index& operator=(Index&&) noexcept;

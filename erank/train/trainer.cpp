@@ -32,6 +32,9 @@ constexpr const char* kWeights = "weights.safetensors";
 constexpr const char* kState = "optimizer.safetensors";
 constexpr const char* kTrainer = "trainer.json";
 constexpr const char* kStepPrefix = "step-";
+// What a checkpoint's folder and best/ hold, first what makes a folder a checkpoint.
+constexpr const char* kOwnFiles[] = {kTrainer, kState, kWeights, "adapter_model.safetensors",
+                                     "adapter_config.json"};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -81,6 +84,15 @@ std::vector<model::NamedTensor> prepare(model::Parameters& parameters,
 }
 
 }  // namespace
+
+void remove_run(const std::string& folder) {
+  std::error_code none;
+  std::vector<std::string> folders = {folder + "/best"};
+  for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none))
+    if (entry.path().filename().string().starts_with(kStepPrefix)) folders.push_back(entry.path());
+  for (const auto& path : folders) base::remove_files_of(path, kOwnFiles);
+  if (base::file_exists(folder + "/log.jsonl")) fs::remove(folder + "/log.jsonl", none);
+}
 
 std::optional<int64_t> newest_checkpoint(const std::string& folder) {
   const auto steps = checkpoint_steps(folder);
@@ -139,7 +151,7 @@ void Trainer::save_checkpoint() {
   const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
                     unfinished = done + ".unfinished";
   if (base::file_exists(done + "/" + kTrainer)) return;
-  fs::remove_all(unfinished);
+  base::remove_files_of(unfinished, kOwnFiles);
   save_weights_to(unfinished);
   model::save_tensors(unfinished + "/" + kState, optimizer_.state(), at::kFloat);
   base::Json json = {{"step", step_},
@@ -151,12 +163,16 @@ void Trainer::save_checkpoint() {
   json["last_metric"] = last_metric_ ? base::Json(*last_metric_) : base::Json();
   base::write_file_atomic(unfinished + "/" + kTrainer, json.dump(2) + "\n");
   sync_folder(unfinished);
-  fs::remove_all(done);
-  fs::rename(unfinished, done);
+  base::remove_files_of(done, kOwnFiles);
+  std::error_code error;
+  fs::rename(unfinished, done, error);
+  if (error)
+    base::fail(ErrorKind::kInvalidInput, "train", done,
+               ": cannot become a checkpoint: ", error.message(), "; move away what else is there");
   sync_folder(all);
   auto steps = checkpoint_steps(folder_);
   while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(1, options_.keep_checkpoints)) {
-    fs::remove_all(all + "/" + step_name(steps.front()));
+    base::remove_files_of(all + "/" + step_name(steps.front()), kOwnFiles);
     steps.erase(steps.begin());
   }
 }
@@ -224,11 +240,7 @@ void Trainer::validate(base::ProgressSink* progress) {
   const bool better = !best_metric_ || *metric > *best_metric_;
   if (better) {
     best_metric_ = metric, best_step_ = step_;
-    const std::string best = folder_ + "/best";
-    fs::remove_all(best + ".unfinished");
-    save_weights_to(best + ".unfinished");
-    fs::remove_all(best);
-    fs::rename(best + ".unfinished", best);
+    save_weights_to(folder_ + "/best");  // each file is replaced as a whole
   }
   log({{"step", step_},
        {"validation", *metric},

@@ -121,6 +121,10 @@ class Trainer {
   double flops_per_token_ = 0, gemm_peak_ = 0;
 };
 
+// Removes what an earlier run in a training folder left: its log, its checkpoints, best/. What is
+// not a trainer's stays.
+void remove_run(const std::string& folder);
+
 // The newest checkpoint's number of steps in a training folder, nullopt when there is none.
 std::optional<int64_t> newest_checkpoint(const std::string& folder);
 

@@ -58,21 +58,6 @@ TEST(Json, TypedReadsNameTheKey) {
             std::string::npos);
 }
 
-TEST(Files, AtomicWriteLeavesTheOldFileUntilCommit) {
-  const std::string path = scratch("atomic");
-  write_file_atomic(path, "old");
-  {
-    AtomicFile file(path);
-    file.write("half");
-  }
-  EXPECT_EQ(read_file(path), "old");
-  write_file_atomic(path, "new");
-  EXPECT_EQ(read_file(path), "new");
-  EXPECT_THROW(read_file(path, 2), Error);
-  EXPECT_THROW(read_file(scratch("absent")), Error);
-  EXPECT_THROW(write_file_atomic("/nonexistent/folder/x", ""), Error);
-}
-
 TEST(Files, MapAndHashSeeTheBytes) {
   const std::string path = scratch("map");
   write_file_atomic(path, "abc");

@@ -282,5 +282,36 @@ TEST_F(TinyTrain, AnExistingFolderIsResumedOrOverwrittenOnlyWhenAsked) {
   EXPECT_EQ(lines_of(base::read_file(path("run/log.jsonl"))).size(), 1u);
 }
 
+TEST_F(TinyTrain, WhatIsNotItsOwnIsNeverRemoved) {
+  // A folder that no run has begun, with names that a run would write.
+  for (const char* name : {"log.jsonl", "best/adapter_model.safetensors",
+                           "checkpoints/step-000001/x", "train.toml", "config.json"}) {
+    put(std::string("theirs/") + name, "foreign");
+    for (const char* how : {"--overwrite", "--resume"})
+      expect_refused(run(sft("theirs", {"--max-steps", "1", how})), "no run of this verb");
+    EXPECT_EQ(base::read_file(path(std::string("theirs/") + name)), "foreign");
+    fs::remove_all(path("theirs"));
+  }
+  put("run/notes", "foreign");
+  ASSERT_EQ(run(sft("run", {"--max-steps", "3", "--checkpoint-steps", "1", "--resume"})).exit_code,
+            0);
+  const std::vector<std::string> notes = {"notes", "best/notes", "checkpoints/notes",
+                                          "checkpoints/step-000002/notes", "checkpoints/mine/x"};
+  for (const auto& name : notes) put("run/" + name, "foreign");
+  const Outcome again = run(sft("run", {"--max-steps", "1", "--overwrite"}));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  for (const auto& name : notes) EXPECT_EQ(base::read_file(path("run/" + name)), "foreign") << name;
+  EXPECT_FALSE(fs::exists(path("run/checkpoints/step-000003")));
+  EXPECT_FALSE(fs::exists(path("run/checkpoints/step-000002/trainer.json")));
+
+  // What is read is not written over.
+  auto args = sft("run", {"--max-steps", "1", "--overwrite"});
+  args[3] = path("run");
+  expect_refused(run(args), "is the same file as the input");
+  args = sft("run", {"--max-steps", "1", "--overwrite"});
+  args[5] = path("run/log.jsonl");
+  expect_refused(run(args), "is the same file as the input");
+}
+
 }  // namespace
 }  // namespace erank::cli

@@ -132,6 +132,17 @@ TEST(TinyWeights, SavingAgainLeavesNothingOfTheOlderModel) {
   save_weights(older, folder.path());
   expect_equal(*load_parameters(folder.path(), at::kFloat), older);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 2);
+
+  // Files of other names, and shards that no index names, are someone else's.
+  const std::vector<std::string> foreign = {"model-notes.safetensors", "model_old.safetensors",
+                                            "model-00001-of-00099.safetensors", "keep.json"};
+  for (const auto& name : foreign) folder.write(name, "foreign");
+  save_weights(newer, folder.path(), 60000);
+  folder.write("model.safetensors.index.json",
+               "{\"weight_map\": {\"a\": \"keep.json\", \"b\": \"../up.safetensors\"}}");
+  save_weights(older, folder.path());
+  expect_equal(*load_decoder(folder.path(), {}), older);
+  for (const auto& name : foreign) EXPECT_EQ(base::read_file(folder.path(name)), "foreign");
 }
 
 TEST(TinyWeights, EveryFloatTypeIsConvertedOnceToTheRunsType) {

@@ -93,8 +93,8 @@ std::vector<data::Document> random_documents(int count) {
 
 TEST_F(Bm25, FilesAndResultsDoNotDependOnThreads) {
   const auto documents = random_documents(500);
-  Index::build(documents, 1).save(path("one"));
-  Index::build(documents, 7).save(path("seven"));
+  base::write_file_atomic(path("one"), Index::build(documents, 1).bytes());
+  base::write_file_atomic(path("seven"), Index::build(documents, 7).bytes());
   EXPECT_EQ(base::read_file(path("one")), base::read_file(path("seven")));
   std::vector<data::Query> queries;
   for (int i = 0; i < 40; ++i)
@@ -117,7 +117,8 @@ TEST_F(Bm25, FilesAndResultsDoNotDependOnThreads) {
 }
 
 TEST_F(Bm25, AnIndexWithoutAnyTermFindsNothing) {
-  Index::build(std::vector<data::Document>{{"a", "the"}, {"b", ""}}, 2).save(path("i"));
+  base::write_file_atomic(
+      path("i"), Index::build(std::vector<data::Document>{{"a", "the"}, {"b", ""}}, 2).bytes());
   const Index index = Index::open(path("i"));
   EXPECT_EQ(index.num_terms(), 0);
   EXPECT_TRUE(index.search("the word", 5).empty());
@@ -149,7 +150,7 @@ std::string open_error(const std::string& path) {
 }
 
 TEST_F(Bm25, TruncatedFilesAreRefusedAtEveryLength) {
-  Index::build(kFleas, 1).save(path("good"));
+  base::write_file_atomic(path("good"), Index::build(kFleas, 1).bytes());
   const std::string good = base::read_file(path("good"));
   ASSERT_EQ(open_error(path("good")), "");
   for (size_t size = 0; size < good.size(); ++size) {
@@ -162,7 +163,7 @@ TEST_F(Bm25, TruncatedFilesAreRefusedAtEveryLength) {
 }
 
 TEST_F(Bm25, AnyFlippedBitIsNoticed) {
-  Index::build(kFleas, 1).save(path("good"));
+  base::write_file_atomic(path("good"), Index::build(kFleas, 1).bytes());
   const std::string good = base::read_file(path("good"));
   // Behind these come two totals, where any plausible value passes, and the header's unused rest.
   constexpr size_t kFirstFree = offsetof(FileHeader, num_with_terms);
@@ -176,7 +177,7 @@ TEST_F(Bm25, AnyFlippedBitIsNoticed) {
 }
 
 TEST_F(Bm25, HostileArraysBehindARightChecksumAreRefused) {
-  Index::build(kFleas, 1).save(path("good"));
+  base::write_file_atomic(path("good"), Index::build(kFleas, 1).bytes());
   const std::string good = base::read_file(path("good"));
   base::Random random(11);
   int num_refused = 0, num_opened = 0;
@@ -207,7 +208,7 @@ TEST_F(Bm25, HostileArraysBehindARightChecksumAreRefused) {
 TEST_F(Bm25, OtherFilesAndVersionsAreNamed) {
   write(path("text"), std::string(300, 'x'));
   EXPECT_THAT(open_error(path("text")), HasSubstr("is not an index"));
-  Index::build(kFleas, 1).save(path("good"));
+  base::write_file_atomic(path("good"), Index::build(kFleas, 1).bytes());
   std::string newer = base::read_file(path("good"));
   newer[8] = 9;
   write(path("newer"), newer);

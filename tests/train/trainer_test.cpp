@@ -241,6 +241,31 @@ TEST_F(Training, WhatAKilledRunLeftUnfinishedIsNoCheckpoint) {
   EXPECT_EQ(newest_checkpoint(folder_.path("none")), std::nullopt);
 }
 
+TEST_F(Training, OnlyItsOwnFilesGoWithAnOldCheckpoint) {
+  TrainOptions options = options_of(false);
+  options.stop_after = 2;
+  run("r", options);
+  const std::vector<std::string> notes = {"checkpoints/step-000002/notes", "checkpoints/notes",
+                                          "best/notes"};
+  for (const auto& name : notes) {
+    fs::create_directories(fs::path(folder_.path("r/" + name)).parent_path());
+    base::write_file_atomic(folder_.path("r/" + name), "foreign");
+  }
+  options.stop_after = 0;
+  options.keep_checkpoints = 1;
+  run("r", options, true, {0.1});
+  for (const auto& name : notes)
+    EXPECT_EQ(base::read_file(folder_.path("r/" + name)), "foreign") << name;
+  EXPECT_EQ(newest_checkpoint(folder_.path("r")), 7);
+  EXPECT_FALSE(base::file_exists(folder_.path("r/checkpoints/step-000002/trainer.json")));
+  remove_run(folder_.path("r"));
+  EXPECT_EQ(newest_checkpoint(folder_.path("r")), std::nullopt);
+  EXPECT_FALSE(base::file_exists(folder_.path("r/log.jsonl")));
+  EXPECT_FALSE(base::file_exists(folder_.path("r/best/adapter_model.safetensors")));
+  for (const auto& name : notes)
+    EXPECT_EQ(base::read_file(folder_.path("r/" + name)), "foreign") << name;
+}
+
 TEST_F(Training, ADamagedCheckpointIsOneClearError) {
   TrainOptions options = options_of(false);
   options.stop_after = 2;
