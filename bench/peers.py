@@ -34,7 +34,7 @@ from peers_tables import (FIGURES, RATES, agreement, aligned, best_of, details, 
 PARTS = ("prefill", "decode", "direct", "think", "start")
 SHAPES = ("smollm2-135m", "qwen3-0.6b")
 ALMOST = 0.93  # a setting that reaches this share of the best peer's is repeated too, if it is the second
-HOPELESS = 0.7  # below this share of the best peer in prefill and in decode 64, direct and think are left out
+HOPELESS = 0.75  # below this share of the best peer in prefill and in decode 64, direct and think are left out
 
 
 class Bench:
@@ -76,7 +76,7 @@ class Bench:
         raise Unavailable(f"{name} is not there; run tools/peers {name}")
 
     def num_pairs_of(self, shape):
-        return self.num_pairs if shape == "smollm2-135m" else max(1, self.num_pairs // 4)
+        return self.num_pairs if shape == "smollm2-135m" else max(2, self.num_pairs // 4)
 
     def pairs(self, shape):
         """[{qid, query, hits}]: the best --per-query passages of BM25 of as many queries as make --pairs."""
@@ -134,19 +134,38 @@ class Bench:
             self.notes.append(text)
             say(text)
 
-    def repeats(self, part):
-        return self.args.repeats if part in ("prefill", "decode", "start") else max(1, self.args.repeats - 1)
+    def repeats(self, shape, part):
+        """One less of the long parts, and one less of a shape after the first."""
+        less = (part in ("direct", "think")) + (shape != self.args.shape[0])
+        return max(1, self.args.repeats - less)
+
+    def settings(self, shape, part, contestant):
+        """What to try: everything, but of a shape after the first only what was best of the first."""
+        settings = contestant.settings(part)
+        first = self.results.get(self.args.shape[0], {}).get(contestant.name, {})
+        if shape == self.args.shape[0]:
+            return settings
+        if part == "think":  # the longest part: only of those who were best
+            kept = {(name, setting.split(",")[0]) for name, setting in self.best_settings(self.args.shape[0], part)}
+            return [setting for setting in settings if not kept or (contestant.name, setting.split(",")[0]) in kept]
+        best = {row[1] for figure in RATES if FIGURES[figure][0] == part and (row := best_of(first, figure))}
+        return [setting for setting in settings if setting in best] or settings
 
     def estimate(self, shape, part, contestants):
         """Seconds of a part on 2 cores that multiply bf16, for the line that says how long all takes."""
         once = {"prefill": 5, "decode": 10, "direct": 25 * self.num_pairs / 200, "think": 20, "start": 2}[part]
         trial = {"prefill": 5, "decode": 10, "direct": 10, "think": 25, "start": 0}[part]
         slower = 1 if shape == "smollm2-135m" else 1 if part == "direct" else 3.5
-        own = sum(not c.is_peer for c in contestants)
-        trials = sum(len(c.settings(part)) for c in contestants if c.is_peer)
+        own = sum(len(c.settings(part)) for c in contestants if not c.is_peer)
+        if not own:
+            return 0
+        peers = [c for c in contestants if c.is_peer]
+        trials = sum(len(c.settings(part)) for c in peers)
+        if shape != self.args.shape[0]:
+            trials = min(trials, 3 if part == "think" else len(peers))
         if part in ("direct", "think"):
             trials *= 0.6  # those that are not hopeless
-        return 5 * trials if self.args.quick else slower * (trials * trial + self.repeats(part) * (own + 2) * once)
+        return 5 * trials if self.args.quick else slower * (trials * trial + self.repeats(shape, part) * (own + 2) * once)
 
     def run(self):
         plan = [(shape, part, contestants) for shape in self.args.shape for contestants in [self.contestants(shape)]
@@ -168,7 +187,7 @@ class Bench:
         asked = [c for c in contestants if c.is_peer]
         if part in ("direct", "think"):
             asked = [c for c in asked if not self.hopeless(shape, c)]
-        peers = [(c, setting) for c in asked for setting in c.settings(part)]
+        peers = [(c, setting) for c in asked for setting in self.settings(shape, part, c)]
         for contestant, setting in peers:
             self.step(shape, part, contestant, setting, "trial")
         kept = self.best_settings(shape, part)
@@ -176,9 +195,9 @@ class Bench:
         for c, setting in again:
             for figure in [f for f in self.values(shape, c.name, setting) if FIGURES[f][0] == part]:
                 del self.values(shape, c.name, setting)[figure]
-        for repeat in range(self.repeats(part)):
+        for repeat in range(self.repeats(shape, part)):
             for contestant, setting in (own + again)[::-1 if repeat % 2 else 1]:
-                self.step(shape, part, contestant, setting, f"{repeat + 1} of {self.repeats(part)}")
+                self.step(shape, part, contestant, setting, f"{repeat + 1} of {self.repeats(shape, part)}")
 
     def step(self, shape, part, contestant, setting, turn):
         what = f"{shape}, {part}, {contestant.name}" + (f", {setting}" if setting else "")

@@ -45,9 +45,14 @@ def call(command, timeout=1200, text_in=None):
             raise Unavailable(str(reason)) from None
         timer = threading.Timer(timeout, process.kill)
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
         seconds = time.perf_counter() - begin
-        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
@@ -211,8 +216,10 @@ class Erank(Contestant):
         answers = {(row["qid"], row["docid"]): row["integer"] for row in found}
         self.bench.answers[self.model.shape, self.name] = [answers[row["qid"], hit["docid"]]
                                                            for row in rows for hit in row["hits"]]
-        return {"direct": (len(prompts) - 1) / (seconds - load), "direct_whole": len(prompts) / seconds,
-                "memory": memory}
+        measured = {"direct_whole": len(prompts) / seconds, "memory": memory}
+        if len(prompts) > 1 and seconds > load:
+            measured["direct"] = (len(prompts) - 1) / (seconds - load)
+        return measured
 
 
 class Server:

@@ -39,7 +39,7 @@ def summary(results, shape):
     """Rows of a table: a heading, a row a contestant, and erank's shares of the best peer."""
     contestants = results[shape]
     figures = [f for f in FIGURES if f != "start" and any(best_of(s, f) for s in contestants.values())]
-    rows = [["", *(FIGURES[f][1] for f in figures)]]
+    rows = [["program", *(FIGURES[f][1] for f in figures)]]
     cells = {name: {f: best_of(settings, f) for f in figures} for name, settings in contestants.items()}
     for name, found in cells.items():
         rows.append([name, *(f"{found[f][0]:.{FIGURES[f][3]}f}" if found[f] else "" for f in figures)])
@@ -123,13 +123,13 @@ def facts_line(f):
     gemm = ", ".join(f"{name} {value}" for name, value in f["gemm_gflops"].items())
     gemm = f"; GEMM peak of `erank bench`, GFLOP/s: {gemm}" if gemm else ""
     return (f"{f['processor']}, {f['threads']} threads, {f['memory_gb']} GB; {f['date']}, commit {f['commit']}, load "
-            f"before the run {f['load_before']}; medians of {f['repeats']} (direct and think of {max(1, f['repeats'] - 1)}); {versions}{gemm}")
+            f"before the run {f['load_before']}; --repeats {f['repeats']}; {versions}{gemm}")
 
 
 def update_docs(path, text):
     """Writes `text` between the marks of `path`; None only sees whether they are there."""
     mark = "<!-- peers table -->"
-    whole = path.read_text(encoding="utf-8")
+    whole = path.read_text(encoding="utf-8") if path.exists() else ""
     if whole.count(mark) != 2:
         sys.exit(f"peers: {path} has {whole.count(mark)} lines '{mark}', expected 2")
     if text is None:
