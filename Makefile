@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench compile-matrix clean
+.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -71,6 +71,12 @@ fuzz: setup-dev
 bench: setup-dev
 	cmake --preset release -DERANK_BENCH=ON >/dev/null && cmake --build build-release -j $(ERANK_JOBS)
 	tools/run_benches build-release
+
+PEERS ?=
+## make bench-peers      erank against llama.cpp, transformers and OpenVINO; PEERS='--only decode' measures a part
+bench-peers: build
+	@tools/peers || true
+	python3 bench/peers.py --erank $(RELEASE)/erank $(PEERS)
 
 ## make compile-matrix   compile against libtorch 2.11, 2.13 and 2.14
 compile-matrix: setup-dev

@@ -3,6 +3,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -21,7 +22,8 @@ namespace {
 struct BenchFlags {
   std::string shape = "smollm2-135m", precision = "bf16", device = "cpu";
   int threads = 0, prompt_tokens = 512, num_prompts = 16, own_tokens = 180, prefix_tokens = 150,
-      new_tokens = 32;
+      new_tokens = 32, think_tokens = 64, num_documents = 64;
+  std::vector<std::string> only;
   bool deterministic = false, json = false;
   int64_t max_batch_tokens = 2048;
 };
@@ -137,22 +139,35 @@ void bench(const BenchFlags& flags) {
   out["precision"] = flags.precision;
   out["device"] = flags.device;
   out["threads"] = at::get_num_threads();
+  const auto wanted = [&](const char* part) {
+    return flags.only.empty() ||
+           std::find(flags.only.begin(), flags.only.end(), part) != flags.only.end();
+  };
   const double peak = bench.gemm_peak();
   out["gemm_gflops"] = peak / 1e9;
   bench.run(2, flags.prompt_tokens, 0, 0);  // warm up
 
-  const auto prefill = bench.run(flags.num_prompts, flags.prompt_tokens, 0, 0);
-  out["prefill_tokens_per_s"] =
-      static_cast<double>(prefill.stats.computed_tokens) / prefill.seconds;
-  out["prefill_share_of_gemm"] = prefill.flops / prefill.seconds / peak;
+  if (wanted("prefill")) {
+    const auto prefill = bench.run(flags.num_prompts, flags.prompt_tokens, 0, 0);
+    out["prefill_tokens_per_s"] =
+        static_cast<double>(prefill.stats.computed_tokens) / prefill.seconds;
+    out["prefill_share_of_gemm"] = prefill.flops / prefill.seconds / peak;
+  }
 
-  const int documents = 64;
-  const auto direct =
-      bench.run(documents, flags.prefix_tokens + flags.own_tokens, flags.prefix_tokens, 0);
-  out["direct_documents_per_s"] = documents / direct.seconds;
-  out["direct_share_of_gemm"] = direct.flops / direct.seconds / peak;
+  const int documents = flags.num_documents, length = flags.prefix_tokens + flags.own_tokens;
+  if (wanted("direct")) {
+    const auto direct = bench.run(documents, length, flags.prefix_tokens, 0);
+    out["direct_documents_per_s"] = documents / direct.seconds;
+    out["direct_share_of_gemm"] = direct.flops / direct.seconds / peak;
+  }
+  if (wanted("think")) {
+    const auto think = bench.run(documents, length, flags.prefix_tokens, flags.think_tokens);
+    out["think_documents_per_s"] = documents / think.seconds;
+    out["think_share_of_gemm"] = think.flops / think.seconds / peak;
+  }
 
   for (const int batch : {1, 8, 64}) {
+    if (!wanted("decode")) break;
     const auto decode = bench.run(batch, 16, 0, flags.new_tokens);
     const std::string key = base::str("decode_", batch);
     out[key + "_tokens_per_s"] = static_cast<double>(decode.stats.new_tokens) / decode.seconds;
@@ -180,16 +195,23 @@ void bench(const BenchFlags& flags) {
   line("shape, precision, device, threads", base::str(flags.shape, ", ", flags.precision, ", ",
                                                       flags.device, ", ", at::get_num_threads()));
   line("matrix product at 2048 rows", fixed("%8.0f GFLOP/s", number("gemm_gflops")));
-  line(base::str("prefill, ", flags.num_prompts, " prompts of ", flags.prompt_tokens, " tokens")
-           .c_str(),
-       fixed("%8.0f tokens/s   %.2f of the product", number("prefill_tokens_per_s"),
-             number("prefill_share_of_gemm")));
-  line(base::str("direct, ", documents, " passages of ", flags.own_tokens, " tokens, prefix of ",
-                 flags.prefix_tokens)
-           .c_str(),
-       fixed("%8.2f passages/s   %.2f of the product", number("direct_documents_per_s"),
-             number("direct_share_of_gemm")));
+  if (wanted("prefill"))
+    line(base::str("prefill, ", flags.num_prompts, " prompts of ", flags.prompt_tokens, " tokens")
+             .c_str(),
+         fixed("%8.0f tokens/s   %.2f of the product", number("prefill_tokens_per_s"),
+               number("prefill_share_of_gemm")));
+  if (wanted("direct"))
+    line(base::str("direct, ", documents, " passages of ", flags.own_tokens, " tokens, prefix of ",
+                   flags.prefix_tokens)
+             .c_str(),
+         fixed("%8.2f passages/s   %.2f of the product", number("direct_documents_per_s"),
+               number("direct_share_of_gemm")));
+  if (wanted("think"))
+    line(base::str("think, the same and ", flags.think_tokens, " new tokens each").c_str(),
+         fixed("%8.2f passages/s   %.2f of the product", number("think_documents_per_s"),
+               number("think_share_of_gemm")));
   for (const int batch : {1, 8, 64}) {
+    if (!wanted("decode")) break;
     const std::string key = base::str("decode_", batch);
     line(base::str("decode, ", batch, " at once").c_str(),
          fixed("%8.0f tokens/s   weights at %.0f GB/s", number((key + "_tokens_per_s").c_str()),
@@ -224,6 +246,13 @@ void add_bench(CLI::App& app, Context& context) {
   verb->add_option("--prompts", f.num_prompts, "number of prefill prompts")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  verb->add_option("--documents", f.num_documents, "number of passages of direct and think")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb->add_option("--only", f.only,
+                   "parts to measure: prefill, direct, think, decode (default: all)")
+      ->check(CLI::IsMember({"prefill", "direct", "think", "decode"}))
+      ->delimiter(',');
   verb->add_option("--max-batch-tokens", f.max_batch_tokens, "tokens a forward pass")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
