@@ -1,10 +1,10 @@
 #include "tests/rank/tiny_checkpoint.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "erank/base/random.h"
 #include "erank/model/weights.h"
@@ -15,29 +15,28 @@ namespace {
 
 constexpr double kScale = 0.25;
 
-std::string save(model::Decoder& decoder, const std::string& name) {
+std::string save(const model::Parameters& parameters, const std::string& name) {
   const std::string folder = ::testing::TempDir() + "/erank_rank_" + name;
   std::filesystem::remove_all(folder);
-  model::save_weights(decoder, folder);
-  text::write_byte_tokenizer(decoder.config().vocab_size, folder);
+  model::save_weights(parameters, folder);
+  text::write_byte_tokenizer(parameters.config().vocab_size, folder);
   return folder;
 }
 
 }  // namespace
 
 std::string random_checkpoint(const std::string& name, uint64_t seed) {
-  model::Decoder decoder(model::config_of_shape("tiny"), {});
-  decoder.init_random(seed, kScale);
-  return save(decoder, name);
+  model::Parameters parameters(model::config_of_shape("tiny"), at::kFloat);
+  parameters.init_random(seed, kScale);
+  return save(parameters, name);
 }
 
 std::string chain_checkpoint(const std::string& name, const std::map<int, int>& successors) {
-  const at::NoGradGuard no_grad;
   const auto config = model::config_of_shape("tiny");
-  model::Decoder decoder(config, {});
-  decoder.init_random(1, kScale);
+  model::Parameters parameters(config, at::kFloat);
+  parameters.init_random(1, kScale);
   at::Tensor embedding, head;
-  for (auto& [parameter, tensor] : decoder.parameters()) {
+  for (auto& [parameter, tensor] : parameters.named()) {
     if (parameter == "model.embed_tokens.weight") embedding = tensor;
     if (parameter == "lm_head.weight") head = tensor;
     // Without these two a layer adds nothing to the token's own embedding.
@@ -53,7 +52,16 @@ std::string chain_checkpoint(const std::string& name, const std::map<int, int>& 
   for (const auto& [token, successor] : successors)
     for (int64_t i = 0; i < config.hidden_size; ++i)
       outputs[successor * config.hidden_size + i] += rows[token * config.hidden_size + i];
-  return save(decoder, name);
+  return save(parameters, name);
+}
+
+std::string damaged_checkpoint(const std::string& name, int token) {
+  model::Parameters parameters(model::config_of_shape("tiny"), at::kFloat);
+  parameters.init_random(1, kScale);
+  for (auto& [parameter, tensor] : parameters.named())
+    if (parameter == "model.embed_tokens.weight")
+      tensor.select(0, token).fill_(std::numeric_limits<float>::quiet_NaN());
+  return save(parameters, name);
 }
 
 std::map<int, int> spelled(const std::string& text, int last) {
