@@ -446,6 +446,11 @@ double ModelConfig::flops_per_token() const {
   return 2 * layer * static_cast<double>(num_hidden_layers);
 }
 
+ModelConfig load_config(const std::string& path) {
+  if (path.ends_with(".gguf")) return ModelConfig::from_gguf(data::GgufFile::open(path));
+  return ModelConfig::from_folder(path);
+}
+
 ModelConfig config_of_shape(const std::string& shape) {
   struct Shape {
     const char* name;

@@ -59,6 +59,9 @@ struct ModelConfig {
   double flops_per_token() const;
 };
 
+// Of a checkpoint: a Hugging Face folder or a .gguf file. Throws as ModelConfig does.
+ModelConfig load_config(const std::string& path);
+
 // The shapes that `erank model random` and `erank bench` know: "tiny", "smollm2-135m",
 // "qwen3-0.6b", "qwen3-4b", "qwen3-14b", "qwen3-32b" ("0.6b", "4b", ... for short). Throws
 // Error{kInvalidInput} with the list.

@@ -14,7 +14,6 @@
 
 #include "erank/base/error.h"
 #include "erank/model/lora.h"
-#include "erank/model/weights.h"
 
 namespace erank::model {
 namespace {
@@ -83,8 +82,8 @@ void WeightSource::read(const std::string& name, at::ScalarType dtype,
 }
 
 CheckpointSource CheckpointSource::open(const std::string& path, const std::string& adapter) {
-  CheckpointSource source(load_config(path), Checkpoint::open(path));
-  const ModelConfig& config = source.config_;
+  const ModelConfig config = load_config(path);  // first: a folder without one is no model
+  CheckpointSource source(config, Checkpoint::open(path));
   std::map<std::string, std::vector<int64_t>> parameters;
   for (TensorShape& parameter : parameter_shapes(config))
     parameters.emplace(parameter.name, std::move(parameter.shape));

@@ -30,11 +30,6 @@ void load_weights(Parameters& parameters, const WeightSource& source,
   if (progress) progress->finish();
 }
 
-ModelConfig load_config(const std::string& path) {
-  if (path.ends_with(".gguf")) return ModelConfig::from_gguf(data::GgufFile::open(path));
-  return ModelConfig::from_folder(path);
-}
-
 std::unique_ptr<Parameters> load_parameters(const std::string& path, at::ScalarType dtype,
                                             at::Device device, base::ProgressSink* progress) {
   const CheckpointSource source = CheckpointSource::open(path);

@@ -21,10 +21,6 @@ std::unique_ptr<Parameters> load_parameters(const std::string& path, at::ScalarT
                                             at::Device device = at::kCPU,
                                             base::ProgressSink* progress = nullptr);
 
-// The configuration alone, from a folder's config.json or a .gguf file's header. Throws as
-// ModelConfig does.
-ModelConfig load_config(const std::string& path);
-
 constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
 
 // Writes `folder`/model.safetensors (shards of at most `max_shard_bytes` with an index) in the

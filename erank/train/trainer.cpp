@@ -188,8 +188,8 @@ void Trainer::load_checkpoint(const std::string& path) {
   const auto step = base::json_require<int64_t>(json, "step", where);
   const auto best_step = base::json_require<int64_t>(json, "best_step", where);
   const auto validated_step = base::json_require<int64_t>(json, "validated_step", where);
-  if (!path.ends_with("/" + step_name(step)) || step > objective_.num_steps() || best_step < 0 ||
-      best_step > step || validated_step > step)
+  if (fs::path(path).filename() != step_name(step) || step > objective_.num_steps() ||
+      best_step < 0 || best_step > step || validated_step > step)
     corrupt("its steps cannot be");
   const auto metric = [&](const char* key) -> std::optional<double> {
     if (!json.contains(key) || json[key].is_null()) return std::nullopt;

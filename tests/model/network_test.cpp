@@ -9,6 +9,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <ostream>
 
 #include "erank/base/error.h"
 #include "erank/model/cuda/cuda_network.h"
@@ -26,10 +27,13 @@ namespace {
 struct Factory {
   std::string name;
   std::function<std::unique_ptr<Network>(const WeightSource&)> make;
-  double golden;  // of the largest logit, against transformers in fp32 or float64
-  double real;    // the same for real weights
-  double itself;  // of the largest logit, against itself computed another way
+  // All are shares of the largest logit.
+  double golden;   // against transformers, weights that every precision holds exactly
+  double rounded;  // the same, weights that bf16 rounds
+  double real;     // the same, a real model's weights
+  double itself;   // against itself computed another way
 };
+std::ostream& operator<<(std::ostream& out, const Factory& factory) { return out << factory.name; }
 
 std::unique_ptr<Network> reference(const WeightSource& source, Precision precision) {
   return std::make_unique<cuda::CudaNetwork>(source, precision, at::kCPU);
@@ -38,9 +42,9 @@ std::unique_ptr<Network> reference(const WeightSource& source, Precision precisi
 std::vector<Factory> factories() {
   return {
       {"reference_fp32", [](const auto& source) { return reference(source, Precision::kFp32); },
-       1e-5, 1e-4, 2e-6},
+       1e-5, 1e-5, 1e-4, 2e-6},
       {"reference_bf16", [](const auto& source) { return reference(source, Precision::kBf16); },
-       1e-2, 5e-2, 3e-2},
+       1e-2, 5e-2, 5e-2, 3e-2},
   };
 }
 
@@ -105,7 +109,7 @@ TEST_P(Networks, LogitsEqualTheStoredOnes) {
       for (const auto& row : golden["logits"][i])
         for (const auto& value : row) largest = std::max(largest, std::abs(value.get<double>()));
       EXPECT_LE(largest_difference(whole_pass(*network, {ids}), columns, golden["logits"][i]),
-                GetParam().golden * largest)
+                GetParam().rounded * largest)
           << name << " " << i;
     }
   }
@@ -263,7 +267,7 @@ TEST_P(Networks, LoadTakesTheWeightsAnew) {
 // PEFT's own logits: the adapter is merged while the network reads it.
 TEST_P(Networks, AnActiveAdapterIsMergedWhileItIsRead) {
   const base::Json golden = read_golden("model_lora.json")["plain"];
-  const double tolerance = GetParam().golden * golden["max_logit"].get<double>();
+  const double tolerance = GetParam().rounded * golden["max_logit"].get<double>();
   Parameters parameters(ModelConfig::from_json(golden["config"], "golden"), at::kFloat);
   fill_golden(parameters);
   const auto sequences = golden["ids"].get<std::vector<std::vector<int32_t>>>();
@@ -271,7 +275,7 @@ TEST_P(Networks, AnActiveAdapterIsMergedWhileItIsRead) {
   const auto difference = [&] {
     return largest_difference(whole_pass(*network, sequences), golden["columns"], golden["logits"]);
   };
-  EXPECT_GT(difference(), 5 * tolerance);
+  EXPECT_GT(difference(), tolerance);
   parameters.add_adapter(
       "peft", load_adapter(parameters.config(),
                            std::string(ERANK_SOURCE_DIR) + "/tests/golden/model_lora_adapter"));
