@@ -10,7 +10,7 @@
 namespace erank::rank {
 namespace {
 
-constexpr int kThinkClose = 260, kPieceWithDigit = 300, kPieceWithThought = 301;
+constexpr int kThinkClose = 260, kPieceWithDigit = 300, kPieceWithReasoning = 301;
 
 // Bytes, the markers, and two pieces that hold more than one part of an answer.
 class AnswerWatcherTest : public ::testing::Test {
@@ -34,7 +34,7 @@ class AnswerWatcherTest : public ::testing::Test {
     return tokenizer_->encode(text, {.parse_specials = true});
   }
 
-  // The verdict behind each token, up to the one that stops.
+  // The verdict after each token, up to the one that stops.
   static std::vector<engine::Verdict> follow(AnswerWatcher& watcher, const text::Ids& ids) {
     std::vector<engine::Verdict> verdicts;
     for (size_t n = 1; n <= ids.size(); ++n) {
@@ -47,13 +47,13 @@ class AnswerWatcherTest : public ::testing::Test {
   static inline std::unique_ptr<text::Tokenizer> tokenizer_;
 };
 
-TEST_F(AnswerWatcherTest, StopsAtTheIntegersFirstDigitAndKeepsWhatStandsBeforeIt) {
+TEST_F(AnswerWatcherTest, StopsAtTheIntegersFirstDigitAndKeepsWhatComesBeforeIt) {
   AnswerWatcher watcher(*tokenizer_);
   const text::Ids written = ids("ok</think><answer>10</answer>");
   const auto verdicts = follow(watcher, written);
   ASSERT_EQ(verdicts.size(), ids("ok</think><answer>1").size());
   EXPECT_EQ(verdicts.back().keep, static_cast<int>(verdicts.size()) - 1);
-  EXPECT_FALSE(verdicts.back().close);
+  EXPECT_FALSE(verdicts.back().force);
   EXPECT_TRUE(watcher.answered());
 }
 
@@ -67,26 +67,26 @@ TEST_F(AnswerWatcherTest, ReadsNothingFromAnIdThatTheTokenizerLacks) {
   EXPECT_EQ(watcher.reasoning(0), "");
 }
 
-TEST_F(AnswerWatcherTest, WritesTheClosingAnewWhenATokenHoldsTheOpeningsEndAndTheInteger) {
+TEST_F(AnswerWatcherTest, AsksForTheAnswerPrefixWhenATokenHoldsTheOpeningsEndAndTheInteger) {
   AnswerWatcher watcher(*tokenizer_);
   text::Ids written = ids("ok</think><answer");
   written.push_back(kPieceWithDigit);
   const auto verdicts = follow(watcher, written);
   ASSERT_EQ(verdicts.size(), written.size());
   EXPECT_TRUE(verdicts.back().stop);
-  EXPECT_TRUE(verdicts.back().close);
+  EXPECT_TRUE(verdicts.back().force);
   EXPECT_EQ(verdicts.back().keep, 2);  // "ok"
 }
 
-TEST_F(AnswerWatcherTest, KeepsNoTokenThatHoldsThoughtAndAnswerTogether) {
+TEST_F(AnswerWatcherTest, KeepsNoTokenThatHoldsReasoningAndAnswerTogether) {
   AnswerWatcher watcher(*tokenizer_);
-  const auto verdicts = follow(watcher, {'o', kPieceWithThought});
+  const auto verdicts = follow(watcher, {'o', kPieceWithReasoning});
   ASSERT_EQ(verdicts.size(), 2u);
-  EXPECT_TRUE(verdicts.back().close);
+  EXPECT_TRUE(verdicts.back().force);
   EXPECT_EQ(verdicts.back().keep, 1);  // "o"
 }
 
-TEST_F(AnswerWatcherTest, GoesOnWhileNoAnswerStandsThere) {
+TEST_F(AnswerWatcherTest, GoesOnWhileThereIsNoAnswer) {
   for (const char* text : {"the answer is 7", "<answer>7</answer>", "ok</think>7",
                            "ok</think><answer>seven", "ok</think> well <answer>7"}) {
     AnswerWatcher watcher(*tokenizer_);
@@ -95,7 +95,7 @@ TEST_F(AnswerWatcherTest, GoesOnWhileNoAnswerStandsThere) {
   }
 }
 
-TEST_F(AnswerWatcherTest, TakesTheAnswerBehindTheLastThought) {
+TEST_F(AnswerWatcherTest, TakesTheAnswerAfterTheLastReasoning) {
   AnswerWatcher watcher(*tokenizer_);
   const text::Ids written = ids("a</think>b</think>\n<answer> 4");
   EXPECT_EQ(follow(watcher, written).size(), written.size());

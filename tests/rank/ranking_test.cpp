@@ -71,6 +71,20 @@ TEST(MakeRanking, RefusesABlendWithoutFirstStageScoresOrWithAWeightOutsideItsRan
   }
 }
 
+TEST(MakeRanking, PutsApartWhatHasNoScore) {
+  auto results = results_of({1, 0, 3, 0}, {1, 50, 2, 60});
+  for (const size_t i : {3, 1}) results[i].error = PassageError{};
+  std::swap(results[1], results[3]);
+  ScoreOptions options;
+  options.hybrid_weight = 0.5;
+  const Ranking ranking = make_ranking("q", std::move(results), options);
+  EXPECT_THAT(order(ranking), ElementsAre("d2", "d0"));
+  EXPECT_DOUBLE_EQ(ranking.results[0].score, 1.0) << "blended with the scored ones alone";
+  ASSERT_EQ(ranking.failed.size(), 2u);
+  EXPECT_EQ(ranking.failed[0].docid, "d1");
+  EXPECT_EQ(ranking.failed[1].docid, "d3");
+}
+
 TEST(MakeRanking, OfNothingIsEmpty) {
   ScoreOptions options;
   options.hybrid_weight = 0.5;

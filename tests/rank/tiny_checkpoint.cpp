@@ -1,10 +1,10 @@
 #include "tests/rank/tiny_checkpoint.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "erank/base/random.h"
 #include "erank/model/weights.h"
@@ -32,7 +32,6 @@ std::string random_checkpoint(const std::string& name, uint64_t seed) {
 }
 
 std::string chain_checkpoint(const std::string& name, const std::map<int, int>& successors) {
-  const at::NoGradGuard no_grad;
   const auto config = model::config_of_shape("tiny");
   model::Parameters parameters(config, at::kFloat);
   parameters.init_random(1, kScale);
@@ -53,6 +52,15 @@ std::string chain_checkpoint(const std::string& name, const std::map<int, int>& 
   for (const auto& [token, successor] : successors)
     for (int64_t i = 0; i < config.hidden_size; ++i)
       outputs[successor * config.hidden_size + i] += rows[token * config.hidden_size + i];
+  return save(parameters, name);
+}
+
+std::string damaged_checkpoint(const std::string& name, int token) {
+  model::Parameters parameters(model::config_of_shape("tiny"), at::kFloat);
+  parameters.init_random(1, kScale);
+  for (auto& [parameter, tensor] : parameters.named())
+    if (parameter == "model.embed_tokens.weight")
+      tensor.select(0, token).fill_(std::numeric_limits<float>::quiet_NaN());
   return save(parameters, name);
 }
 

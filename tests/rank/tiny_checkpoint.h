@@ -8,6 +8,9 @@
 
 namespace erank::rank {
 
+// Whether the CPU's network gives the same bits alone and in a batch: as in tests/engine.
+constexpr bool kExactBits = false;
+
 // A folder with config, random weights (seeded, so large that scores differ clearly) and the byte
 // tokenizer: id = byte, 258 = <|im_end|>, 259 = <think>, 260 = </think>, then "~261" and so on.
 std::string random_checkpoint(const std::string& name, uint64_t seed = 1);
@@ -16,7 +19,10 @@ std::string random_checkpoint(const std::string& name, uint64_t seed = 1);
 // 1; what follows another one is left open. Every prompt ends with '\n'.
 std::string chain_checkpoint(const std::string& name, const std::map<int, int>& successors);
 
-// Byte by byte, then `last` behind the final one: {'\n' -> text[0], ..., text.back() -> last}.
+// Random weights of which the embedding of one token is not a number.
+std::string damaged_checkpoint(const std::string& name, int token);
+
+// Byte by byte, then `last` after the final one: {'\n' -> text[0], ..., text.back() -> last}.
 std::map<int, int> spelled(const std::string& text, int last);
 
 constexpr int kEndOfTurn = 258, kThinkClose = 260;
