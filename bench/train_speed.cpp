@@ -168,7 +168,7 @@ class Bench {
   Bench& operator=(const Bench&) = delete;
 
   void run(const Settings& settings) {
-    const double peak = model::gemm_peak(dtype_, at::kCPU).flops_per_s;
+    const double peak = model::gemm_peak({.precision = model::precision_of(dtype_)}).flops_per_s;
     base::OrderedJson line = {{"tool", "erank"},
                               {"setting", settings.name},
                               {"precision", precision()},

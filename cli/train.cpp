@@ -366,7 +366,10 @@ class SftRun {
         c.num_hidden_layers * c.num_attention_heads * std::min<int64_t>(longest_, 1024);
     const int64_t width = bytes_of(parameters.dtype());
     const int64_t activations = flags_.sft.packing.max_tokens * (per_token + attention) * width;
-    const double peak = model::gemm_peak(parameters.dtype(), parameters.device()).flops_per_s;
+    const double peak = model::gemm_peak({.precision = model::precision_of(parameters.dtype()),
+                                         .cuda = parameters.device().is_cuda(),
+                                         .threads = at::get_num_threads()})
+                             .flops_per_s;
     const double seconds = tokens * trainer.flops_per_token() / (0.5 * peak);
     OrderedJson json = {{"pairs", num_pairs_},
                         {"steps", steps},

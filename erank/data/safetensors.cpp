@@ -27,7 +27,7 @@ constexpr const char* kMetadataKey = "__metadata__";
 
 std::optional<DType> dtype_from(std::string_view name) {
   for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kI32, DType::kU8})
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kI32, DType::kU8, DType::kI8})
     if (name == dtype_name(dtype)) return dtype;
   return std::nullopt;
 }

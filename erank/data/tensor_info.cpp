@@ -27,6 +27,8 @@ Layout layout_of(DType dtype) {
       return {"I32", 1, 4};
     case DType::kU8:
       return {"U8", 1, 1};
+    case DType::kI8:
+      return {"I8", 1, 1};
     case DType::kQ8_0:
       return {"Q8_0", 32, 2 + 32};
     case DType::kQ4_0:

@@ -19,6 +19,7 @@ enum class DType {
   kI64,
   kI32,
   kU8,
+  kI8,
   kQ8_0,
   kQ4_0,
   kQ4_1,

@@ -1,6 +1,7 @@
 #include "erank/model/checkpoint.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <span>
@@ -97,14 +98,14 @@ Checkpoint Checkpoint::open(const std::string& path) {
   checkpoint.path_ = path;
   const auto add = [&](const base::MappedFile& map, const data::TensorInfo& info,
                        const std::string& name, int64_t permuted_heads) {
-    if (!holds_weights(info.dtype))
+    if (!holds_weights(info.dtype) && info.dtype != DType::kI8)
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
                  "' has element type ", data::dtype_name(info.dtype),
-                 ", expected F32, F16, BF16 or one of GGUF's block formats");
+                 ", expected F32, F16, BF16, I8 with a scale for each row, or one of GGUF's block formats");
     if (!checkpoint.index_.emplace(name, checkpoint.entries_.size()).second)
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
                  "' stands in another file of the checkpoint too");
-    checkpoint.entries_.push_back({name, map.path(), &info, &map, permuted_heads});
+    checkpoint.entries_.push_back({name, map.path(), &info, &map, permuted_heads, nullptr, nullptr});
   };
   if (path.ends_with(".gguf")) {
     checkpoint.ggufs_.push_back(data::GgufFile::open(path));
@@ -129,7 +130,43 @@ Checkpoint Checkpoint::open(const std::string& path) {
     checkpoint.safetensors_.push_back(data::SafetensorsFile::open(file));
   for (const data::SafetensorsFile& file : checkpoint.safetensors_)
     for (const data::TensorInfo& info : file.tensors()) add(file.file(), info, info.name, 0);
+  checkpoint.join_scales();
   return checkpoint;
+}
+
+// Scales become a part of their matrix.
+void Checkpoint::join_scales() {
+  std::vector<Entry> joined;
+  for (Entry& entry : entries_) {
+    const auto matrix_name = [&] {
+      constexpr std::string_view kScale = "_scale";
+      return entry.name.ends_with(kScale) ? entry.name.substr(0, entry.name.size() - kScale.size())
+                                          : std::string();
+    }();
+    const Entry* matrix = find(matrix_name);
+    if (matrix && matrix->info->dtype == DType::kI8) continue;
+    if (entry.info->dtype == DType::kI8) {
+      const Entry* scale = find(entry.name + "_scale");
+      const int64_t rows = entry.info->shape.empty() ? 0 : entry.info->shape[0];
+      if (entry.info->shape.size() != 2 || !scale || !holds_weights(scale->info->dtype) ||
+          (scale->info->shape != std::vector<int64_t>{rows, 1} &&
+           scale->info->shape != std::vector<int64_t>{rows}))
+        base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": int8 tensor '", entry.name,
+                   "' of shape ", shape_text(entry.info->shape), " needs a tensor '", entry.name,
+                   "_scale' with one value for each row");
+      entry.scale = scale->info;
+      entry.scale_map = scale->map;
+    }
+    joined.push_back(entry);
+  }
+  entries_ = std::move(joined);
+  index_.clear();
+  for (size_t i = 0; i < entries_.size(); ++i) index_.emplace(entries_[i].name, i);
+}
+
+bool Checkpoint::has_int8() const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [](const Entry& entry) { return entry.scale != nullptr; });
 }
 
 const Checkpoint::Entry* Checkpoint::find(const std::string& name) const {
@@ -164,6 +201,14 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
     const int64_t i = row % head_rows, half = head_rows / 2;
     return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
   };
+  std::vector<float> scales;
+  if (entry.scale) {
+    scales.resize(rows);
+    dequantize(entry.scale->dtype,
+               entry.scale_map->bytes().subspan(entry.scale->begin,
+                                                entry.scale->end - entry.scale->begin),
+               scales.data(), scales.size());
+  }
   const bool as_it_is =
       entry.permuted_heads == 0 && ((dtype == at::kFloat && info.dtype == DType::kF32) ||
                                     (dtype == at::kBFloat16 && info.dtype == DType::kBF16));
@@ -178,7 +223,16 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
     const auto convert = [&](int64_t from_row, int64_t num_rows, int64_t to_row) {
       const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
       const int64_t n = num_rows * row_values, to = to_row * row_values;
-      if (dtype == at::kFloat)
+      if (entry.scale) {
+        for (int64_t i = 0; i < n; ++i) {
+          const float value = scales[from_row + i / row_values] *
+                              static_cast<float>(static_cast<int8_t>(from[i]));
+          if (dtype == at::kFloat)
+            floats[to + i] = value;
+          else
+            halves[to + i] = c10::BFloat16(value).x;
+        }
+      } else if (dtype == at::kFloat)
         dequantize(info.dtype, from, floats.data() + to, n);
       else
         dequantize_bf16(info.dtype, from, halves.data() + to, n);

@@ -41,13 +41,19 @@ class Checkpoint {
     // Over 0: in each of so many heads of D rows, row i is followed by row i + D / 2, as
     // llama.cpp's rotation wants q and k of the llama architecture.
     int64_t permuted_heads = 0;
+    // Of an int8 matrix: its outputs' scales, the tensor "<name>_scale" with one value a row.
+    const data::TensorInfo* scale = nullptr;
+    const base::MappedFile* scale_map = nullptr;
   };
   const std::vector<Entry>& entries() const { return entries_; }
   const Entry* find(const std::string& name) const;
   bool is_gguf() const { return !ggufs_.empty(); }
+  bool has_int8() const;  // whether a matrix is int8
   const std::string& path() const { return path_; }
 
  private:
+  void join_scales();
+
   std::string path_;
   // Pointers into these stay valid: the vectors do not grow after open.
   std::vector<data::SafetensorsFile> safetensors_;

@@ -23,6 +23,11 @@ at::ScalarType usual_dtype(at::Device device) {
 #endif
 }
 
+Precision precision_of(at::ScalarType dtype) {
+  ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
+  return dtype == at::kFloat ? Precision::kFp32 : Precision::kBf16;
+}
+
 Parameters::Parameters(const ModelConfig& config, at::ScalarType dtype, at::Device device)
     : config_(config), dtype_(dtype), device_(device) {
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);

@@ -14,6 +14,7 @@
 
 #include "erank/model/adapter.h"
 #include "erank/model/config.h"
+#include "erank/model/network.h"
 
 namespace erank::model {
 
@@ -90,5 +91,7 @@ class Parameters {
 
 // bf16 on a GPU and on CPUs that multiply bf16 (AVX-512 BF16), else fp32.
 at::ScalarType usual_dtype(at::Device device);
+// In which a network computes as tensors of `dtype` (kFloat or kBFloat16) do.
+Precision precision_of(at::ScalarType dtype);
 
 }  // namespace erank::model

@@ -29,6 +29,13 @@ constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
 void save_weights(const Parameters& parameters, const std::string& folder,
                   int64_t max_shard_bytes = kMaxShardBytes, base::ProgressSink* progress = nullptr);
 
+// The same files with every matrix of the layers as int8, in compressed-tensors' layout (a tensor
+// "<name>_scale" [out, 1] fp32 beside each, "quantization_config" in config.json); embedding, head
+// and norms as bf16. An adapter of the source is merged.
+void save_int8_weights(const WeightSource& source, const std::string& folder,
+                       int64_t max_shard_bytes = kMaxShardBytes,
+                       base::ProgressSink* progress = nullptr);
+
 // The same files for a model of random weights (variance 0.02 ^ 2, norms 1, biases 0) that need not
 // fit into memory: tensors are made and written one after another. Equal seeds give equal files.
 // `dtype`: kFloat or kBFloat16.

@@ -1,6 +1,7 @@
 #include "erank/train/trainer.h"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -252,7 +253,10 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   fs::create_directories(folder_ + "/checkpoints");
   gemm_peak_ = options_.gemm_peak > 0
                    ? options_.gemm_peak
-                   : model::gemm_peak(parameters_.dtype(), parameters_.device()).flops_per_s;
+                   : model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
+                                        .cuda = parameters_.device().is_cuda(),
+                                        .threads = at::get_num_threads()})
+                         .flops_per_s;
   const int64_t total = objective_.num_steps();
   if (step_ > 0) log({{"step", step_}, {"resumed", true}});
   int64_t tokens = 0, here = 0;

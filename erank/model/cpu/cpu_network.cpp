@@ -216,15 +216,13 @@ struct CpuNetwork::State {
   void share(Claims& claims_of_phase, const Blocks& blocks, int64_t units, const Prepare& prepare,
              const Compute& compute) const {
     if (blocks.count == 0) return;
-    const int64_t runs_wanted = std::max<int64_t>(1, 4 * team.size() / blocks.count);
-    const int64_t run = std::max<int64_t>(1, units / runs_wanted);
-    const int64_t runs = (units + run - 1) / run;
+    const int64_t runs = std::clamp<int64_t>(4 * team.size() / blocks.count, 1, units);
     Rows rows{};
     for (int64_t prepared = -1, i; (i = claims_of_phase.take(1)) < blocks.count * runs;) {
-      const int64_t block = i / runs, first = i % runs * run;
+      const int64_t block = i / runs, run = i % runs;
       if (block != prepared) rows = prepare(blocks.begin(block), blocks.begin(block + 1));
       prepared = block;
-      for (int64_t unit = first; unit < std::min(units, first + run); ++unit)
+      for (int64_t unit = units * run / runs; unit < units * (run + 1) / runs; ++unit)
         compute(rows, blocks.begin(block), unit);
     }
   }

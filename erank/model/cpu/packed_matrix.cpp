@@ -1,10 +1,9 @@
 #include "erank/model/cpu/packed_matrix.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "erank/base/error.h"
+#include "erank/model/quantize.h"
 
 namespace erank::model::cpu {
 namespace {
@@ -50,18 +49,14 @@ void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int3
     if (i < n) to[i * kPanel] = from[i];
   } else {
     const auto* from = static_cast<const float*>(values);
-    float largest = 0;
-    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(from[i]));
-    const float up = largest > 0 ? 127.0f / largest : 0.0f;
-    constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+    std::vector<int8_t> row(n);
+    scale_[column] = quantize_row(from, n, row.data());
     int32_t sum = 0;
     auto* to = memory_.as<int8_t>();
     for (int64_t i = 0; i < n; ++i) {
-      const auto q = static_cast<int32_t>((from[i] * up + kMagic) - kMagic);
-      to[place(i)] = static_cast<int8_t>(q);
-      sum += q;
+      to[place(i)] = row[i];
+      sum += row[i];
     }
-    scale_[column] = largest / 127.0f;
     sum_[column] = 128 * sum;
   }
 }
