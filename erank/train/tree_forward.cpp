@@ -39,17 +39,16 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 
 }  // namespace
 
-// What all layers of one pass use: our kernels on the CPU, libtorch's operations elsewhere.
+// What all layers of one pass use: our kernels or libtorch's operations.
 class TreeForward::Pass {
  public:
-  Pass(const TreeBatch& batch, const model::Parameters& parameters, const at::Tensor& cos,
-       const at::Tensor& sin)
-      : config_(parameters.config()), cos_(cos), sin_(sin) {
-    if (parameters.device().is_cpu())
+  Pass(const TreeBatch& batch, const TreeForward& owner)
+      : config_(owner.parameters_.config()), cos_(owner.cos_), sin_(owner.sin_) {
+    if (owner.own_kernels_)
       plan_ = kernels::plan_tree(batch, kCpuFill);
     else
-      reference_.emplace(*kernels::plan_tree(batch, kGpuFill), config_, cos, sin,
-                         parameters.dtype());
+      reference_.emplace(*kernels::plan_tree(batch, kGpuFill), config_, cos_, sin_,
+                         owner.parameters_.dtype());
   }
 
   // x += delta (when defined); returns the sum's norm.
@@ -79,8 +78,8 @@ class TreeForward::Pass {
  private:
   const model::ModelConfig& config_;
   const at::Tensor &cos_, &sin_;
-  std::shared_ptr<const kernels::TreePlan> plan_;    // CPU
-  std::optional<kernels::ReferenceTree> reference_;  // elsewhere
+  std::shared_ptr<const kernels::TreePlan> plan_;    // of our kernels, else null
+  std::optional<kernels::ReferenceTree> reference_;  // else
 };
 
 // The rotation's table grows as far as it is used: a configuration may allow millions of positions.
@@ -151,7 +150,7 @@ at::Tensor TreeForward::hidden(const TreeBatch& batch) {
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   const auto& layers = parameters_.layers();
   const at::Device device = parameters_.device();
-  const Pass pass(batch, parameters_, cos_, sin_);
+  const Pass pass(batch, *this);
 
   at::Tensor x =
       at::embedding(parameters_.embed_tokens(), kernels::to_tensor(batch.tokens, device));

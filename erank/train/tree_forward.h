@@ -19,7 +19,10 @@ namespace erank::train {
 // thread-safe.
 class TreeForward {
  public:
-  explicit TreeForward(const model::Parameters& parameters) : parameters_(parameters) {}
+  // `own_kernels` false: libtorch's operations on the CPU too, as on every other device (to
+  // compare).
+  explicit TreeForward(const model::Parameters& parameters, bool own_kernels = true)
+      : parameters_(parameters), own_kernels_(own_kernels && parameters.device().is_cpu()) {}
   TreeForward(const TreeForward&) = delete;
   TreeForward& operator=(const TreeForward&) = delete;
 
@@ -44,6 +47,7 @@ class TreeForward {
 
   const model::Parameters& parameters_;
   at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32, never inference tensors
+  const bool own_kernels_;
   bool training_ = false;
 };
 

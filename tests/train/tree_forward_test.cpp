@@ -199,6 +199,22 @@ TEST(TinySharedPrefixes, GiveTheLogitsAndGradientsOfSequencesOnTheirOwn) {
   }
 }
 
+// What other devices compute with.
+TEST(TinySharedPrefixes, AreTheSameByLibtorchsOperations) {
+  for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3}) {
+    Adapted adapted(family);
+    TreeForward own(adapted.parameters), reference(adapted.parameters, false);
+    const TreeBatch batch = three_levels();
+    const at::Tensor out = at::randn({static_cast<int64_t>(batch.rows.size()), 97});
+    const at::Tensor found = own.forward(batch), expected = reference.forward(batch);
+    EXPECT_LT(relative_error(found, expected), 1e-5);
+    const auto gradient = gradients(found, out, adapted.inputs),
+               expected_gradient = gradients(expected, out, adapted.inputs);
+    for (size_t i = 0; i < gradient.size(); ++i)
+      EXPECT_LT(relative_error(gradient[i], expected_gradient[i]), 1e-4) << i;
+  }
+}
+
 // What training is measured against (a KL term's reference) is the same object without its adapter.
 TEST(TinyTreeForward, WithoutAnActiveAdapterItIsTheBase) {
   Adapted adapted(Family::kQwen3);
