@@ -1,20 +1,19 @@
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 
-#include "cli/output.h"
+#include "cli/model_options.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
 #include "erank/base/random.h"
 #include "erank/base/threads.h"
 #include "erank/engine/engine.h"
-#include "erank/model/weights.h"
+#include "erank/model/gemm_peak.h"
+#include "erank/model/network.h"
+#include "erank/model/weight_source.h"
 
 namespace erank::cli {
 namespace {
@@ -24,8 +23,8 @@ struct BenchFlags {
   int threads = 0, prompt_tokens = 512, num_prompts = 16, own_tokens = 180, prefix_tokens = 150,
       new_tokens = 32, think_tokens = 64, num_documents = 64;
   std::vector<std::string> only;
-  bool deterministic = false, json = false;
-  int64_t max_batch_tokens = 2048;
+  bool json = false;
+  int64_t max_batch_tokens = 0;
 };
 
 using Clock = std::chrono::steady_clock;
@@ -36,32 +35,25 @@ double seconds_of(const std::function<void()>& body) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// The best of several runs: what the machine can do when nothing disturbs it.
-double best_seconds(int runs, const std::function<void()>& body) {
-  double best = 1e30;
-  for (int i = 0; i < runs; ++i) best = std::min(best, seconds_of(body));
-  return best;
+model::Precision precision_of(const std::string& name) {
+  return name == "fp32"   ? model::Precision::kFp32
+         : name == "int8" ? model::Precision::kInt8
+                          : model::Precision::kBf16;
+}
+
+std::unique_ptr<model::Network> random_network(const BenchFlags& flags) {
+  model::Parameters parameters(model::config_of_shape(flags.shape), at::kBFloat16);
+  parameters.init_random(1);
+  return model::make_network(model::ParametersSource(parameters),
+                             {.precision = precision_of(flags.precision),
+                              .cuda = flags.device == "cuda",
+                              .threads = flags.threads});
 }
 
 class Bench {
  public:
   explicit Bench(const BenchFlags& flags)
-      : flags_(flags),
-        config_(model::config_of_shape(flags.shape)),
-        decoder_(config_, {.dtype = flags.precision == "fp32" ? at::kFloat : at::kBFloat16,
-                           .device = flags.device == "cuda" ? at::Device(at::kCUDA, 0)
-                                                            : at::Device(at::kCPU),
-                           .deterministic = flags.deterministic}),
-        random_(1) {
-    decoder_.init_random(1);
-  }
-
-  // FLOP/s of products of 2048 rows, the best of a layer's largest one and of 1024 by 3072: the
-  // roof of prefill.
-  double gemm_peak() {
-    return std::max(product_rate(config_.hidden_size, 2 * config_.intermediate_size),
-                    product_rate(1024, 3072));
-  }
+      : flags_(flags), network_(random_network(flags)), config_(network_->config()), random_(1) {}
 
   struct Timed {
     double seconds = 0;
@@ -72,8 +64,8 @@ class Bench {
   // `num` prompts of `length` ids, the first `shared` of them common; each then samples
   // `new_tokens`.
   Timed run(int num, int length, int shared, int new_tokens) {
-    engine::Engine engine(decoder_, {.max_batch_tokens = flags_.max_batch_tokens});
-    const engine::Ids prefix = ids(shared);
+    engine::Engine engine(*network_, {.max_batch_tokens = flags_.max_batch_tokens});
+    const base::Ids prefix = ids(shared);
     for (int i = 0; i < num; ++i) {
       engine::Request request{.prompt = prefix, .max_new_tokens = new_tokens};
       const auto own = ids(length - shared);
@@ -98,40 +90,23 @@ class Bench {
   }
 
   const model::ModelConfig& config() const { return config_; }
-  double weight_bytes() const {
-    return static_cast<double>(config_.num_parameters()) *
-           (decoder_.options().dtype == at::kFloat ? 4 : 2);
-  }
+  double weight_bytes() const { return static_cast<double>(network_->weight_bytes()); }
 
  private:
-  double product_rate(int64_t in, int64_t out) const {
-    const auto options =
-        at::TensorOptions().dtype(decoder_.options().dtype).device(decoder_.options().device);
-    const int64_t rows = 2048;
-    const at::Tensor x = at::randn({rows, in}, options), w = at::randn({out, in}, options);
-    at::Tensor y = at::linear(x, w);
-    const double seconds = best_seconds(24, [&] {
-      y = at::linear(x, w);
-      y[0][0].item<float>();  // waits for a GPU
-    });
-    return 2.0 * static_cast<double>(rows * in * out) / seconds;
-  }
-
-  engine::Ids ids(int n) {
-    engine::Ids out(static_cast<size_t>(std::max(0, n)));
+  base::Ids ids(int n) {
+    base::Ids out(static_cast<size_t>(std::max(0, n)));
     for (auto& id : out)
       id = static_cast<int32_t>(random_.below(static_cast<uint64_t>(config_.vocab_size)));
     return out;
   }
 
   const BenchFlags& flags_;
+  std::unique_ptr<model::Network> network_;
   model::ModelConfig config_;
-  model::Decoder decoder_;
   base::Random random_;
 };
 
 void bench(const BenchFlags& flags) {
-  const at::NoGradGuard no_grad;
   at::set_num_threads(flags.threads > 0 ? flags.threads : base::num_processors());
   Bench bench(flags);
   base::OrderedJson out;
@@ -143,7 +118,10 @@ void bench(const BenchFlags& flags) {
     return flags.only.empty() ||
            std::find(flags.only.begin(), flags.only.end(), part) != flags.only.end();
   };
-  const double peak = bench.gemm_peak();
+  const double peak = model::gemm_peak({.precision = precision_of(flags.precision),
+                                        .cuda = flags.device == "cuda",
+                                        .threads = flags.threads})
+                          .flops_per_s;
   out["gemm_gflops"] = peak / 1e9;
   bench.run(2, flags.prompt_tokens, 0, 0);  // warm up
 
@@ -194,21 +172,21 @@ void bench(const BenchFlags& flags) {
   };
   line("shape, precision, device, threads", base::str(flags.shape, ", ", flags.precision, ", ",
                                                       flags.device, ", ", at::get_num_threads()));
-  line("matrix product at 2048 rows", fixed("%8.0f GFLOP/s", number("gemm_gflops")));
+  line("GEMM peak", fixed("%8.0f GFLOP/s", number("gemm_gflops")));
   if (wanted("prefill"))
     line(base::str("prefill, ", flags.num_prompts, " prompts of ", flags.prompt_tokens, " tokens")
              .c_str(),
-         fixed("%8.0f tokens/s   %.2f of the product", number("prefill_tokens_per_s"),
+         fixed("%8.0f tokens/s   %.2f of GEMM peak", number("prefill_tokens_per_s"),
                number("prefill_share_of_gemm")));
   if (wanted("direct"))
     line(base::str("direct, ", documents, " passages of ", flags.own_tokens, " tokens, prefix of ",
                    flags.prefix_tokens)
              .c_str(),
-         fixed("%8.2f passages/s   %.2f of the product", number("direct_documents_per_s"),
+         fixed("%8.2f passages/s   %.2f of GEMM peak", number("direct_documents_per_s"),
                number("direct_share_of_gemm")));
   if (wanted("think"))
     line(base::str("think, the same and ", flags.think_tokens, " new tokens each").c_str(),
-         fixed("%8.2f passages/s   %.2f of the product", number("think_documents_per_s"),
+         fixed("%8.2f passages/s   %.2f of GEMM peak", number("think_documents_per_s"),
                number("think_share_of_gemm")));
   for (const int batch : {1, 8, 64}) {
     if (!wanted("decode")) break;
@@ -224,16 +202,15 @@ void bench(const BenchFlags& flags) {
 
 void add_bench(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand(
-      "bench",
-      "Measure prefill and decode on random weights against this machine's matrix product");
+      "bench", "Measure prefill and decode on random weights against this machine's GEMM peak");
   auto flags = std::make_shared<BenchFlags>();
   BenchFlags& f = *flags;
   verb->footer("Example:\n  erank bench --shape qwen3-0.6b");
   verb->add_option("--shape", f.shape,
                    "tiny, smollm2-135m, qwen3-0.6b, qwen3-4b, qwen3-14b or qwen3-32b")
       ->capture_default_str();
-  verb->add_option("--precision", f.precision, "bf16 or fp32")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+  verb->add_option("--precision", f.precision, "bf16, int8 or fp32")
+      ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
       ->capture_default_str();
   verb->add_option("--device", f.device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
@@ -253,10 +230,10 @@ void add_bench(CLI::App& app, Context& context) {
                    "parts to measure: prefill, direct, think, decode (default: all)")
       ->check(CLI::IsMember({"prefill", "direct", "think", "decode"}))
       ->delimiter(',');
-  verb->add_option("--max-batch-tokens", f.max_batch_tokens, "tokens a forward pass")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  verb->add_flag("--deterministic", f.deterministic, "measure the deterministic mode");
+  verb->add_option("--max-batch-tokens", f.max_batch_tokens,
+                   "tokens a forward pass (default: the network's usual)")
+      ->check(CLI::PositiveNumber);
+  add_deterministic(*verb);
   verb->add_flag("--json", f.json, "one JSON object");
   verb->callback([flags, &context] { context.run = [flags] { bench(*flags); }; });
 }

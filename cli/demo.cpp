@@ -53,28 +53,32 @@ class Demo {
     const auto index = retrieve::Index::build(documents_, base::num_processors());
     const auto hits = index.search_all(queries_, flags_.top, base::num_processors());
     const double retrieve_s = seconds_since(begin);
+    std::atomic<int64_t> done = 0;  // these outlive the reranker, whose callbacks use them
+    int64_t pairs = 0;
     auto reranker = rank::Reranker::load(flags_.model.resolved(), context_.progress.get());
     say(base::str("Model ", reranker->model_name(), " (", reranker->precision_name(), "), ",
                   documents_.size(), " passages, ", queries_.size(), " queries, the best ",
                   flags_.top, " of BM25 reranked.\n\n"));
 
     begin = Clock::now();
-    std::vector<std::future<rank::Ranking>> futures;
-    std::atomic<int64_t> done = 0;
-    int64_t pairs = 0;
+    std::vector<rank::Ticket> tickets;
     for (const auto& list : hits) pairs += static_cast<int64_t>(list.size());
     for (size_t q = 0; q < queries_.size(); ++q)
-      futures.push_back(reranker->submit(request(q, hits[q]), [&](const rank::PassageResult&) {
-        context_.progress->update({"rerank", ++done, pairs, "pairs", ""});
-      }));
+      tickets.push_back(
+          reranker->submit(request(q, hits[q]), {.on_result = [&](const rank::PassageResult& r) {
+                             if (!r.error)
+                               context_.progress->update({"rerank", ++done, pairs, "pairs", ""});
+                           }}));
     std::vector<rank::Ranking> rankings;
-    for (auto& future : futures) {
-      while (future.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready)
+    for (auto& ticket : tickets) {
+      while (!ticket.wait_for(std::chrono::milliseconds(100)))
         if (interrupted()) return;
-      rankings.push_back(future.get());
+      rankings.push_back(ticket.get());
+      if (const auto& failed = rankings.back().failed; !failed.empty())
+        base::fail(base::ErrorKind::kExhausted, "demo", failed[0].error->message);
     }
     const double rerank_s = seconds_since(begin);
-    const auto stats = reranker->stats();
+    const auto stats = reranker->stats().engine;
     context_.progress->finish();
 
     for (size_t q = 0; q < std::min<size_t>(rankings.size(), static_cast<size_t>(flags_.show)); ++q)
@@ -118,7 +122,7 @@ class Demo {
     return found == grades.end() || found->second <= 0 ? " " : std::to_string(found->second);
   }
 
-  // The first three before and after; behind each the grade that the judgements give it.
+  // The first three before and after; after each the grade that the judgements give it.
   std::string side_by_side(size_t q, const std::vector<data::Hit>& hits,
                            const rank::Ranking& ranking) const {
     const size_t width = output_width(), column = (width - 34) / 2;
@@ -142,16 +146,16 @@ class Demo {
   void think(rank::Reranker& reranker, const std::vector<std::vector<data::Hit>>& hits) {
     const size_t n = std::min<size_t>(queries_.size(), static_cast<size_t>(flags_.thoughts));
     if (n == 0) return;
-    std::vector<std::future<rank::Ranking>> futures;
+    std::vector<rank::Ticket> tickets;
     for (size_t q = 0; q < n; ++q) {
       auto r = request(q, std::span(hits[q]).first(std::min<size_t>(1, hits[q].size())));
       r.options.mode = rank::Mode::kThink;
-      futures.push_back(reranker.submit(std::move(r)));
+      tickets.push_back(reranker.submit(std::move(r)));
     }
     say("With --think the model writes its reasoning first; BM25's first passage of the first "
         "queries:\n");
     for (size_t q = 0; q < n; ++q)
-      for (const auto& result : futures[q].get().results)
+      for (const auto& result : tickets[q].get().results)
         say("  " + padded(queries_[q].id, 10) + " answer " + std::to_string(result.integer) + "  " +
             distribution_bar(result.distribution) + "  " +
             one_line(result.reasoning, output_width() - 36) + "\n");

@@ -1,10 +1,9 @@
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "cli/digest.h"
@@ -16,7 +15,8 @@
 #include "erank/base/json.h"
 #include "erank/data/records.h"
 #include "erank/model/checkpoint.h"
-#include "erank/model/lora.h"
+#include "erank/model/network.h"
+#include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "erank/rank/checkpoint.h"
 #include "erank/text/prompt_format.h"
@@ -102,14 +102,15 @@ OrderedJson describe(const std::string& path) {
   out["tensors"] = files.entries().size();
   out["weight_bytes"] = bytes;
   out["dtypes"] = dtypes;
-  out["flops_per_token"] = c.flops_per_token();
-  out["flops_per_token_with_head"] =
-      c.flops_per_token() + 2.0 * static_cast<double>(c.vocab_size * c.hidden_size);
-  out["kv_bytes_per_token_bf16"] =
-      model::KvCache::page_bytes(c, at::kBFloat16) / model::KvCache::kPageTokens;
+  const auto flops = static_cast<int64_t>(c.flops_per_token());
+  out["flops_per_token"] = flops;
+  out["flops_per_token_with_head"] = flops + 2 * c.vocab_size * c.hidden_size;
+  out["kv_bytes_per_token_bf16"] = c.num_hidden_layers * 2 * c.kv_size() * 2;
   OrderedJson chat_template;
   out["tokenizer"] = describe_tokenizer(found.weights, chat_template);
   out["template"] = chat_template;
+  if (!found.folder.empty() && base::file_exists(found.folder + "/erank.json"))
+    out["defaults"] = rank::to_json(found.defaults);
   return out;
 }
 
@@ -141,7 +142,7 @@ void run_info(const InfoFlags& flags) {
 
 struct LogitsFlags {
   std::string model, in = "-", out, precision = "fp32";
-  bool deterministic = false, overwrite = false;
+  bool overwrite = false;
 };
 
 std::vector<int32_t> read_numbers(const base::Json& json, const char* key, int64_t end,
@@ -172,14 +173,40 @@ void append_row(std::string& out, const float* values, int64_t n) {
   out += "]";
 }
 
+// The logits after each of `rows` (ascending positions), [rows.size(), V]: one pass over all ids.
+std::vector<float> logits_of(model::Network& network, const std::vector<int32_t>& ids,
+                             const std::vector<int32_t>& rows) {
+  const int64_t vocab_size = network.config().vocab_size;
+  model::Batch batch;
+  batch.tokens = ids;
+  batch.rows = rows;
+  const auto length = static_cast<int32_t>(ids.size());
+  batch.positions.resize(ids.size());
+  std::iota(batch.positions.begin(), batch.positions.end(), 0);
+  batch.starts = {0, length};
+  batch.pages.resize(static_cast<size_t>((length + model::kPageTokens - 1) / model::kPageTokens));
+  std::iota(batch.pages.begin(), batch.pages.end(), 0);
+  batch.page_starts = {0, static_cast<int32_t>(batch.pages.size())};
+  const auto cache = network.make_cache(std::ssize(batch.pages));
+  network.forward(batch, *cache);
+  std::vector<float> logits(rows.size() * static_cast<size_t>(vocab_size));
+  std::vector<model::RowRequest> requests(rows.size());
+  std::vector<model::RowResult> results(rows.size());
+  for (size_t r = 0; r < rows.size(); ++r)
+    requests[r].logits = logits.data() + r * static_cast<size_t>(vocab_size);
+  network.read_rows(0, requests, results);
+  return logits;
+}
+
 void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
   const rank::Checkpoint found = rank::find_checkpoint(flags.model);
-  const auto decoder = model::load_decoder(
-      found.weights, {.dtype = dtype_of(flags.precision), .deterministic = flags.deterministic},
-      progress);
-  if (found.adapter) model::load_lora(*decoder, *found.adapter);
-  const model::ModelConfig& config = decoder->config();
-  const at::NoGradGuard no_grad;
+  const auto network =
+      model::make_network(model::CheckpointSource::open(found.weights, found.adapter.value_or("")),
+                          {.precision = flags.precision == "fp32"   ? model::Precision::kFp32
+                                        : flags.precision == "int8" ? model::Precision::kInt8
+                                                                    : model::Precision::kBf16},
+                          progress);
+  const model::ModelConfig& config = network->config();
   std::vector<std::string> inputs = paths_of_model(flags.model);
   inputs.push_back(flags.in);
   Output output(flags.out, flags.overwrite, inputs);
@@ -190,27 +217,22 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
     if (!json.is_object())
       base::fail(ErrorKind::kInvalidInput, "logits", where, ": expected an object");
     base::refuse_unknown_keys(json, {"ids", "positions"}, where);
-    model::Batch batch;
-    batch.tokens = read_numbers(json, "ids", config.vocab_size, where);
-    const auto length = static_cast<int64_t>(batch.tokens.size());
+    const auto ids = read_numbers(json, "ids", config.vocab_size, where);
+    const auto length = static_cast<int64_t>(ids.size());
     if (length > config.max_position_embeddings)
       base::fail(ErrorKind::kInvalidInput, "logits", where, ": ", length,
                  " ids, the model's context is ", config.max_position_embeddings);
-    for (int32_t i = 0; i < length; ++i) batch.positions.push_back(i);
-    batch.starts = {0, static_cast<int32_t>(length)};
     std::vector<int32_t> asked = {static_cast<int32_t>(length - 1)};
     if (json.contains("positions")) asked = read_numbers(json, "positions", length, where);
-    batch.rows = asked;
-    std::sort(batch.rows.begin(), batch.rows.end());
-    batch.rows.erase(std::unique(batch.rows.begin(), batch.rows.end()), batch.rows.end());
-    const at::Tensor logits = decoder->forward(batch, nullptr).contiguous();  // [R, V] fp32
+    std::vector<int32_t> rows = asked;
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+    const std::vector<float> logits = logits_of(*network, ids, rows);
     std::string text = "{\"logits\":[";
     for (const int32_t position : asked) {
-      const auto row = std::lower_bound(batch.rows.begin(), batch.rows.end(), position);
+      const auto row = std::lower_bound(rows.begin(), rows.end(), position) - rows.begin();
       if (text.back() != '[') text += ",";
-      append_row(text,
-                 logits.const_data_ptr<float>() + (row - batch.rows.begin()) * config.vocab_size,
-                 config.vocab_size);
+      append_row(text, logits.data() + row * config.vocab_size, config.vocab_size);
     }
     output.write(text + "]}\n");
   });
@@ -261,11 +283,11 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
   std::vector<std::string> inputs = paths_of_model(flags.model);
   inputs.push_back(adapter);
   check_out_folder(flags.out, flags.overwrite, inputs);
-  const auto decoder =
-      model::load_decoder(found.weights, {.dtype = dtype_of(flags.dtype)}, progress);
-  model::load_lora(*decoder, adapter);
-  model::merge_lora(*decoder);
-  model::save_weights(*decoder, flags.out, model::kMaxShardBytes, progress);
+  // The adapter is added as the tensors are read.
+  const auto source = model::CheckpointSource::open(found.weights, adapter);
+  model::Parameters parameters(source.config(), dtype_of(flags.dtype));
+  model::load_weights(parameters, source, progress);
+  model::save_weights(parameters, flags.out, model::kMaxShardBytes, progress);
   try {
     text::copy_tokenizer(found.weights, flags.out);
   } catch (const base::Error& e) {
@@ -299,8 +321,11 @@ void add_logits(CLI::App& model, Context& context) {
       "Example:\n  echo '{\"ids\": [9906, 1917]}' | erank model logits --model ~/models/ERank-4B");
   verb->add_option("--model", flags->model,
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
-  add_dtype(verb, "--precision", flags->precision, "fp32 is exact, bf16 is what serving uses");
-  verb->add_flag("--deterministic", flags->deterministic, "the kernels of --deterministic serving");
+  verb->add_option("--precision", flags->precision,
+                   "of the products: fp32 is exact, bf16 and int8 are for serving")
+      ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
+      ->capture_default_str();
+  add_deterministic(*verb);
   verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();
   verb->add_option("--out", flags->out, "write here instead of stdout");
   verb->add_flag("--overwrite", flags->overwrite, "replace an existing --out");

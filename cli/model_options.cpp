@@ -1,8 +1,16 @@
 #include "cli/model_options.h"
 
+#include "cli/verbs.h"
 #include "erank/rank/checkpoint.h"
 
 namespace erank::cli {
+
+void add_deterministic(CLI::App& verb) {
+  verb.add_flag_callback(
+      "--deterministic",
+      [] { warn("--deterministic says nothing any more: results are always the same bits"); },
+      "accepted for one more release: on the CPU it is always so");
+}
 
 void ModelFlags::add_to(CLI::App& verb) {
   verb.add_option("--model", options.model,
@@ -11,26 +19,26 @@ void ModelFlags::add_to(CLI::App& verb) {
                   "another LoRA adapter (PEFT folder) to put on the model");
   verb.add_option("--prompt-format", options.prompt_format,
                   "JSON {prefix, suffix, stop_ids} in place of the model's chat template");
-  verb.add_option("--precision", precision, "auto, fp32 or bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+  verb.add_option("--precision", precision, "of the products: auto, bf16, int8 or fp32")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32"}))
       ->capture_default_str();
   verb.add_option("--device", device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
-  verb.add_flag("--deterministic", options.deterministic,
-                "the same bits alone, batched or resumed (CPU; slower)");
+  add_deterministic(verb);
   verb.add_option("--threads", options.threads, "compute threads (default: one a processor)")
       ->check(CLI::Range(1, 1024));
   verb.add_option("--kv-cache-bytes", options.kv_cache_bytes,
-                  "memory for keys and values, e.g. 2GB; less fits fewer pairs at once")
-      ->transform(CLI::AsSizeValue(false))
-      ->default_str("2147483648");
+                  "the most memory for keys and values, e.g. 2GB (the default); less fits fewer "
+                  "pairs at once")
+      ->transform(CLI::AsSizeValue(false));
 }
 
 rank::RerankerOptions ModelFlags::resolved() const {
   rank::RerankerOptions out = options;
   out.precision = precision == "fp32"   ? rank::Precision::kFp32
                   : precision == "bf16" ? rank::Precision::kBf16
+                  : precision == "int8" ? rank::Precision::kInt8
                                         : rank::Precision::kAuto;
   out.cuda = device == "cuda";
   return out;

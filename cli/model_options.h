@@ -9,6 +9,9 @@
 
 namespace erank::cli {
 
+// A flag that an earlier release had; it warns that what it asked for is always so.
+void add_deterministic(CLI::App& verb);
+
 struct ModelFlags {
   rank::RerankerOptions options;
   std::string precision = "auto", device = "cpu";

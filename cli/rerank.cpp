@@ -113,7 +113,6 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
           {"weights", files_digest(f.model.files())},
           {"precision", f.model.precision},
           {"device", f.model.device},
-          {"deterministic", f.model.options.deterministic},
           {"query", f.input.query},
           {"files", files},
           {"pairs", pairs_digest(jobs)},
@@ -208,20 +207,26 @@ class RerankRun {
       flights.pop_front();
       if (!wait(flight)) return stop();
       in_flight -= flight.num_pairs;
+      const rank::Ranking ranking =
+          rank::make_ranking(flight.job->qid, std::move(*flight.results), options_);
+      note_failed(ranking);
       output.write(
-          format_ranking(format, *flight.job,
-                         rank::make_ranking(flight.job->qid, std::move(*flight.results), options_),
-                         flags_.tail == "append", flags_.tag));
+          format_ranking(format, *flight.job, ranking, flags_.tail == "append", flags_.tag));
       output.flush();
       if (interrupted()) return stop();
     }
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
     output.commit();
-    if (journal_) journal_->discard();
+    const bool journal = journal_ != nullptr;
+    if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
     summary(*reranker);
+    if (num_failed_ > 0)
+      base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
+                 " pairs could not be scored and are last in the output",
+                 journal && may_succeed_later_ ? "; --resume tries them again" : "");
   }
 
  private:
@@ -231,7 +236,7 @@ class RerankRun {
   struct Flight {
     const RerankJob* job = nullptr;
     std::shared_ptr<std::vector<rank::PassageResult>> results;  // complete when `done` is ready
-    std::future<rank::Ranking> done;
+    rank::Ticket done;
     int64_t num_pairs = 0;
   };
 
@@ -268,25 +273,37 @@ class RerankRun {
       ++num_resumed_;
     }
     flight.num_pairs = static_cast<int64_t>(request.passages.size());
-    flight.done = reranker.submit(std::move(request), [this, &job, index, results = flight.results](
-                                                          const rank::PassageResult& r) {
+    const auto take = [this, &job, index, results = flight.results](const rank::PassageResult& r) {
+      if (r.error && r.error->kind == rank::PassageError::Kind::kCancelled) return;  // interrupted
       rank::PassageResult result = r;
       result.index = (*index)[r.index];
-      if (journal_)
+      if (journal_ && !r.error)
         journal_->append(journal_key(job.qid, r.docid),
                          base::dump_json(rank::to_json(job.qid, 0, result)));
       results->push_back(std::move(result));
       report();
-    });
+    };
+    flight.done = reranker.submit(std::move(request), {.on_result = take});
     return flight;
   }
 
   // False when the user interrupts.
   bool wait(Flight& flight) {
-    while (flight.done.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready)
+    while (!flight.done.wait_for(std::chrono::milliseconds(100)))
       if (interrupted()) return false;
     flight.done.get();
     return true;
+  }
+
+  // A line for each pair without a score.
+  void note_failed(const rank::Ranking& ranking) {
+    using Kind = rank::PassageError::Kind;
+    for (const auto& r : ranking.failed) {
+      ++num_failed_;
+      // With more memory; the others would fail again.
+      may_succeed_later_ |= r.error->kind == Kind::kNoRoom || r.error->kind == Kind::kFailed;
+      ProgressLine::print_above(base::str("erank: ", r.error->message));
+    }
   }
 
   void report() {
@@ -304,7 +321,7 @@ class RerankRun {
 
   void summary(const rank::Reranker& reranker) const {
     if (flags_.quiet) return;
-    const auto stats = reranker.stats();
+    const auto stats = reranker.stats().engine;
     const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     const int64_t scored = num_done_ - num_resumed_;
     const auto rate = [&](int64_t n) {
@@ -325,7 +342,8 @@ class RerankRun {
   rank::ScoreOptions options_;
   std::unique_ptr<data::Journal> journal_;
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
-  int64_t num_pairs_ = 0, num_resumed_ = 0;
+  int64_t num_pairs_ = 0, num_resumed_ = 0, num_failed_ = 0;
+  bool may_succeed_later_ = false;
   std::atomic<int64_t> num_done_ = 0;
   Clock::time_point begin_;
 };
@@ -369,22 +387,23 @@ void add_rerank(CLI::App& app, Context& context) {
   f.model.add_to(*verb);
   verb->add_option("--instruction", f.instruction,
                    "what relevance means here (default: the checkpoint's)");
-  auto* think = verb->add_flag("--think", f.think, "let the model write its thought first");
+  auto* think = verb->add_flag("--think", f.think, "let the model write its reasoning first");
   verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
   verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
       ->check(CLI::PositiveNumber);
   verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
       ->check(CLI::PositiveNumber);
-  verb->add_option("--max-think-tokens", f.max_think_tokens, "close a thought after so many tokens")
+  verb->add_option("--max-think-tokens", f.max_think_tokens,
+                   "force an answer after so many tokens of reasoning")
       ->check(CLI::PositiveNumber);
   verb->add_option("--score", f.score,
                    "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
   verb->add_option("--hybrid", f.hybrid,
                    "zscore:W blends with the first stage, W its weight (the paper: zscore:0.2)");
-  verb->add_option("--temperature", f.temperature, "of the thought; 0 is greedy")
+  verb->add_option("--temperature", f.temperature, "of the reasoning; 0 is greedy")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  verb->add_option("--seed", f.seed, "of the thought's draws")->capture_default_str();
+  verb->add_option("--seed", f.seed, "of the reasoning's draws")->capture_default_str();
   verb->add_option("--format", f.format,
                    "table, jsonl or trec (default: table on a terminal, else jsonl)")
       ->check(CLI::IsMember({"table", "jsonl", "trec"}));

@@ -44,6 +44,9 @@ std::string table(const RerankJob& job, const rank::Ranking& ranking, bool appen
     if (r.finish != rank::Finish::kAnswered) note = "[" + rank::finish_name(r.finish) + "] " + note;
     if (!note.empty()) out += "       " + one_line(note, width > 20 ? width - 7 : 13) + "\n";
   }
+  for (const auto& r : ranking.failed)
+    out += "       " + padded(one_line(r.docid, 24), id_width, false) +
+           " not scored: " + rank::error_name(r.error->kind) + "\n";
   if (append_tail && !job.tail.empty())
     out +=
         base::str("       and ", job.tail.size(), " below --top, unscored, in first-stage order\n");
@@ -53,8 +56,9 @@ std::string table(const RerankJob& job, const rank::Ranking& ranking, bool appen
 std::string jsonl(const RerankJob& job, const rank::Ranking& ranking, bool append_tail) {
   std::string out;
   int64_t rank = 0;
-  for (const auto& r : ranking.results)
-    out += base::dump_json(rank::to_json(ranking.qid, ++rank, r)) + "\n";
+  for (const auto* results : {&ranking.results, &ranking.failed})
+    for (const auto& r : *results)
+      out += base::dump_json(rank::to_json(ranking.qid, ++rank, r)) + "\n";
   if (append_tail)
     for (const auto& passage : job.tail)
       out += base::dump_json(
@@ -68,6 +72,7 @@ std::string trec(const RerankJob& job, const rank::Ranking& ranking, bool append
   std::vector<data::Hit> hits;
   for (const auto& r : ranking.results) hits.push_back({r.docid, r.score});
   double below = hits.empty() ? 0 : hits.back().score;
+  for (const auto& r : ranking.failed) hits.push_back({r.docid, below -= 1});
   if (append_tail)
     for (const auto& passage : job.tail) hits.push_back({passage.id, below -= 1});
   std::string out;

@@ -32,7 +32,29 @@ std::string finish_name(Finish finish) {
   return "clipped";
 }
 
+std::string error_name(PassageError::Kind kind) {
+  switch (kind) {
+    case PassageError::Kind::kTooLong:
+      return "too_long";
+    case PassageError::Kind::kNoRoom:
+      return "no_room";
+    case PassageError::Kind::kNotFinite:
+      return "not_finite";
+    case PassageError::Kind::kCancelled:
+      return "cancelled";
+    case PassageError::Kind::kFailed:
+      break;
+  }
+  return "failed";
+}
+
 OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& r) {
+  if (r.error) {
+    OrderedJson json = unscored_json(qid, rank, r.docid, r.first_stage_score);
+    json["flags"] = r.flags;
+    json["error"] = {{"kind", error_name(r.error->kind)}, {"message", r.error->message}};
+    return json;
+  }
   OrderedJson json;
   json["qid"] = qid;
   json["docid"] = r.docid;

@@ -5,13 +5,14 @@
 #include <string>
 
 #include "erank/base/json.h"
-#include "erank/rank/reranker.h"
+#include "erank/rank/ranking.h"
 
 namespace erank::rank {
 
 // {"qid", "docid", "rank", "score", "integer", "probability", "distribution": [11],
 // "first_stage_score", "reasoning", "finish", "flags", "prompt_tokens", "new_tokens"}; `rank`
-// counts from 1.
+// counts from 1. Of a result with an error: score, answer and finish null, and "error": {"kind",
+// "message"} at the end.
 base::OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& result);
 
 // The same for a document that was passed on without being scored (below the cut): score and answer
@@ -19,10 +20,12 @@ base::OrderedJson to_json(const std::string& qid, int64_t rank, const PassageRes
 base::OrderedJson unscored_json(const std::string& qid, int64_t rank, const std::string& docid,
                                 std::optional<double> first_stage_score);
 
-// What to_json wrote, index and cached_tokens left 0; every number comes back bit for bit.
-// Throws Error{kInvalidInput} for anything else.
+// What to_json wrote of a result without an error, index and cached_tokens left 0; every number
+// comes back bit for bit. Throws Error{kInvalidInput} for anything else.
 PassageResult result_from_json(const base::Json& json, const std::string& where);
 
 std::string finish_name(Finish finish);  // "answered", "forced", "clipped"
+// "too_long", "no_room", "not_finite", "failed", "cancelled"
+std::string error_name(PassageError::Kind kind);
 
 }  // namespace erank::rank

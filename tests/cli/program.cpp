@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 #include "erank/base/files.h"
+#include "tests/exact_bits.h"
 
 namespace erank::cli {
 
@@ -85,6 +87,22 @@ std::vector<base::Json> json_lines(const std::string& text) {
   std::vector<base::Json> lines;
   for (const auto& line : lines_of(text)) lines.push_back(base::parse_json(line, "output"));
   return lines;
+}
+
+void expect_same_results(const std::string& a, const std::string& b) {
+  if (kExactBits) {
+    EXPECT_EQ(a, b);
+    return;
+  }
+  std::map<std::pair<std::string, std::string>, double> scores;
+  for (const auto& line : json_lines(a))
+    scores[{line["qid"], line["docid"]}] = line["score"].get<double>();
+  EXPECT_EQ(json_lines(a).size(), json_lines(b).size());
+  for (const auto& line : json_lines(b)) {
+    const auto found = scores.find({line["qid"], line["docid"]});
+    ASSERT_NE(found, scores.end()) << line;
+    EXPECT_NEAR(found->second, line["score"].get<double>(), 0.05);
+  }
 }
 
 std::vector<std::string> column(const std::vector<base::Json>& lines, const std::string& key) {

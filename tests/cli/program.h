@@ -43,6 +43,9 @@ class Program : public ::testing::Test {
 // The lines of `text` as JSON.
 std::vector<base::Json> json_lines(const std::string& text);
 std::vector<std::string> lines_of(const std::string& text);
+// The same results: byte for byte where the network promises the same bits (kExactBits), else the
+// same pairs with scores that hardly differ.
+void expect_same_results(const std::string& a, const std::string& b);
 // value[key] of each.
 std::vector<std::string> column(const std::vector<base::Json>& lines, const std::string& key);
 

@@ -96,8 +96,7 @@ TEST_F(TinyRerankVerb, WritesTheDocumentedLinesOfOneQuery) {
 
 TEST_F(TinyRerankVerb, ReadsEveryFormOfTheSameDocuments) {
   const std::string text = "Air scatters light.\nSky It is blue.\nno id\n";
-  const std::vector<std::string> fixed = {"--query", "sky", "--direct", "--deterministic",
-                                          "--docs"};
+  const std::vector<std::string> fixed = {"--query", "sky", "--direct", "--docs"};
   const auto with = [&](const std::string& docs, const std::string& input = "") {
     std::vector<std::string> args = fixed;
     args.push_back(docs);
@@ -118,7 +117,7 @@ TEST_F(TinyRerankVerb, ReadsEveryFormOfTheSameDocuments) {
 
 TEST_F(TinyRerankVerb, GivesTheSameForQueriesAndCorpusABeirFolderAndCandidates) {
   put_collection();
-  const Outcome o = rerank_collection({"--deterministic"});
+  const Outcome o = rerank_collection({});
   ASSERT_EQ(o.exit_code, 0) << o.err;
   const auto lines = json_lines(o.out);
   EXPECT_THAT(column(lines, "qid"), ElementsAre("q1", "q1", "q1", "q2", "q2"));
@@ -126,7 +125,7 @@ TEST_F(TinyRerankVerb, GivesTheSameForQueriesAndCorpusABeirFolderAndCandidates) 
   EXPECT_THAT(o.err, HasSubstr("warning: 1 query has no candidates and no result: q3"));
 
   const Outcome beir =
-      rerank({"--beir", path(""), "--run", path("run.trec"), "--direct", "--deterministic"});
+      rerank({"--beir", path(""), "--run", path("run.trec"), "--direct"});
   EXPECT_EQ(beir.out, o.out) << beir.err;
 
   put("c.jsonl",
@@ -136,7 +135,7 @@ TEST_F(TinyRerankVerb, GivesTheSameForQueriesAndCorpusABeirFolderAndCandidates) 
       "{\"qid\": \"q2\", \"query\": \"second\", \"hits\": [{\"docid\": \"d3\", \"text\": "
       "\"three\", \"score\": 9}, {\"docid\": \"d1\", \"text\": \"one\", \"score\": 8}]}\n"
       "{\"qid\": \"q3\", \"query\": \"third\", \"hits\": []}\n");
-  const Outcome listed = rerank({"--candidates", path("c.jsonl"), "--direct", "--deterministic"});
+  const Outcome listed = rerank({"--candidates", path("c.jsonl"), "--direct"});
   EXPECT_EQ(listed.out, o.out) << listed.err;
   EXPECT_THAT(listed.err, HasSubstr("q3"));
 }
@@ -226,13 +225,70 @@ TEST_F(TinyRerankVerb, RefusesWhatItCannotDoWithOneLineAndCodeTwo) {
                  "blank");
   expect_refused(run({"rerank", "--query", "q", "--docs", docs, "--model", path("nothing")}),
                  "nothing");
-  expect_refused(
-      rerank({"--query", "q", "--docs", put("long.txt", std::string(3000, 'x')), "--direct"}),
-      "--max-doc-tokens");
   put("run.trec", "q1 Q0 d9 1 3.0 t\n");
   expect_refused(rerank_collection({}), "d9");
   put("run.trec", "q9 Q0 d1 1 3.0 t\n");
   expect_refused(rerank_collection({}), "q9");
+}
+
+TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
+  put_collection();
+  const std::string huge(3000, 'x');
+  put("corpus.jsonl", "{\"_id\": \"d1\", \"text\": \"" + huge +
+                          "\"}\n{\"_id\": \"d2\", \"text\": \"" + huge +
+                          "\"}\n{\"_id\": \"d3\", \"text\": \"three\"}\n");
+  const Outcome o = rerank_collection({});
+  EXPECT_EQ(o.exit_code, 2);
+  const auto lines = json_lines(o.out);
+  EXPECT_THAT(column(lines, "docid"), ElementsAre("d3", "d1", "d2", "d3", "d1"));
+  EXPECT_THAT(column(lines, "rank"), ElementsAre("1", "2", "3", "1", "2"));
+  EXPECT_FALSE(lines[0].contains("error"));
+  EXPECT_TRUE(lines[1]["score"].is_null());
+  EXPECT_EQ(lines[1]["first_stage_score"], 3.0);
+  EXPECT_EQ(lines[1]["error"]["kind"], "too_long");
+  EXPECT_THAT(lines[1]["error"]["message"].get<std::string>(), HasSubstr("--max-doc-tokens"));
+  const auto errors = lines_of(o.err);
+  ASSERT_EQ(errors.size(), 1u + 3 + 1 + 1) << o.err;  // q3's warning, pairs, summary, the end
+  EXPECT_THAT(errors[1], HasSubstr("query q1, document d1"));
+  EXPECT_THAT(errors[3], HasSubstr("query q2, document d1"));
+  EXPECT_THAT(errors[5], HasSubstr("3 of 5 pairs could not be scored"));
+
+  // No document of a run is lost, and the file is there in full.
+  const Outcome trec =
+      rerank_collection({"--top", "2", "--format", "trec", "--out", path("out.trec")});
+  EXPECT_EQ(trec.exit_code, 2);
+  std::vector<std::string> order;
+  for (const auto& line : lines_of(base::read_file(path("out.trec")))) {
+    std::istringstream in(line);
+    std::string qid, q0, docid;
+    in >> qid >> q0 >> docid;
+    order.push_back(qid + " " + docid);
+  }
+  EXPECT_THAT(order, ElementsAre("q1 d1", "q1 d2", "q1 d3", "q2 d3", "q2 d1"));
+  EXPECT_FALSE(base::file_exists(path("out.trec.journal"))) << "they would fail again";
+  EXPECT_THAT(rerank_collection({"--format", "table"}).out, HasSubstr("not scored: too_long"));
+}
+
+TEST_F(TinyRerankVerb, TriesAgainWhatHadNoRoom) {
+  put_collection();
+  const std::vector<std::string> to = {"--out", path("out.jsonl"), "--kv-cache-bytes", "300000"};
+  const Outcome small = rerank_collection(to);
+  EXPECT_EQ(small.exit_code, 2);
+  EXPECT_THAT(small.err, HasSubstr("--kv-cache-bytes"));
+  EXPECT_THAT(small.err, HasSubstr("--resume tries them again"));
+  const Outcome again = rerank_collection({"--out", path("out.jsonl"), "--resume"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  for (const auto& line : json_lines(base::read_file(path("out.jsonl"))))
+    EXPECT_TRUE(line["score"].is_number());
+  EXPECT_FALSE(base::file_exists(path("out.jsonl.journal")));
+}
+
+TEST_F(TinyRerankVerb, SaysThatDeterministicIsAlwaysSo) {
+  put_collection();
+  const Outcome o = rerank_collection({"--deterministic"});
+  EXPECT_EQ(o.exit_code, 0);
+  EXPECT_THAT(o.err, HasSubstr("warning: --deterministic"));
+  EXPECT_EQ(o.out, rerank_collection({}).out);
 }
 
 TEST_F(TinyRerankVerb, BlendsWithTheFirstStage) {

@@ -13,6 +13,7 @@
 #include "erank/engine/engine.h"
 #include "erank/model/network.h"
 #include "erank/model/parameters.h"
+#include "tests/exact_bits.h"
 
 namespace erank::engine {
 
@@ -20,9 +21,6 @@ using model::Network;
 using model::Parameters;
 using model::Precision;
 
-// Whether make_network on the CPU gives the same bits alone, in a batch and with a warm cache: the
-// promise of model/cpu, which the reference network of libtorch's operations does not make.
-constexpr bool kExactBits = false;
 // How far equal results of the CPU's network may be apart.
 constexpr double kSame = kExactBits ? 0 : 1e-5;
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "erank/base/error.h"
+#include "tests/exact_bits.h"
 #include "tests/rank/tiny_checkpoint.h"
 
 namespace erank::rank {

@@ -8,9 +8,6 @@
 
 namespace erank::rank {
 
-// Whether the CPU's network gives the same bits alone and in a batch: as in tests/engine.
-constexpr bool kExactBits = false;
-
 // A folder with config, random weights (seeded, so large that scores differ clearly) and the byte
 // tokenizer: id = byte, 258 = <|im_end|>, 259 = <think>, 260 = </think>, then "~261" and so on.
 std::string random_checkpoint(const std::string& name, uint64_t seed = 1);
