@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cli/model_options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"

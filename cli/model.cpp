@@ -268,6 +268,14 @@ void run_random(const RandomFlags& flags, base::ProgressSink* progress) {
     text::copy_tokenizer(source, flags.out);
 }
 
+void write_tokenizer_of(const rank::Checkpoint& found, const std::string& folder) {
+  try {
+    text::copy_tokenizer(found.weights, folder);
+  } catch (const base::Error& e) {
+    warn(base::str("no tokenizer written: ", e.what()));
+  }
+}
+
 struct MergeFlags {
   std::string model, adapter, out, dtype = "bf16";
   bool overwrite = false;
@@ -288,11 +296,24 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
   model::Parameters parameters(source.config(), dtype_of(flags.dtype));
   model::load_weights(parameters, source, progress);
   model::save_weights(parameters, flags.out, model::kMaxShardBytes, progress);
-  try {
-    text::copy_tokenizer(found.weights, flags.out);
-  } catch (const base::Error& e) {
-    warn(base::str("no tokenizer written: ", e.what()));
-  }
+  write_tokenizer_of(found, flags.out);
+}
+
+struct QuantizeFlags {
+  std::string model, adapter, out;
+  bool overwrite = false;
+};
+
+void run_quantize(const QuantizeFlags& flags, base::ProgressSink* progress) {
+  const rank::Checkpoint found = rank::find_checkpoint(flags.model);
+  const std::string adapter = !flags.adapter.empty() ? flags.adapter : found.adapter.value_or("");
+  std::vector<std::string> inputs = paths_of_model(flags.model);
+  if (!adapter.empty()) inputs.push_back(adapter);
+  check_out_folder(flags.out, flags.overwrite, inputs);
+  model::save_int8_weights(model::CheckpointSource::open(found.weights, adapter), flags.out,
+                           model::kMaxShardBytes, progress);
+  write_tokenizer_of(found, flags.out);
+  rank::write_checkpoint(flags.out, found.defaults, nullptr);
 }
 
 CLI::Option* add_dtype(CLI::App* verb, const char* name, std::string& value, const char* text) {
@@ -371,6 +392,24 @@ void add_merge(CLI::App& model, Context& context) {
   });
 }
 
+void add_quantize(CLI::App& model, Context& context) {
+  auto* verb = model.add_subcommand(
+      "quantize", "A model folder with int8 weights, half the size, that --precision int8 computes");
+  auto flags = std::make_shared<QuantizeFlags>();
+  verb->footer(
+      "Example:\n  erank model quantize --model ~/models/ERank-4B --out ERank-4B-int8\n\n"
+      "Each output of a matrix has one scale; an adapter is merged first; embedding, head and norms\n"
+      "stay bf16. config.json names the form of compressed-tensors, which other programs read too.");
+  verb->add_option("--model", flags->model,
+                   "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
+  verb->add_option("--adapter", flags->adapter, "PEFT folder (default: the model's own)");
+  verb->add_option("--out", flags->out, "folder to write")->required();
+  verb->add_flag("--overwrite", flags->overwrite, "replace the model in --out");
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] { run_quantize(*flags, context.progress.get()); };
+  });
+}
+
 }  // namespace
 
 void add_model(CLI::App& app, Context& context) {
@@ -380,6 +419,7 @@ void add_model(CLI::App& app, Context& context) {
   add_logits(*model, context);
   add_random(*model, context);
   add_merge(*model, context);
+  add_quantize(*model, context);
 }
 
 }  // namespace erank::cli

@@ -117,7 +117,7 @@ double score_of(const PassageResult& r, ScoreKind kind) {
   return r.integer;
 }
 
-model::Precision precision_of(const RerankerOptions& options) {
+model::Precision precision_of(const RerankerOptions& options, const model::CheckpointSource& source) {
   switch (options.precision) {
     case Precision::kBf16:
       return model::Precision::kBf16;
@@ -128,6 +128,7 @@ model::Precision precision_of(const RerankerOptions& options) {
     case Precision::kAuto:
       break;
   }
+  if (!options.cuda && source.files().has_int8()) return model::Precision::kInt8;
   return model::usual_precision(options.cuda);
 }
 
@@ -158,6 +159,7 @@ struct Reranker::State {
 
   std::vector<std::shared_ptr<Job>> active;  // the engine's thread's own: what is not done
   std::thread thread;
+  model::Precision precision = model::Precision::kBf16;  // set before load() returns
 
   // The network lives and dies on the engine's thread.
   void run(base::ProgressSink* progress, std::promise<void> ready) {
@@ -169,7 +171,9 @@ struct Reranker::State {
       const auto source = model::CheckpointSource::open(checkpoint.weights, adapter);
       network = model::make_network(
           source,
-          {.precision = precision_of(options), .cuda = options.cuda, .threads = options.threads},
+          {.precision = precision_of(options, source),
+           .cuda = options.cuda,
+           .threads = options.threads},
           progress);
       engine = std::make_unique<engine::Engine>(
           *network, engine::EngineOptions{.kv_cache_bytes = options.kv_cache_bytes});
@@ -177,6 +181,7 @@ struct Reranker::State {
       ready.set_exception(std::current_exception());
       return;
     }
+    precision = network->precision();
     ready.set_value();
     std::string why = "the reranker has stopped";
     try {
@@ -486,7 +491,7 @@ Ranking Reranker::rank(RankRequest request) { return submit(std::move(request)).
 const CheckpointDefaults& Reranker::defaults() const { return state_->checkpoint.defaults; }
 const std::string& Reranker::model_name() const { return state_->checkpoint.name; }
 std::string Reranker::precision_name() const {
-  return model::precision_name(precision_of(state_->options));
+  return model::precision_name(state_->precision);
 }
 
 RerankerStats Reranker::stats() const {
