@@ -2,7 +2,8 @@
 
 add_library(erank_flags INTERFACE)
 target_include_directories(erank_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(erank_flags INTERFACE -Wall -Wextra -Wno-unused-parameter)
+target_compile_options(erank_flags INTERFACE -Wall -Wextra -Wno-unused-parameter
+                       -Wno-restrict)  # false in GCC 12: gcc.gnu.org/bugzilla 105651
 if(ERANK_WERROR)
   target_compile_options(erank_flags INTERFACE -Werror)
 endif()

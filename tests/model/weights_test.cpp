@@ -1,7 +1,9 @@
 #include "erank/model/weights.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/max.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -143,6 +145,72 @@ TEST(TinyWeights, SavingAgainLeavesNothingOfTheOlderModel) {
   save_weights(older, folder.path());
   expect_equal(*load_parameters(folder.path(), at::kFloat), older);
   for (const auto& name : foreign) EXPECT_EQ(base::read_file(folder.path(name)), "foreign");
+}
+
+TEST(TinyWeights, Int8FilesHoldEachOutputOver127AndAreReadBack) {
+  ModelConfig config = small();
+  config.tie_word_embeddings = false;
+  Parameters parameters(config, at::kFloat);
+  parameters.init_random(3, 0.2);
+  const TestFolder folder;
+  save_int8_weights(ParametersSource(parameters), folder.path());
+  EXPECT_EQ(load_config(folder.path()).hidden_size, config.hidden_size);
+  const auto source = CheckpointSource::open(folder.path());
+  EXPECT_TRUE(source.files().has_int8());
+  const auto read = load_parameters(folder.path(), at::kFloat);
+  const auto before = parameters.named(), after = read->named();
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < before.size(); ++i) {
+    const at::Tensor &a = before[i].tensor, &b = after[i].tensor;
+    const std::string& name = before[i].name;
+    const bool quantised = name.find("_proj.weight") != std::string::npos;
+    for (int64_t r = 0; r < a.size(0); ++r) {
+      const double largest = a[r].abs().max().item<double>();
+      // Half a step, or what bf16 rounds.
+      const double bound = quantised ? largest / 127 * 0.501 : largest / 256;
+      EXPECT_LE((a[r] - b[r]).abs().max().item<double>(), bound) << name << " row " << r;
+      if (quantised) {
+        EXPECT_NEAR(b[r].abs().max().item<double>(), largest, 1e-6 * largest) << name;
+      }
+    }
+  }
+  // Quantised again, nothing changes.
+  const TestFolder again;
+  save_int8_weights(CheckpointSource::open(folder.path()), again.path());
+  const auto twice = load_parameters(again.path(), at::kFloat)->named();
+  for (size_t i = 0; i < after.size(); ++i)
+    EXPECT_LE((after[i].tensor - twice[i].tensor).abs().max().item<double>(), 1e-6)
+        << after[i].name;
+}
+
+TEST(TinyWeights, Int8WithoutItsScalesOrInAnotherFormIsOneClearError) {
+  Parameters parameters(small(), at::kFloat);
+  parameters.init_random(3, 0.2);
+  const TestFolder folder;
+  save_int8_weights(ParametersSource(parameters), folder.path());
+  std::string config = base::read_file(folder.path("config.json"));
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    std::string changed = config;
+    changed.replace(changed.find(from), from.size(), to);
+    return changed;
+  };
+  for (const auto& [from, to] : {std::pair<std::string, std::string>{"int-quantized", "pack-quantized"},
+                                 {"\"channel\"", "\"group\""},
+                                 {"\"num_bits\": 8", "\"num_bits\": 4"}}) {
+    folder.write("config.json", replaced(from, to));
+    EXPECT_THROW(load_config(folder.path()), base::Error) << to;
+  }
+  folder.write("config.json", config);
+  std::string weights = base::read_file(folder.path("model.safetensors"));
+  const std::string scale = "down_proj.weight_scale";
+  weights.replace(weights.find(scale), scale.size(), "down_proj.weight_skale");
+  folder.write("model.safetensors", weights);
+  try {
+    CheckpointSource::open(folder.path());
+    FAIL() << "a matrix without scales was read";
+  } catch (const base::Error& e) {
+    EXPECT_NE(std::string(e.what()).find("down_proj.weight_scale"), std::string::npos) << e.what();
+  }
 }
 
 TEST(TinyWeights, EveryFloatTypeIsConvertedOnceToTheRunsType) {
