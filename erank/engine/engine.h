@@ -37,9 +37,9 @@ struct Request {
   // number and all its new tokens. May be empty; may submit and cancel. If it throws, this sample
   // fails with that exception and the others go on.
   std::function<Verdict(int sample, std::span<const int32_t> new_tokens)> watch = {};
-  // The beginning of an answer, such as "</think><answer>", which forces the model to give one:
-  // appended when the generation has ended by a stop id, the budget, a full context, or a verdict
-  // that says so.
+  // The beginning of an answer (the close of the reasoning, the opening of the answer), which
+  // forces the model to give one: appended when the generation has ended by a stop id, the budget,
+  // a full context, or a verdict that says so.
   Ids answer_prefix = {};
   // Continuations whose probabilities are read after the answer prefix (without one: after the last
   // kept token). Each is one or two ids long (an answer such as "10" is two); those that share a

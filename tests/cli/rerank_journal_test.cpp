@@ -10,6 +10,7 @@
 #include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "tests/cli/program.h"
+#include "tests/exact_bits.h"
 
 namespace erank::cli {
 namespace {
@@ -36,7 +37,8 @@ class TinyRerankJournal : public Program {
       put("c.jsonl", lists);
     }
     auto args = rerank_args({"--candidates", path("c.jsonl"), "--think", "--max-think-tokens", "8",
-                             "--hybrid", "zscore:0.3", "--out", out});
+                             "--precision", kExactBits ? "bf16" : "fp32", "--hybrid", "zscore:0.3",
+                             "--out", out});
     if (!how.empty()) args.push_back(how);
     return args;
   }

@@ -124,8 +124,7 @@ TEST_F(TinyRerankVerb, GivesTheSameForQueriesAndCorpusABeirFolderAndCandidates) 
   EXPECT_THAT(column(lines, "rank"), ElementsAre("1", "2", "3", "1", "2"));
   EXPECT_THAT(o.err, HasSubstr("warning: 1 query has no candidates and no result: q3"));
 
-  const Outcome beir =
-      rerank({"--beir", path(""), "--run", path("run.trec"), "--direct"});
+  const Outcome beir = rerank({"--beir", path(""), "--run", path("run.trec"), "--direct"});
   EXPECT_EQ(beir.out, o.out) << beir.err;
 
   put("c.jsonl",
@@ -271,7 +270,7 @@ TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
 
 TEST_F(TinyRerankVerb, TriesAgainWhatHadNoRoom) {
   put_collection();
-  const std::vector<std::string> to = {"--out", path("out.jsonl"), "--kv-cache-bytes", "300000"};
+  const std::vector<std::string> to = {"--out", path("out.jsonl"), "--kv-cache-bytes", "20000"};
   const Outcome small = rerank_collection(to);
   EXPECT_EQ(small.exit_code, 2);
   EXPECT_THAT(small.err, HasSubstr("--kv-cache-bytes"));

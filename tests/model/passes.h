@@ -1,6 +1,7 @@
 // Sequences, their pages and passes over them, for the tests of inference networks.
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
