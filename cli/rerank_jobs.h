@@ -10,7 +10,7 @@ namespace erank::cli {
 
 struct RerankInput {
   std::string query, docs;                 // one query and its documents
-  std::string queries, corpus, run, beir;  // a whole run; `beir` stands for queries and corpus
+  std::string queries, corpus, run, beir;  // a whole run; `beir` names queries and corpus
   std::string candidates;                  // a candidate list
   int top = 100;                           // candidates of a query that are scored
 };

@@ -40,8 +40,9 @@ std::string table(const RerankJob& job, const rank::Ranking& ranking, bool appen
     line += one_line(job.passages[r.index].text, width > used + 12 ? width - used : 12);
     out += line + "\n";
     std::string note = r.reasoning;
-    for (const auto& flag : r.flags) note = "[" + flag + "] " + note;
-    if (r.finish != rank::Finish::kAnswered) note = "[" + rank::finish_name(r.finish) + "] " + note;
+    for (const auto& flag : r.flags) note = base::str("[", flag, "] ", note);
+    if (r.finish != rank::Finish::kAnswered)
+      note = base::str("[", rank::finish_name(r.finish), "] ", note);
     if (!note.empty()) out += "       " + one_line(note, width > 20 ? width - 7 : 13) + "\n";
   }
   for (const auto& r : ranking.failed)

@@ -124,7 +124,7 @@ TEST(TinyEngine, ComputesASharedPrefixOnce) {
     engine.submit(request, [&](Completion c) { cached += c.cached_tokens; });
   }
   engine.run();
-  EXPECT_EQ(engine.stats().steps, 1) << "one pass reads prompt, closing and both positions";
+  EXPECT_EQ(engine.stats().steps, 1) << "one pass reads prompt, answer prefix and both positions";
   EXPECT_EQ(engine.stats().computed_tokens, 40 + 10 * 3);
   EXPECT_EQ(cached, 9 * 40);
   EXPECT_EQ(engine.stats().cached_tokens, 9 * 40);
@@ -232,22 +232,22 @@ TEST(TinyEngine, AVerdictCutsForcesOrLeavesOpen) {
   const Ids prompt = make_requests(1, false)[0].prompt;
   const Ids tokens = greedy_tokens(*model.network, prompt, 8);
   for (const int keep : {-1, 0, 1, 4, 5}) {
-    for (const bool close : {true, false}) {
-      for (const Ids& closing : {Ids{}, Ids{9, 10}}) {
-        SCOPED_TRACE(base::str("keep ", keep, ", close ", close, ", closing ", closing.size()));
+    for (const bool force : {true, false}) {
+      for (const Ids& prefix : {Ids{}, Ids{9, 10}}) {
+        SCOPED_TRACE(base::str("keep ", keep, ", force ", force, ", prefix ", prefix.size()));
         Request request{.prompt = prompt,
                         .max_new_tokens = 8,
                         .watch =
                             [=](int, std::span<const int32_t> ids) {
-                              return Verdict{ids.size() == 5, keep, close};
+                              return Verdict{ids.size() == 5, keep, force};
                             },
-                        .answer_prefix = closing,
+                        .answer_prefix = prefix,
                         .choices = digit_choices()};
         const auto completion = run_requests(*model.network, {request})[0];
         EXPECT_EQ(completion.finish, Finish::kWatched);
         EXPECT_EQ(completion.new_tokens,
                   Ids(tokens.begin(), tokens.begin() + (keep < 0 ? 5 : keep)));
-        EXPECT_EQ(completion.forced, close && !closing.empty());
+        EXPECT_EQ(completion.forced, force && !prefix.empty());
         expect_full_passes(model, {request}, {completion});
       }
     }
@@ -271,7 +271,7 @@ TEST(TinyEngine, CutsAtTheModelsContextAndSaysSo) {
   request.max_new_tokens = 6;
   EXPECT_EQ(run_requests(*model.network, {request})[0].finish, Finish::kBudget);
 
-  request.prompt.resize(46, 301);  // room for closing and choice alone
+  request.prompt.resize(46, 301);  // room for the answer prefix and a choice alone
   completion = run_requests(*model.network, {request})[0];
   EXPECT_EQ(completion.finish, Finish::kContext);
   EXPECT_TRUE(completion.new_tokens.empty());

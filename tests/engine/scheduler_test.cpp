@@ -96,7 +96,7 @@ class Simulation {
     while (!sequences_.empty()) {
       for (const int64_t handle : computed()) finish(handle);
       idle = step().entries.empty() && !sequences_.empty() ? idle + 1 : 0;
-      ASSERT_LT(idle, 2) << sequences_.size() << " sequences stand still";
+      ASSERT_LT(idle, 2) << sequences_.size() << " sequences do not move";
     }
     EXPECT_EQ(scheduler.num_free_pages(), options_.num_pages);
   }
@@ -171,7 +171,7 @@ class Simulation {
       const auto& s = sequences_.at(handle);
       const auto pages = scheduler.pages(handle);
       for (int64_t i = 0; i < std::ssize(pages); ++i) {
-        // A page that reaches behind what may be shared is written by this sequence.
+        // A page that reaches past what may be shared is written by this sequence.
         if ((i + 1) * options_.page_tokens > s.must_compute_from) ++owners[pages[i]];
       }
     }
