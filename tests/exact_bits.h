@@ -5,6 +5,6 @@
 
 namespace erank {
 
-constexpr bool kExactBits = false;
+constexpr bool kExactBits = true;
 
 }  // namespace erank

@@ -8,23 +8,15 @@
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
+#include "erank/model/cpu/kernels.h"
 
 namespace erank::engine {
 namespace {
 
-constexpr int64_t kChunk = 256;
+using model::cpu::exp_sums;
+using model::cpu::kChunk;
 
 int64_t num_chunks(int64_t n, int64_t chunk) { return (n + chunk - 1) / chunk; }
-
-// sums[c] of exp((x[i] - max) * scale) over the c-th 256 logits.
-void exp_sums(const float* x, int64_t n, float max, float scale, float* sums) {
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    float sum = 0;
-    const int64_t end = std::min(n, begin + kChunk);
-    for (int64_t i = begin; i < end; ++i) sum += std::exp((x[i] - max) * scale);
-    sums[begin / kChunk] = sum;
-  }
-}
 
 float largest(const float* x, int64_t n) {
   float lanes[16];
