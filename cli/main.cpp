@@ -41,11 +41,11 @@ void fill_closed_streams() {
 
 // libgomp reads its settings while the program is loaded. Its waiting threads spin by default,
 // which takes processors from every other process and gains nothing here (docs/performance.md), so
-// the verbs that compute start anew with sleeping ones; who has set either variable keeps it.
+// training, which computes on them, starts anew with sleeping ones; who has set either variable
+// keeps it. Inference has threads of its own.
 void start_with_sleeping_threads(int argc, char** argv) {
   const std::string_view verb = argc > 1 ? argv[1] : "";
-  if (verb != "rerank" && verb != "demo" && verb != "bench" && verb != "model" && verb != "train")
-    return;
+  if (verb != "train") return;
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   ::setenv("OMP_WAIT_POLICY", "PASSIVE", 1);
   ::execv("/proc/self/exe", argv);  // when it fails, spinning threads compute the same

@@ -48,7 +48,7 @@ class TinyOutput : public Program {
         {"logits", {"model", "logits", "--model", path("tiny"), "--in", path("ids.jsonl")}},
         {"rerank",
          rerank_args({"--queries", path("queries.jsonl"), "--corpus", path("corpus.jsonl"), "--run",
-                      path("run.trec"), "--direct", "--deterministic", "--quiet"})}};
+                      path("run.trec"), "--direct", "--quiet"})}};
   }
   Args with(const std::string& verb, const Args& more) const {
     Args args = verbs_.at(verb);

@@ -56,8 +56,8 @@ std::vector<Factory> factories() {
        1e-4, 0},
       {"cpu_bf16", [](const auto& source) { return on_cpu(source, Precision::kBf16); }, 1e-2, 5e-2,
        5e-2, 0},
-      {"cpu_int8", [](const auto& source) { return on_cpu(source, Precision::kInt8); }, 3e-2, 1e-1,
-       1e-1, 0},
+      {"cpu_int8", [](const auto& source) { return on_cpu(source, Precision::kInt8); }, 5e-2, 1e-1,
+       2.5e-1, 0},
   };
 }
 

@@ -36,13 +36,11 @@ CpuWeights::CpuWeights(const ModelConfig& config, Precision precision)
 void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) {
   const ModelConfig& c = config_;
   const int64_t d = c.head_dim, heads = c.num_attention_heads, kv = c.num_key_value_heads;
-  const bool tied_lookup = c.tie_word_embeddings && precision_ != Precision::kInt8;
-  const auto dtype = precision_ == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-  const int64_t value_bytes = dtype == at::kFloat ? 4 : 2;
-
   // Outputs of a tensor to the columns column(n) of a matrix.
   const auto pack = [&](const std::string& name, PackedMatrix& matrix, int64_t inputs,
                         const auto& column, const int32_t* places = nullptr) {
+    const auto dtype = matrix.precision() == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+    const int64_t value_bytes = dtype == at::kFloat ? 4 : 2;
     source.read(name, dtype, [&](int64_t first, const void* values, int64_t count) {
       for (int64_t i = 0; i < count; ++i)
         matrix.set(column(first + i), static_cast<const char*>(values) + i * inputs * value_bytes,
@@ -101,11 +99,12 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
   }
   final_norm_ = read_vector(source, "model.norm.weight", hidden_);
   head_ = {};
-  head_ = PackedMatrix(c.vocab_size, hidden_, precision_);
+  head_ = PackedMatrix(c.vocab_size, hidden_,
+                       precision_ == Precision::kFp32 ? Precision::kFp32 : Precision::kBf16);
   pack(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", head_,
        c.hidden_size, same);
   embedding_ = {};
-  if (!tied_lookup) {
+  if (!c.tie_word_embeddings) {
     const auto kept = precision_ == Precision::kFp32 ? at::kFloat : at::kBFloat16;
     const int64_t row_bytes = c.hidden_size * (kept == at::kFloat ? 4 : 2);
     embedding_ = Memory(c.vocab_size * row_bytes);

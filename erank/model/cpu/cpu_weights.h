@@ -39,7 +39,8 @@ class CpuWeights {
 
   const std::vector<CpuLayer>& layers() const { return layers_; }
   const std::vector<float>& final_norm() const { return final_norm_; }  // [H']
-  const PackedMatrix& head() const { return head_; }                    // outputs: V
+  // Outputs: V. With int8 it is bf16: rankings lose more by it than by any other matrix of its cost.
+  const PackedMatrix& head() const { return head_; }
   int64_t bytes() const;
 
   int64_t hidden() const { return hidden_; }  // H'
@@ -53,7 +54,7 @@ class CpuWeights {
   std::vector<CpuLayer> layers_;
   std::vector<float> final_norm_;
   PackedMatrix head_;
-  Memory embedding_;  // [V, H] bf16 or float; empty when the head serves
+  Memory embedding_;  // [V, H] bf16 or float; empty when it is tied to the head
 };
 
 }  // namespace erank::model::cpu
