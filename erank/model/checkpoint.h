@@ -39,7 +39,7 @@ class Checkpoint {
     const data::TensorInfo* info;  // as the file has it
     const base::MappedFile* map;
     // Over 0: in each of so many heads of D rows, row i is followed by row i + D / 2, as
-    // llama.cpp's rotation wants q and k of the llama architecture.
+    // llama.cpp's RoPE expects q and k of the llama architecture.
     int64_t permuted_heads = 0;
     // Of an int8 matrix: its outputs' scales, the tensor "<name>_scale" with one value a row.
     const data::TensorInfo* scale = nullptr;

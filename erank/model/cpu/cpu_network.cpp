@@ -156,7 +156,7 @@ struct CpuNetwork::State {
   }
 
   // --- the four products of a layer: prepare rows, then compute a unit ------------------------
-  // A unit of qkv is a head: norm, rotation and cache write need all of it.
+  // A work item of qkv is a head: norm, RoPE and cache write need all of it.
   void compute_head(Scratch& s, const Batch& batch, char* pages, int64_t layer_idx,
                     const Rows& rows, int64_t begin, int64_t head) const {
     const CpuLayer& layer = weights.layers()[layer_idx];

@@ -43,7 +43,7 @@ struct SiluMulBackwardArgs {
   int64_t width;     // F
 };
 
-// Half-split rotation of the first `heads` heads of each row, in place.
+// RoPE (half-split) of the first `heads` heads of each row, in place.
 template <typename T>
 struct RotateArgs {
   T* x;                      // [T, row_stride]
