@@ -59,7 +59,7 @@ class Bench {
   struct Timed {
     double seconds = 0;
     engine::EngineStats stats;
-    double flops = 0;  // of all products and attention that were computed
+    double flops = 0;  // of all matrix products and attention computed
   };
 
   // `num` prompts of `length` ids, the first `shared` of them common; each then samples
@@ -210,13 +210,14 @@ void add_bench(CLI::App& app, Context& context) {
   verb->add_option("--shape", f.shape,
                    "tiny, smollm2-135m, qwen3-0.6b, qwen3-4b, qwen3-14b or qwen3-32b")
       ->capture_default_str();
-  verb->add_option("--precision", f.precision, "bf16, int8 or fp32")
+  verb->add_option("--precision", f.precision,
+                   "precision of the matrix products: bf16, int8 or fp32")
       ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
       ->capture_default_str();
   verb->add_option("--device", f.device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
-  verb->add_option("--threads", f.threads, "compute threads (default: one a processor)")
+  verb->add_option("--threads", f.threads, "compute threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
   verb->add_option("--prompt-tokens", f.prompt_tokens, "length of a prefill prompt")
       ->check(CLI::Range(1, 32768))
@@ -232,10 +233,10 @@ void add_bench(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"prefill", "direct", "think", "decode"}))
       ->delimiter(',');
   verb->add_option("--max-batch-tokens", f.max_batch_tokens,
-                   "tokens a forward pass (default: the network's usual)")
+                   "most tokens per forward pass (default: the network's)")
       ->check(CLI::PositiveNumber);
   add_deterministic(*verb);
-  verb->add_flag("--json", f.json, "one JSON object");
+  verb->add_flag("--json", f.json, "print one JSON object");
   verb->callback([flags, &context] { context.run = [flags] { bench(*flags); }; });
 }
 

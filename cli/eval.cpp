@@ -51,8 +51,7 @@ void run_eval(EvalFlags flags) {
 void add_eval(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("eval", "Measure a run against relevance judgements");
   auto flags = std::make_shared<EvalFlags>();
-  verb->add_option("qrels,--qrels", flags->qrels,
-                   "Judgements: TREC qrels or BEIR TSV, plain, .gz, .zst")
+  verb->add_option("qrels,--qrels", flags->qrels, "Judgements: TREC qrels or BEIR TSV (.gz, .zst)")
       ->required();
   verb->add_option("run,--run", flags->run, "TREC run, or - for stdin")->required();
   verb->add_option("-m,--measure", flags->measures,

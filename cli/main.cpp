@@ -115,8 +115,7 @@ int main(int argc, char** argv) {
     return 2;
   } catch (const std::exception& e) {
     const std::string_view text = e.what();
-    const std::string_view what =
-        text.substr(0, text.find('\n'));  // libtorch puts a backtrace behind
+    const std::string_view what = text.substr(0, text.find('\n'));  // libtorch appends a backtrace
     if (what.find("can't allocate memory") != what.npos ||
         what.find("out of memory") != what.npos) {
       say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");

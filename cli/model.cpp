@@ -323,8 +323,7 @@ CLI::Option* add_dtype(CLI::App* verb, const char* name, std::string& value, con
 }
 
 void add_info(CLI::App& model, Context& context) {
-  auto* verb =
-      model.add_subcommand("info", "What a model is, how large, and what it costs a token");
+  auto* verb = model.add_subcommand("info", "Family, size and cost per token of a model");
   auto flags = std::make_shared<InfoFlags>();
   verb->footer("Example:\n  erank model info ~/models/ERank-4B");
   verb->add_option("model", flags->model,
@@ -343,7 +342,7 @@ void add_logits(CLI::App& model, Context& context) {
   verb->add_option("--model", flags->model,
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
   verb->add_option("--precision", flags->precision,
-                   "of the products: fp32 is exact, bf16 and int8 are for serving")
+                   "precision of the matrix products: fp32 is exact, bf16 and int8 are for serving")
       ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
       ->capture_default_str();
   add_deterministic(*verb);
@@ -356,8 +355,8 @@ void add_logits(CLI::App& model, Context& context) {
 }
 
 void add_random(CLI::App& model, Context& context) {
-  auto* verb =
-      model.add_subcommand("random", "A model folder of random weights, for tests and benchmarks");
+  auto* verb = model.add_subcommand(
+      "random", "Write a model folder of random weights, for tests and benchmarks");
   auto flags = std::make_shared<RandomFlags>();
   verb->footer("Example:\n  erank model random --shape tiny --out /tmp/tiny");
   verb->add_option("--shape", flags->shape,
@@ -366,8 +365,9 @@ void add_random(CLI::App& model, Context& context) {
   verb->add_option("--out", flags->out, "folder to write")->required();
   verb->add_option("--tokenizer", flags->tokenizer,
                    "folder or .gguf whose tokenizer and chat template it gets (default: bytes)");
-  verb->add_option("--seed", flags->seed, "equal seeds give equal files")->capture_default_str();
-  add_dtype(verb, "--dtype", flags->dtype, "of the weights");
+  verb->add_option("--seed", flags->seed, "random seed; equal seeds give equal files")
+      ->capture_default_str();
+  add_dtype(verb, "--dtype", flags->dtype, "data type of the weights");
   verb->add_flag("--overwrite", flags->overwrite, "replace the model in --out");
   verb->callback([flags, &context] {
     context.run = [flags, &context] { run_random(*flags, context.progress.get()); };
@@ -375,8 +375,8 @@ void add_random(CLI::App& model, Context& context) {
 }
 
 void add_merge(CLI::App& model, Context& context) {
-  auto* verb =
-      model.add_subcommand("merge", "A LoRA adapter added into the weights, as a model folder");
+  auto* verb = model.add_subcommand(
+      "merge", "Merge a LoRA adapter into the weights and write a model folder");
   auto flags = std::make_shared<MergeFlags>();
   verb->footer(
       "Example:\n  erank model merge --model ~/models/Qwen3-4B --adapter run1/adapter --out "
@@ -385,7 +385,7 @@ void add_merge(CLI::App& model, Context& context) {
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
   verb->add_option("--adapter", flags->adapter, "PEFT folder (default: the model's own)");
   verb->add_option("--out", flags->out, "folder to write")->required();
-  add_dtype(verb, "--dtype", flags->dtype, "of the merged weights");
+  add_dtype(verb, "--dtype", flags->dtype, "data type of the merged weights");
   verb->add_flag("--overwrite", flags->overwrite, "replace the model in --out");
   verb->callback([flags, &context] {
     context.run = [flags, &context] { run_merge(*flags, context.progress.get()); };
@@ -394,12 +394,14 @@ void add_merge(CLI::App& model, Context& context) {
 
 void add_quantize(CLI::App& model, Context& context) {
   auto* verb = model.add_subcommand(
-      "quantize", "A model folder with int8 weights, half the size, that --precision int8 computes");
+      "quantize",
+      "Write a model folder with int8 weights, half the size of bf16, for --precision int8");
   auto flags = std::make_shared<QuantizeFlags>();
   verb->footer(
       "Example:\n  erank model quantize --model ~/models/ERank-4B --out ERank-4B-int8\n\n"
-      "Each output of a matrix has one scale; an adapter is merged first; embedding, head and norms\n"
-      "stay bf16. config.json names the form of compressed-tensors, which other programs read too.");
+      "Each output of a matrix has one scale; an adapter is merged first; embedding, head and "
+      "norms\n"
+      "stay bf16. config.json names the compressed-tensors format, which other programs read too.");
   verb->add_option("--model", flags->model,
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
   verb->add_option("--adapter", flags->adapter, "PEFT folder (default: the model's own)");

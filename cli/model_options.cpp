@@ -8,8 +8,8 @@ namespace erank::cli {
 void add_deterministic(CLI::App& verb) {
   verb.add_flag_callback(
       "--deterministic",
-      [] { warn("--deterministic says nothing any more: results are always the same bits"); },
-      "accepted for one more release: on the CPU it is always so");
+      [] { warn("--deterministic has no effect any more: results are always the same bits"); },
+      "no effect, accepted for one more release: CPU results are always deterministic");
 }
 
 void ModelFlags::add_to(CLI::App& verb) {
@@ -19,14 +19,15 @@ void ModelFlags::add_to(CLI::App& verb) {
                   "another LoRA adapter (PEFT folder) to put on the model");
   verb.add_option("--prompt-format", options.prompt_format,
                   "JSON {prefix, suffix, stop_ids} in place of the model's chat template");
-  verb.add_option("--precision", precision, "of the products: auto, bf16, int8 or fp32")
+  verb.add_option("--precision", precision,
+                  "precision of the matrix products: auto, bf16, int8 or fp32")
       ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32"}))
       ->capture_default_str();
   verb.add_option("--device", device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   add_deterministic(verb);
-  verb.add_option("--threads", options.threads, "compute threads (default: one a processor)")
+  verb.add_option("--threads", options.threads, "compute threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
   verb.add_option("--kv-cache-bytes", options.kv_cache_bytes,
                   "the most memory for keys and values, e.g. 2GB (the default); less fits fewer "

@@ -16,7 +16,7 @@ class ProgressLine : public base::ProgressSink {
   void update(const base::Progress& progress) override;
   void finish() override;
 
-  // A whole line on stderr, above the progress line if one stands there. Thread-safe.
+  // A whole line on stderr, above the progress line if there is one. Thread-safe.
   static void print_above(const std::string& line);
 
  private:

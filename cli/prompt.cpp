@@ -78,7 +78,7 @@ void add_prompt(CLI::App& app, Context& context) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--max-query-tokens", flags->max_query_tokens, "cut queries to so many tokens")
       ->check(CLI::PositiveNumber);
-  verb->add_flag("--direct", flags->direct, "append what direct mode appends");
+  verb->add_flag("--direct", flags->direct, "append the answer prefix of direct mode");
   verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();
   verb->add_option("--out", flags->out, "write here instead of stdout");
   verb->add_flag("--overwrite", flags->overwrite, "replace an existing --out");

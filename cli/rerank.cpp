@@ -376,7 +376,7 @@ void add_rerank(CLI::App& app, Context& context) {
                     "documents: .jsonl, .tsv or .txt (.gz, .zst); - is stdin");
   input->add_option("--queries", f.input.queries, "queries, with --corpus and --run");
   input->add_option("--corpus", f.input.corpus, "documents of the run");
-  input->add_option("--run", f.input.run, "first stage: a TREC run");
+  input->add_option("--run", f.input.run, "first-stage ranking: a TREC run");
   input->add_option("--beir", f.input.beir,
                     "BEIR folder (queries.jsonl, corpus.jsonl), with --run");
   input->add_option("--candidates", f.input.candidates,
@@ -400,10 +400,12 @@ void add_rerank(CLI::App& app, Context& context) {
                    "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
   verb->add_option("--hybrid", f.hybrid,
                    "zscore:W blends with the first stage, W its weight (the paper: zscore:0.2)");
-  verb->add_option("--temperature", f.temperature, "of the reasoning; 0 is greedy")
+  verb->add_option("--temperature", f.temperature,
+                   "sampling temperature of the reasoning; 0 is greedy")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  verb->add_option("--seed", f.seed, "of the reasoning's draws")->capture_default_str();
+  verb->add_option("--seed", f.seed, "random seed for sampling the reasoning")
+      ->capture_default_str();
   verb->add_option("--format", f.format,
                    "table, jsonl or trec (default: table on a terminal, else jsonl)")
       ->check(CLI::IsMember({"table", "jsonl", "trec"}));

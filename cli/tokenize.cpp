@@ -80,7 +80,7 @@ void add_tokenize(CLI::App& app, Context& context) {
                    "model or folder with tokenizer files (default: erank-135m)");
   verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();
   verb->add_option("--out", flags->out, "write here instead of stdout");
-  verb->add_flag("--specials", flags->specials, "text may name added tokens");
+  verb->add_flag("--specials", flags->specials, "added tokens in the text become their ids");
   verb->add_flag("--decode", flags->decode, "{\"ids\"} to {\"text\"}");
   verb->add_flag("--overwrite", flags->overwrite, "replace an existing --out");
   verb->callback([flags, &context] { context.run = [flags] { tokenize(*flags); }; });

@@ -367,9 +367,9 @@ class SftRun {
     const int64_t width = bytes_of(parameters.dtype());
     const int64_t activations = flags_.sft.packing.max_tokens * (per_token + attention) * width;
     const double peak = model::gemm_peak({.precision = model::precision_of(parameters.dtype()),
-                                         .cuda = parameters.device().is_cuda(),
-                                         .threads = at::get_num_threads()})
-                             .flops_per_s;
+                                          .cuda = parameters.device().is_cuda(),
+                                          .threads = at::get_num_threads()})
+                            .flops_per_s;
     const double seconds = tokens * trainer.flops_per_token() / (0.5 * peak);
     OrderedJson json = {{"pairs", num_pairs_},
                         {"steps", steps},
@@ -413,7 +413,7 @@ class SftRun {
 
 void add_sft(CLI::App& train, Context& context) {
   auto* verb =
-      train.add_subcommand("sft", "Supervised fine-tuning on a teacher's scores and thoughts");
+      train.add_subcommand("sft", "Supervised fine-tuning on a teacher's scores and reasoning");
   auto flags = std::make_shared<SftFlags>();
   verb->footer(kExample);
   const auto option = [&](const char* name, auto& value, const char* text) {
@@ -439,60 +439,69 @@ void add_sft(CLI::App& train, Context& context) {
       "Hugging Face folder, .gguf file, or adapter folder, whose adapter is trained on (default: "
       "erank-135m's base)");
   verb->add_flag("--full", flags->full, "train every parameter instead of a LoRA adapter");
-  option("--lora-rank", flags->lora.rank, "of a new adapter")->check(CLI::Range(1, 4096));
-  option("--lora-alpha", flags->lora.alpha, "the adapter is scaled by alpha / rank");
-  option("--lora-dropout", flags->lora.dropout, "on the adapter's input")
+  option("--lora-rank", flags->lora.rank, "rank of a new LoRA adapter")->check(CLI::Range(1, 4096));
+  option("--lora-alpha", flags->lora.alpha, "LoRA alpha: the adapter is scaled by alpha / rank");
+  option("--lora-dropout", flags->lora.dropout, "dropout probability on the adapter's input")
       ->check(CLI::Range(0.0, 0.99));
   verb->add_option("--lora-targets", flags->lora.target_modules,
-                   "layer names, e.g. q_proj,v_proj (default: every linear layer but the head)")
+                   "layers that get an adapter, e.g. q_proj,v_proj (default: all linear layers but "
+                   "the head)")
       ->delimiter(',');
   verb->add_option("--validation", flags->validation,
                    "candidates with text (JSON lines); nDCG@10 on them chooses the best weights");
-  verb->add_option("--validation-qrels", flags->validation_qrels, "their judgements");
+  verb->add_option("--validation-qrels", flags->validation_qrels,
+                   "judgements of --validation (qrels)");
   option("--validate-steps", flags->train.validate_steps,
          "steps between validations; 0: at the end");
-  option("--learning-rate", flags->train.schedule.peak, "the peak");
-  option("--warmup-ratio", flags->train.schedule.warmup_ratio, "share of all steps")
+  option("--learning-rate", flags->train.schedule.peak, "peak learning rate");
+  option("--warmup-ratio", flags->train.schedule.warmup_ratio,
+         "linear warm-up of the learning rate, as a share of all steps")
       ->check(CLI::Range(0.0, 1.0));
-  choice("--schedule", flags->schedule, {"cosine", "constant"}, "after the warm-up");
-  option("--floor-ratio", flags->train.schedule.floor_ratio, "where the cosine ends, of the peak")
+  choice("--schedule", flags->schedule, {"cosine", "constant"},
+         "learning rate schedule after the warm-up");
+  option("--floor-ratio", flags->train.schedule.floor_ratio,
+         "learning rate at the end of the cosine, as a share of the peak")
       ->check(CLI::Range(0.0, 1.0));
-  option("--adam-beta1", flags->train.adamw.beta1, "AdamW's memory of gradients")
+  option("--adam-beta1", flags->train.adamw.beta1, "AdamW: decay rate of the first moment")
       ->check(CLI::Range(0.0, 0.999999));
-  option("--adam-beta2", flags->train.adamw.beta2, "and of their squares")
+  option("--adam-beta2", flags->train.adamw.beta2, "AdamW: decay rate of the second moment")
       ->check(CLI::Range(0.0, 0.999999));
-  option("--weight-decay", flags->train.adamw.weight_decay, "AdamW's");
-  option("--clip-norm", flags->train.adamw.clip_norm, "of the gradients; 0: never clipped");
-  option("--batch-size", flags->sft.batch_size, "pairs a step")->check(CLI::Range(1, 1 << 20));
+  option("--weight-decay", flags->train.adamw.weight_decay, "AdamW: decoupled weight decay");
+  option("--clip-norm", flags->train.adamw.clip_norm,
+         "largest norm of all gradients; 0: no clipping");
+  option("--batch-size", flags->sft.batch_size, "pairs per step")->check(CLI::Range(1, 1 << 20));
   option("--group-size", flags->sft.group_size,
-         "pairs of one query that come together and share its prompt's beginning")
+         "pairs of one query in a group, which share its prompt's beginning")
       ->check(CLI::Range(1, 1 << 20));
-  option("--epochs", flags->sft.epochs, "times through the data; may be a fraction")
+  option("--epochs", flags->sft.epochs, "passes over the data; may be a fraction")
       ->check(CLI::PositiveNumber);
-  option("--max-steps", flags->sft.max_steps, "at most so many steps; 0: no limit");
+  option("--max-steps", flags->sft.max_steps, "most training steps; 0: no limit");
   option("--max-pass-tokens", flags->sft.packing.max_tokens,
-         "tokens of one forward and backward pass: what fits the memory")
+         "most tokens of one forward and backward pass; bounds the memory")
       ->check(CLI::Range(1, 1 << 24));
   choice("--weighting", flags->weighting, {"examples", "tokens"},
-         "every example equally, or every learned token");
+         "what weighs equally in the loss: every example, or every learned token");
   choice("--modes", flags->modes, {"both", "direct", "think"},
-         "which answers a pair with a thought teaches");
+         "which answers a pair with reasoning trains: direct, think or both");
   choice("--targets", flags->targets, {"soft", "hard"},
-         "the teacher's distribution where there is one, or its integer");
+         "learn the teacher's distribution where there is one (soft), or its integer (hard)");
   choice("--layout", flags->layout, {"paper", "passage-last"},
-         "of the prompt (default: the model's)")
+         "layout of the prompt (default: the model's)")
       ->default_str("");
-  verb->add_option("--instruction", flags->instruction, "for pairs without one");
+  verb->add_option("--instruction", flags->instruction,
+                   "relevance instruction for pairs without one");
   verb->add_option("--max-query-tokens", flags->max_query_tokens,
-                   "cut queries (default: the model's)");
+                   "cut queries to so many tokens (default: the model's)");
   verb->add_option("--max-doc-tokens", flags->max_document_tokens,
-                   "cut passages (default: the model's)");
+                   "cut passages to so many tokens (default: the model's)");
   option("--checkpoint-steps", flags->train.checkpoint_steps, "steps between checkpoints");
-  option("--keep-checkpoints", flags->train.keep_checkpoints, "the newest so many stay");
-  option("--seed", flags->sft.seed, "of the order, fresh adapters and dropout");
-  choice("--precision", flags->precision, {"auto", "fp32", "bf16"}, "of the computation");
-  choice("--device", flags->device, {"cpu", "cuda"}, "where to compute");
-  option("--threads", flags->threads, "compute threads; 0: one a processor")
+  option("--keep-checkpoints", flags->train.keep_checkpoints,
+         "number of newest checkpoints to keep");
+  option("--seed", flags->sft.seed, "random seed of the order, new adapters and dropout");
+  choice("--precision", flags->precision, {"auto", "fp32", "bf16"},
+         "precision of weights and activations");
+  choice("--device", flags->device, {"cpu", "cuda"}, "device to train on: cpu or cuda");
+  option("--threads", flags->threads, "compute threads; 0: one per processor")
       ->check(CLI::Range(0, 1024));
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {

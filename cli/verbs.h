@@ -1,4 +1,4 @@
-// The program's verbs: one function and one file a verb. This folder alone prints and exits.
+// The program's verbs: one function and one file per verb. This folder alone prints and exits.
 #pragma once
 
 #include <CLI/CLI.hpp>

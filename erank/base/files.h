@@ -98,7 +98,7 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Gives the pages that lie wholly inside [begin, end) back to the system (they can be read again
+  // Gives the pages wholly inside [begin, end) back to the system (they can be read again
   // from disk), so that copying a large file does not hold it in memory twice.
   void release(size_t begin, size_t end) const;
 

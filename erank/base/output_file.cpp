@@ -30,7 +30,7 @@ constexpr size_t kBufferBytes = size_t{1} << 20;
 
 std::string reason() { return std::strerror(errno); }
 
-// "a/b" -> "a/", "b"; a name without a folder lies in "./".
+// "a/b" -> "a/", "b"; a name without a folder is in "./".
 std::pair<std::string, std::string> split(const std::string& path) {
   const auto slash = path.rfind('/');
   if (slash == std::string::npos) return {"./", path};

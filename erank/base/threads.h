@@ -1,4 +1,4 @@
-// Plain data parallelism for the rooms without libtorch (those with it use at::parallel_for).
+// Data parallelism for the rooms without libtorch (those with it use at::parallel_for).
 #pragma once
 
 #include <cstddef>

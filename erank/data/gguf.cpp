@@ -138,7 +138,7 @@ class Reader {
 
   const std::string& path_;
   std::span<const uint8_t> bytes_;
-  bool cut_;  // the file goes on behind the longest header that we read
+  bool cut_;  // the file goes on after the longest header that we read
   size_t at_ = 0;
   std::string subject_ = "header";
 };

@@ -15,7 +15,7 @@ namespace erank::data {
 // Key -> value entries in one SQLite file (WAL, every commit synced), with a header that says which
 // job they belong to. Commits come at most a second after an entry, or after 1,000 of them: a
 // killed process loses at most the entries that were not committed yet, never part of one. The file
-// is locked while it is open; it must not lie on a network file system. All functions are
+// is locked while it is open; it must not be on a network file system. All functions are
 // thread-safe and may throw Error{kExhausted} for a full disk, also for a commit that failed in the
 // background before. A build without SQLite throws Error{kInvalidInput} on open().
 class Journal {

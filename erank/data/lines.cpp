@@ -24,7 +24,7 @@ using base::fail;
 constexpr const char* kWhere = "read_lines";
 constexpr size_t kPiece = size_t{1} << 18;
 
-// A file's bytes as they lie on disk.
+// A file's bytes as stored.
 class RawSource {
  public:
   explicit RawSource(const std::string& path) : path_(path) {

@@ -34,7 +34,7 @@ class SafetensorsFile {
 
 // The files of a model folder: model.safetensors, or every shard that model.safetensors.index.json
 // names. Throws Error when neither is there, a shard is missing, the index names a path outside the
-// folder, or a tensor lies in another shard than the index says.
+// folder, or a tensor is in another shard than the index says.
 std::vector<std::string> safetensors_files(const std::string& folder);
 
 // Writes a file atomically: add() the tensors in order with their bytes, then commit().

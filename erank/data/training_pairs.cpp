@@ -85,7 +85,7 @@ std::vector<TrainingPair> read_training_pairs(const std::string& path,
     if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
              .second)
       base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where, ": query '", pair.qid,
-                 "' and document '", pair.docid, "' stand together twice; expected each pair once");
+                 "' and document '", pair.docid, "' are together twice; expected each pair once");
     if (progress && pairs.size() % 1000 == 0)
       progress->update({"read training pairs", static_cast<int64_t>(pairs.size()), 0, "pairs", ""});
   });

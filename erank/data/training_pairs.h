@@ -20,11 +20,11 @@ struct TrainingPair {
   // The teacher's probabilities of 0..10, adding up to 1; nullopt: the teacher gave the score
   // alone.
   std::optional<std::array<double, 11>> distribution;
-  std::optional<std::string> thought;  // what to think before the answer; nullopt: none was written
+  std::optional<std::string> thought;  // the reasoning before the answer; nullopt: none
 };
 
 // Reads {qid, docid, query, text, score and/or distribution, thought?, instruction?} a line; other
-// keys are ignored; plain, .gz or .zst. `score` is a number in 0..10, rounded to the nearest
+// keys are ignored; uncompressed, .gz or .zst. `score` is a number in 0..10, rounded to the nearest
 // integer (halves up); without it the distribution's most probable value (the lowest of equals) is
 // taken. Throws Error{kInvalidInput} with the line number for a missing or wrong key, a
 // distribution that is not eleven numbers >= 0 adding up to 1 within 1e-3 (it is then scaled to 1),

@@ -37,7 +37,7 @@ struct Request {
   // number and all its new tokens. May be empty; may submit and cancel. If it throws, this sample
   // fails with that exception and the others go on.
   std::function<Verdict(int sample, std::span<const int32_t> new_tokens)> watch = {};
-  // The beginning of an answer (the close of the reasoning, the opening of the answer), which
+  // The answer prefix (the end of the reasoning and the opening of the answer), which
   // forces the model to give one: appended when the generation has ended by a stop id, the budget,
   // a full context, or a verdict that says so.
   Ids answer_prefix = {};

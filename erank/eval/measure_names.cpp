@@ -203,7 +203,7 @@ void ask(const std::string& name, const Family& family, std::string_view paramet
   if (parameters.data() == nullptr) {
     asked.by_name = true;
   } else if (parameters.empty()) {
-    refuse(name, "parameters are missing behind the name");
+    refuse(name, "parameters are missing after the name");
   } else if (is_rank || family.parameters == Parameters::kRecallPoints) {
     for (const std::string_view part : split(parameters, ',')) {
       const double value = number(name, part);
@@ -276,7 +276,7 @@ std::optional<Measure> parse_ir(const std::string& name) {
     return measure;
   }
   if (rest[0] != '@' || ir->cutoff == IrName::kNo)
-    refuse(name, "'", rest, "' is not understood behind ", ir->name);
+    refuse(name, "'", rest, "' is not understood after ", ir->name);
   const double value = number(name, rest.substr(1));
   if (ir->cutoff == IrName::kRecall) {
     measure.parameter = recall(name, value);

@@ -55,7 +55,7 @@ struct Measure {
 };
 
 // The measures that `names` ask for; no names mean "official".
-// - trec_eval's names, with parameters behind a dot or an underscore: "map", "P.5,10",
+// - trec_eval's names, with parameters after a dot or an underscore: "map", "P.5,10",
 // "ndcg_cut_10",
 //   "ndcg.1=3,2=9", "iprec_at_recall.0.1", "set_F.0.5"; without parameters the family's default
 //   list. They come first, in trec_eval's own order, named as trec_eval prints them. A cut-off that
@@ -77,7 +77,7 @@ enum class TrecEvalRules {
         // topics have a row of zeros
 };
 
-// What stands first among hits of equal score.
+// What comes first among hits of equal score.
 enum class TieOrder {
   kTrec,   // the greater docid, byte by byte: what trec_eval does
   kWorst,  // the lower grade: the least that these scores can be worth

@@ -1,4 +1,4 @@
-// One inference pass as plain integers: what is computed, where its keys and values go, and what is
+// One inference pass as integers: what is computed, where its keys and values go, and what is
 // asked of it. The same for every device.
 #pragma once
 
@@ -10,7 +10,8 @@ namespace erank::model {
 // Tokens of a page of keys and values.
 inline constexpr int kPageTokens = 16;
 
-// T new tokens of B sequences, packed one after another. Slot s of page p is slot kPageTokens p + s.
+// T new tokens of B sequences, packed one after another. Slot s of page p is slot kPageTokens p +
+// s.
 struct Batch {
   std::vector<int32_t> tokens;     // [T]
   std::vector<int32_t> positions;  // [T] 0 = the sequence's first token; consecutive in a sequence
@@ -44,10 +45,10 @@ struct RowRequest {
 };
 
 struct RowResult {
-  bool finite = false;     // no logit is NaN or +inf, and one is finite; else the rest means nothing
-  int32_t argmax = 0;      // the lowest id of the largest
-  float max = 0;           // its logit
-  double sum = 0;          // of exp(x[j] - max), with RowRequest::sum
+  bool finite = false;  // no logit is NaN or +inf, and one is finite; else the rest means nothing
+  int32_t argmax = 0;   // the lowest id of the largest
+  float max = 0;        // its logit
+  double sum = 0;       // of exp(x[j] - max), with RowRequest::sum
 };
 
 }  // namespace erank::model

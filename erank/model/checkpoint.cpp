@@ -25,7 +25,7 @@ bool holds_weights(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || !is_plain(dtype);
 }
 
-// GGUF's names of what stands in a layer, and the ones around the layers.
+// GGUF's names of a layer's tensors, and of those outside the layers.
 struct NamePair {
   const char* gguf;
   const char* name;
@@ -101,11 +101,13 @@ Checkpoint Checkpoint::open(const std::string& path) {
     if (!holds_weights(info.dtype) && info.dtype != DType::kI8)
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
                  "' has element type ", data::dtype_name(info.dtype),
-                 ", expected F32, F16, BF16, I8 with a scale for each row, or one of GGUF's block formats");
+                 ", expected F32, F16, BF16, I8 with a scale for each row, or one of GGUF's block "
+                 "formats");
     if (!checkpoint.index_.emplace(name, checkpoint.entries_.size()).second)
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
-                 "' stands in another file of the checkpoint too");
-    checkpoint.entries_.push_back({name, map.path(), &info, &map, permuted_heads, nullptr, nullptr});
+                 "' is in another file of the checkpoint too");
+    checkpoint.entries_.push_back(
+        {name, map.path(), &info, &map, permuted_heads, nullptr, nullptr});
   };
   if (path.ends_with(".gguf")) {
     checkpoint.ggufs_.push_back(data::GgufFile::open(path));
@@ -204,10 +206,10 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
   std::vector<float> scales;
   if (entry.scale) {
     scales.resize(rows);
-    dequantize(entry.scale->dtype,
-               entry.scale_map->bytes().subspan(entry.scale->begin,
-                                                entry.scale->end - entry.scale->begin),
-               scales.data(), scales.size());
+    dequantize(
+        entry.scale->dtype,
+        entry.scale_map->bytes().subspan(entry.scale->begin, entry.scale->end - entry.scale->begin),
+        scales.data(), scales.size());
   }
   const bool as_it_is =
       entry.permuted_heads == 0 && ((dtype == at::kFloat && info.dtype == DType::kF32) ||
@@ -225,8 +227,8 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
       const int64_t n = num_rows * row_values, to = to_row * row_values;
       if (entry.scale) {
         for (int64_t i = 0; i < n; ++i) {
-          const float value = scales[from_row + i / row_values] *
-                              static_cast<float>(static_cast<int8_t>(from[i]));
+          const float value =
+              scales[from_row + i / row_values] * static_cast<float>(static_cast<int8_t>(from[i]));
           if (dtype == at::kFloat)
             floats[to + i] = value;
           else

@@ -39,7 +39,7 @@ class Checkpoint {
     const data::TensorInfo* info;  // as the file has it
     const base::MappedFile* map;
     // Over 0: in each of so many heads of D rows, row i is followed by row i + D / 2, as
-    // llama.cpp's rotation wants q and k of the llama architecture.
+    // llama.cpp's RoPE expects q and k of the llama architecture.
     int64_t permuted_heads = 0;
     // Of an int8 matrix: its outputs' scales, the tensor "<name>_scale" with one value a row.
     const data::TensorInfo* scale = nullptr;
@@ -70,7 +70,7 @@ void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& exp
 // Calls take(first_row, values, num_rows) for blocks of rows that cover the tensor, in parallel, in
 // any order; `values` are num_rows rows of `dtype` (kFloat or kBFloat16), rounded once to nearest
 // even, in Hugging Face's order, valid during the call. A tensor of one dimension has rows of one
-// value. Each block's pages of the map are released behind it. `take` must be thread-safe.
+// value. Each block's pages of the map are released once it is read. `take` must be thread-safe.
 void for_each_rows(
     const Checkpoint::Entry& entry, at::ScalarType dtype,
     const std::function<void(int64_t first_row, const void* values, int64_t num_rows)>& take);

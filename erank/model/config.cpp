@@ -195,7 +195,7 @@ void check_keys(const Json& json, Family family, const std::string& where) {
     refuse(where, "sliding_window", json["sliding_window"], "null");
 }
 
-// rope_theta stands at the top level, or (transformers 5) in rope_parameters or rope_scaling.
+// rope_theta is at the top level, or (transformers 5) in rope_parameters or rope_scaling.
 std::optional<double> read_rope(const Json& json, const std::string& where) {
   std::optional<double> theta;
   const auto take = [&](const Json& object, const std::string& place) {

@@ -31,7 +31,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   bool qkv_bias = false;  // Qwen2: q, k and v have biases
   bool o_bias = false;    // Llama with attention_bias: o has one too
-  bool qk_norm = false;   // Qwen3: RMSNorm per head on q and k before the rotation
+  bool qk_norm = false;   // Qwen3: RMSNorm per head on q and k before RoPE
   std::vector<int32_t> eos_token_ids;
   int32_t bos_token_id = -1;  // -1: none
 

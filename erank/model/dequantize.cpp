@@ -102,7 +102,7 @@ struct Group {
   float scale, offset;
 };
 
-// Twelve bytes hold eight 6-bit scales and eight 6-bit offsets: the first four of each lie in the
+// Twelve bytes hold eight 6-bit scales and eight 6-bit offsets: the first four of each are in the
 // low bits of bytes 0..7, the rest in the nibbles of bytes 8..11 and the top bits of bytes 0..7.
 std::array<Group, 8> k_groups(const uint8_t* p) {
   const float d = read_half(p), dmin = read_half(p + 2);

@@ -1,4 +1,4 @@
-// Values out of the blocks in which GGUF files keep weights, and out of plain floating-point types.
+// Values out of the blocks in which GGUF files keep weights, and out of floating-point types.
 // Formats: ggml's block structs, https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h.
 //
 // A block holds 32 values (Q8_0 ... Q5_1) or 256 (the K types): integers of 4 to 8 bits, and scales
@@ -20,7 +20,7 @@
 namespace erank::model {
 
 // Writes the `num_values` values of `blocks` to `out`. Takes F32, F16, BF16 and every Q type; other
-// types and sizes that do not agree are InternalErrors. `blocks` may stand at any address.
+// types and sizes that do not agree are InternalErrors. `blocks` needs no alignment.
 // Thread-safe; allocates nothing.
 void dequantize(data::DType dtype, std::span<const uint8_t> blocks, float* out, size_t num_values);
 

@@ -1,5 +1,5 @@
-// The GEMM peak: the speed of the best matrix product that this machine has been seen to do, which
-// training, benches and documents measure themselves against.
+// The GEMM peak: the throughput of the fastest matrix product measured on this machine, to which
+// training, benchmarks and documents relate their own.
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,8 @@ namespace erank::model {
 
 class WeightSource;
 
-// Of the linear layers' products. Norms, rotation, softmax and the residual stream are fp32; with
-// int8, keys, values and attention are bf16.
+// Of the linear layers' matrix products. Norms, RoPE, softmax and the residual stream are fp32;
+// with int8, keys, values and attention are bf16.
 enum class Precision { kFp32, kBf16, kInt8 };
 const char* precision_name(Precision precision);  // "fp32", "bf16", "int8"
 
@@ -31,14 +31,14 @@ class KvCache {
 struct NetworkOptions {
   Precision precision = Precision::kBf16;
   bool cuda = false;  // the first GPU
-  int threads = 0;    // of the CPU; 0: one a processor
+  int threads = 0;    // of the CPU; 0: one per processor
 };
 
 // Not thread-safe: one thread calls it.
 //
 // On the CPU every output is computed by one order of additions that depends on nothing but its own
-// inputs: the same bits alone or in a batch, cache cold or warm, on any number of threads. The
-// promise is for one machine, precision and build.
+// inputs: the same bits alone or in a batch, cache cold or warm, on any number of threads. This is
+// guaranteed for one machine, precision and build.
 class Network {
  public:
   virtual ~Network() = default;
@@ -46,7 +46,7 @@ class Network {
   const ModelConfig& config() const { return config_; }
   Precision precision() const { return precision_; }
 
-  // Takes all weights anew. REQUIRES: a source of the same configuration. Throws as the source does.
+  // Replaces all weights. REQUIRES: a source of the same configuration. Throws as the source does.
   virtual void load(const WeightSource& source, base::ProgressSink* progress = nullptr) = 0;
 
   virtual int64_t page_bytes() const = 0;  // of one page over all layers
@@ -62,7 +62,7 @@ class Network {
 
   // Bytes of weights in the device's layout.
   virtual int64_t weight_bytes() const = 0;
-  // New tokens of a pass from which on more bring no more speed.
+  // New tokens of a pass beyond which throughput no longer grows.
   virtual int64_t usual_pass_tokens() const { return 2048; }
 
  protected:
@@ -76,7 +76,7 @@ class Network {
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress = nullptr);
 
-// What `auto` takes: bf16 on a GPU and on CPUs that multiply bf16, else fp32.
+// What `auto` chooses: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);
 
 }  // namespace erank::model

@@ -29,7 +29,7 @@ std::string listed(const std::vector<std::string>& names) {
   return text;
 }
 
-// theta ^ (-2 i / D): what the rotation computes anyway.
+// theta ^ (-2 i / D): what RoPE computes anyway.
 bool is_inverse_frequency(const Checkpoint::Entry& entry, const ModelConfig& config) {
   if (!entry.name.ends_with(".rotary_emb.inv_freq")) return false;
   if (entry.info->shape != std::vector<int64_t>{config.head_dim / 2}) return false;

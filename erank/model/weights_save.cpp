@@ -111,7 +111,8 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
     const std::string name = shard_name(shard, shards.size());
     std::vector<data::TensorInfo> infos;
     for (size_t i = begin; i < end; ++i) {
-      infos.push_back({output.tensors[i].name, output.tensors[i].dtype, output.tensors[i].shape, 0, 0});
+      infos.push_back(
+          {output.tensors[i].name, output.tensors[i].dtype, output.tensors[i].shape, 0, 0});
       weight_map[output.tensors[i].name] = name;
     }
     data::SafetensorsWriter writer(folder + "/" + name, infos, {{"format", "pt"}});
@@ -122,7 +123,7 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
     }
     writer.commit();
   }
-  // What stood here before must not be read instead of this model, or together with it.
+  // What was here before must not be read instead of this model, or together with it.
   for (size_t shard = 0; shard < shards.size(); ++shard)
     stale.erase(shard_name(shard, shards.size()));
   for (const std::string& name : stale)
@@ -184,8 +185,8 @@ void write_random(const TensorShape& tensor, uint64_t seed, data::SafetensorsWri
 
 }  // namespace
 
-void save_weights(const Parameters& parameters, const std::string& folder,
-                  int64_t max_shard_bytes, base::ProgressSink* progress) {
+void save_weights(const Parameters& parameters, const std::string& folder, int64_t max_shard_bytes,
+                  base::ProgressSink* progress) {
   ERANK_CHECK(parameters.active().empty(), "merge or leave the adapter first");
   const std::vector<NamedTensor> named = parameters.named();
   Output output{parameters.config().to_json(dtype_word(parameters.dtype())), {}, {}};
@@ -204,11 +205,15 @@ void save_int8_weights(const WeightSource& source, const std::string& folder,
                        int64_t max_shard_bytes, base::ProgressSink* progress) {
   constexpr const char* kScale = "_scale";
   Output output{source.config().to_json(dtype_word(at::kBFloat16)), {}, {}};
-  const base::OrderedJson weights = {{"num_bits", 8},          {"type", "int"},
-                                     {"symmetric", true},      {"strategy", "channel"},
+  const base::OrderedJson weights = {{"num_bits", 8},
+                                     {"type", "int"},
+                                     {"symmetric", true},
+                                     {"strategy", "channel"},
                                      {"dynamic", false}};
-  const base::OrderedJson activations = {{"num_bits", 8},        {"type", "int"},
-                                         {"symmetric", true},    {"strategy", "token"},
+  const base::OrderedJson activations = {{"num_bits", 8},
+                                         {"type", "int"},
+                                         {"symmetric", true},
+                                         {"strategy", "token"},
                                          {"dynamic", true}};
   output.config["quantization_config"] = {
       {"quant_method", "compressed-tensors"},
@@ -224,8 +229,7 @@ void save_int8_weights(const WeightSource& source, const std::string& folder,
     output.tensors.push_back(
         {tensor.name, tensor.shape, matrix ? data::DType::kI8 : data::DType::kBF16});
     if (matrix)
-      output.tensors.push_back(
-          {tensor.name + kScale, {tensor.shape[0], 1}, data::DType::kF32});
+      output.tensors.push_back({tensor.name + kScale, {tensor.shape[0], 1}, data::DType::kF32});
   }
   std::vector<float> scales;  // of the matrix before
   output.write = [&](size_t i, data::SafetensorsWriter& writer) {

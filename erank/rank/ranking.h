@@ -26,8 +26,8 @@ struct ScoreOptions {
 
 enum class Finish {
   kAnswered,  // the model gave its answer (in direct mode it is always asked for at once)
-  kForced,    // the reasoning ended without an answer or ran over its budget, and was closed
-  kClipped,   // the model's context was full before the budget, and the reasoning was closed there
+  kForced,    // the reasoning ended without an answer or exceeded its budget; answer forced
+  kClipped,   // the model's context was full before the budget; answer forced there
 };
 
 // Why a pair has no score.

@@ -1,4 +1,4 @@
-// Query and passages in, ranking out: the product.
+// Query and passages in, ranking out: the library's main interface.
 //
 //   auto reranker = erank::rank::Reranker::load({.model = "models/erank-135m"});
 //   auto ranking = reranker->rank(

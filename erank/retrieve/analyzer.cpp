@@ -105,7 +105,8 @@ Class class_of(char32_t c, locale_t locale) {
   return iswalnum_l(static_cast<wint_t>(c), locale) ? Class::kLetter : Class::kOther;
 }
 
-// The character at text[at], and behind it; a byte that starts no character counts as U+FFFD.
+// The character at text[at], and the position after it; a byte that starts no character counts as
+// U+FFFD.
 char32_t next_character(std::string_view text, size_t& at) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t lead = byte(at++);
@@ -167,7 +168,7 @@ struct Analyzer::State {
 
   ~State() { sb_stemmer_delete(stemmer); }
 
-  // `token` as it stands in the text -> its term.
+  // `token` as written in the text -> its term.
   void finish(std::string_view token, const std::function<void(std::string_view)>& take) {
     for (std::string_view possessive : {"'s", "'S", "\u2019s", "\u2019S", "\uff07s", "\uff07S"})
       if (token.ends_with(possessive)) {

@@ -127,7 +127,7 @@ uint64_t checksum_of(std::span<const uint8_t> bytes) {
 
 namespace {
 
-// Lengths below this are on the scale as they are; above, three bits stand behind the leading one.
+// Lengths below this are on the scale as they are; above, three bits follow the leading one.
 constexpr uint32_t kNumExact = 24;
 
 uint32_t to_four_bits(uint32_t value) {

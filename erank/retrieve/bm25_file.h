@@ -18,7 +18,7 @@ struct FileHeader {
   char magic[8];  // "ERKBM25\n"
   uint32_t version;
   uint32_t header_bytes;
-  uint64_t checksum;  // checksum_of(all bytes behind the header)
+  uint64_t checksum;  // checksum_of(all bytes after the header)
   uint64_t num_documents, num_terms, num_postings;
   uint64_t docid_bytes, term_bytes;
   uint64_t num_with_terms;  // documents that have a term

@@ -13,7 +13,7 @@ constexpr std::string_view kThinkClose = "</think>";
 constexpr std::string_view kAnswerOpen = "<answer>";
 constexpr std::string_view kAnswerClose = "</answer>";
 
-// Moves `pos` behind `tag` when it stands there.
+// Moves `pos` past `tag` when it is there.
 bool take(std::string_view text, size_t& pos, std::string_view tag) {
   if (text.substr(pos, tag.size()) != tag) return false;
   pos += tag.size();

@@ -12,7 +12,7 @@ namespace erank::text {
 
 struct Answer {
   int value = 0;
-  std::string reasoning;     // the thought before the last </think>, trimmed
+  std::string reasoning;     // the reasoning before the last </think>, trimmed
   size_t integer_begin = 0;  // byte range of the integer in the text
   size_t integer_end = 0;
 };
@@ -23,21 +23,21 @@ class AnswerParser {
   // The scale is 0..max_value. REQUIRES: 0 <= max_value < 1000.
   explicit AnswerParser(int max_value = 10);
 
-  // `text`: what the model wrote, decoded (its thought first; `<think>` itself may be missing when
-  // the prompt held it). Tags are matched as lower-case text. The integer stands as the scale
-  // spells it: ASCII digits, no sign, no leading zero, no fraction. White space is Unicode's.
+  // `text`: what the model wrote, decoded (its reasoning first; `<think>` itself may be missing
+  // when the prompt held it). Tags are matched as lower-case text. The integer is written as on the
+  // scale: ASCII digits, no sign, no leading zero, no fraction. White space is Unicode's.
   // Broken UTF-8 is text like any other.
   std::optional<Answer> parse(std::string_view text) const;
 
-  // The thought alone, trimmed, also of unfinished text: what stands before the last `</think>`
+  // The reasoning alone, trimmed, also of unfinished text: what comes before the last `</think>`
   // (the whole text when there is none), without a `<think>` at its beginning.
   static std::string reasoning_of(std::string_view text);
 
-  // For text that is still being written. Where the thought ends: the byte at which the last
+  // For text that is still being written. Where the reasoning ends: the byte at which the last
   // `</think>` begins, text.size() when there is none.
   static size_t thought_end(std::string_view text);
-  // The byte at which the answer's integer begins: a digit behind the opening that parse() wants;
-  // nullopt as long as none stands there. Whether the integer is on the scale is not looked at.
+  // The byte at which the answer's integer begins: a digit after the opening that parse() expects;
+  // nullopt as long as there is none. Whether the integer is on the scale is not looked at.
   static std::optional<size_t> find_integer(std::string_view text);
 
  private:

@@ -15,7 +15,7 @@ constexpr size_t kMaxSourceBytes = size_t{256} << 10;
              base::sanitize_utf8(fault.what.substr(0, 400)),
              "; expected a chat template of the kind that Qwen, SmolLM2, Llama or LLaMA-Factory "
              "models ship; to use "
-             "this model write what stands before and behind a user's turn into a JSON file "
+             "this model write the text before and after a user's turn into a JSON file "
              "{\"prefix\": \"...\", "
              "\"suffix\": \"...\", \"stop_ids\": [...]} and give it with --prompt-format FILE");
 }

@@ -24,7 +24,7 @@ class Evaluator {
   }
 
  private:
-  std::vector<Variables> scopes_;  // the innermost last; a loop's turn has its own
+  std::vector<Variables> scopes_;  // the innermost last; each iteration of a loop has its own
   Budget budget_;
 
   // ---- statements ----

@@ -57,7 +57,7 @@ class Lexer {
   std::string source_;
   size_t pos_ = 0;
   int line_ = 1;
-  bool line_starting_ = true;  // the last tag took the newline behind it
+  bool line_starting_ = true;  // the last tag took the newline after it
   std::vector<Token> tokens_;
 
   [[noreturn]] void fail(const std::string& what) const { throw Fault{line_, what}; }
@@ -146,7 +146,7 @@ class Lexer {
     return true;
   }
 
-  // What a tag's end takes of the text behind it.
+  // What a tag's end takes of the text after it.
   void close_tag(char sign, bool trims_newline) {
     const size_t begin = pos_;
     if (sign == '-') {
@@ -240,7 +240,7 @@ class Lexer {
     advance(at + 1);
   }
 
-  // Python's escapes; an unknown one keeps its backslash. Returns the position behind it.
+  // Python's escapes; an unknown one keeps its backslash. Returns the position after it.
   size_t read_escape(size_t at, std::string& value) const {
     if (at + 1 >= source_.size()) fail("a text is not closed");
     const char c = source_[at + 1];

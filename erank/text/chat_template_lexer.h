@@ -1,5 +1,5 @@
 // A chat template's source as tokens: the text between the tags with Jinja's white-space control
-// applied, and what stands inside the tags. Part of chat_template.cpp's inside.
+// applied, and what is inside the tags. Part of chat_template.cpp's inside.
 #pragma once
 
 #include <cstdint>

@@ -45,7 +45,7 @@ class Parser {
   bool at_end() const { return now().kind == TokenKind::kEnd; }
   [[noreturn]] void fail(const std::string& what) const { throw Fault{now().line, what}; }
   [[noreturn]] void fail_expected(std::string_view expected) const {
-    fail(base::str("found '", now().text.substr(0, 40), "' where ", expected, " should stand"));
+    fail(base::str("found '", now().text.substr(0, 40), "' where ", expected, " is expected"));
   }
 
   bool is_op(std::string_view op) const {
@@ -534,7 +534,7 @@ class Parser {
         ++pos_;
         expr->keywords.emplace_back(std::move(name), conditional());
       } else {
-        if (!expr->keywords.empty()) fail("a positional argument behind a keyword argument");
+        if (!expr->keywords.empty()) fail("a positional argument after a keyword argument");
         expr->children.push_back(conditional());
       }
     }

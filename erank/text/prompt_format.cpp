@@ -113,7 +113,8 @@ size_t whole_characters(std::string_view bytes) {
   return bytes.size();
 }
 
-// No lower-case letter, and at least three words with capitals. REQUIRES: text is valid UTF-8.
+// No lower-case letter, and at least three words with upper-case letters. REQUIRES: text is valid
+// UTF-8.
 bool is_all_capitals(std::string_view text) {
   int words = 0;
   bool in_word = false;  // in one that was counted
@@ -147,7 +148,7 @@ std::string lower_case(std::string_view text) {
 [[noreturn]] void refuse_template(const std::string& what) {
   base::fail(
       ErrorKind::kInvalidInput, "prompt_format", what,
-      "; write what stands before and behind a user's turn into a JSON file {\"prefix\": \"...\", "
+      "; write the text before and after a user's turn into a JSON file {\"prefix\": \"...\", "
       "\"suffix\": \"...\", \"stop_ids\": [...]} and give it with --prompt-format FILE");
 }
 
@@ -192,7 +193,7 @@ void PromptFormat::read_template() {
   suffix_ = whole.substr(at + kMarker.size());
 
   // The frame begins and ends with letters, so that a template which trims turns changes nothing;
-  // what stands inside must pass untouched.
+  // what is inside must not change.
   std::string odd;
   for (const Piece& piece : frame_of(options_.layout)) {
     odd += piece.text;
@@ -271,7 +272,7 @@ void PromptFormat::prepare() {
 std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {
   std::string whole = base::sanitize_utf8(text);
   const auto max_ids = static_cast<size_t>(max_tokens);
-  // No vocabulary has entries of 512 bytes: what stands behind cannot be among the first ids, and a
+  // No vocabulary has entries of 512 bytes: what comes after cannot be among the first ids, and a
   // text of gigabytes need not be read.
   const size_t max_bytes = std::max(max_ids * 512, size_t{1} << 20);
   if (whole.size() > max_bytes) {
@@ -279,7 +280,7 @@ std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& trunc
     truncated = true;
   }
   if (options_.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
-  // An id stands for at least one byte of the composed text, and composing makes no text more than
+  // An id spells at least one byte of the composed text, and composing makes no text more than
   // three times as long.
   if (whole.size() <= max_ids / 3) return whole;
   const Ids ids = tokenizer_->encode(whole);
@@ -301,7 +302,7 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
 
   prompt.text = prefix_;
   prompt.ids = prefix_ids_;
-  std::string pending = prefix_end_;  // what stands between two markers is encoded as one string
+  std::string pending = prefix_end_;  // the text between two markers is encoded as one string
   const auto flush = [&] {
     const Ids ids = tokenizer_->encode(pending);
     prompt.ids.insert(prompt.ids.end(), ids.begin(), ids.end());

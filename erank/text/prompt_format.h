@@ -12,7 +12,7 @@
 
 namespace erank::text {
 
-// Where the passage stands; the lines themselves are the same ones.
+// Where the passage is; the lines are the same in both.
 enum class Layout {
   kPaper,        // query, passage, then the answer format: the published checkpoints
   kPassageLast,  // the answer format before the passage, so that a query's prefix is shared whole
@@ -22,12 +22,12 @@ struct PromptOptions {
   Layout layout = Layout::kPaper;
   int max_query_tokens = 2048;  // each at least 1; the frame is never cut
   int max_document_tokens = 2048;
-  // A query or document without a lower-case letter, in which at least three words have capitals,
-  // is read in lower case (Unicode's simple mapping). "NATO" and "US GDP" stay what they are.
+  // A query or document without a lower-case letter, in which at least three words have upper-case
+  // letters, is lower-cased (Unicode's simple mapping). "NATO" and "US GDP" are kept.
   bool lower_capitals = false;
   std::string think_open{};  // appended to the prompt in thinking mode; "" for none
-  std::string think_close = "</think><answer>";          // closes a thought at its budget
-  std::string direct_close = "<think></think><answer>";  // appended to the prompt in direct mode
+  std::string think_close = "</think><answer>";          // answer prefix that ends the reasoning
+  std::string direct_close = "<think></think><answer>";  // answer prefix of direct mode
 };
 
 struct Prompt {
@@ -41,7 +41,7 @@ struct Prompt {
 // it.
 class PromptFormat {
  public:
-  // Runs the tokenizer's chat template on a few turns and keeps what stands before and behind the
+  // Runs the tokenizer's chat template on a few turns and keeps the text before and after the
   // user's. Throws Error{kInvalidInput} when there is no template, when it has a construct that we
   // do not know (named), or when it changes what the user wrote; `--prompt-format FILE` is the way
   // out.
@@ -51,24 +51,22 @@ class PromptFormat {
   PromptFormat(const Tokenizer& tokenizer, PromptOptions options, const std::string& format_file);
 
   // Ids equal those of Hugging Face's tokenizer for the whole text, with one difference: a marker
-  // or tag that stands in the instruction, the query or the document stays ordinary text. Query and
+  // or tag in the instruction, the query or the document stays ordinary text. Query and
   // document are cut to their first max_*_tokens ids, as encoded alone, decoded back, never inside
   // a character; encoded again inside the prompt they may be a few ids more or fewer.
   Prompt render(std::string_view instruction, std::string_view query,
                 std::string_view document) const;
 
-  const Ids& direct_close() const {
-    return direct_close_;
-  }  // behind a prompt: straight to the answer
+  const Ids& direct_close() const { return direct_close_; }  // the answer prefix of direct mode
   const Ids& think_open() const { return think_open_; }
-  const Ids& think_close() const { return think_close_; }    // behind an unfinished thought
-  const Ids& answer_close() const { return answer_close_; }  // behind the integer of an answer
+  const Ids& think_close() const { return think_close_; }    // appended to force an answer
+  const Ids& answer_close() const { return answer_close_; }  // after an answer's integer
   // End of turn and end of text: the tokenizer's eos, `<|im_end|>` and `<|endoftext|>` where it has
   // them, and the added token with which the template closes an assistant's turn. Of a format file:
   // as written there.
   const std::vector<int32_t>& stop_ids() const { return stop_ids_; }
   const PromptOptions& options() const { return options_; }
-  // What stands before and behind the user's turn, e.g. "<|im_start|>user\n" and
+  // The text before and after the user's turn, e.g. "<|im_start|>user\n" and
   // "<|im_end|>\n<|im_start|>assistant\n".
   const std::string& prefix() const { return prefix_; }
   const std::string& suffix() const { return suffix_; }
@@ -77,7 +75,7 @@ class PromptFormat {
   const Tokenizer* tokenizer_;
   PromptOptions options_;
   std::string prefix_, suffix_;
-  // The prefix up to its last marker as ids, and the text behind; the suffix's text before its
+  // The prefix up to its last marker as ids, and the text after it; the suffix's text before its
   // first marker, and the rest as ids.
   Ids prefix_ids_, suffix_ids_;
   std::string prefix_end_, suffix_begin_;

@@ -20,7 +20,7 @@ struct ScoreDistribution {
                                        bool ten_follows_one);
 
   // The integer that digit-by-digit greedy decoding emits: the most probable digit (the lowest of
-  // equals), then "0" behind a "1" when that is the most probable token there.
+  // equals), then "0" after a "1" when that is the most probable token there.
   int greedy() const;
   double expected() const;  // sum i p[i] / sum p[i], in 0..10; 0 when every p is 0
   double entropy() const;   // of p / sum p, in nats; 0 when every p is 0

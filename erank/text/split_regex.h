@@ -17,13 +17,14 @@ std::string translate_split_pattern(std::string_view pattern, std::string_view w
 // A compiled pattern. Immutable; thread-safe (each thread has its own matching state).
 class SplitRegex {
  public:
-  // `literal`: the pattern is plain text. Throws Error{kInvalidInput} with PCRE2's message.
+  // `literal`: the pattern is text, not a regular expression. Throws Error{kInvalidInput} with
+  // PCRE2's message.
   SplitRegex(std::string_view pattern, bool literal, std::string_view where);
   ~SplitRegex();
   SplitRegex(const SplitRegex&) = delete;
   SplitRegex& operator=(const SplitRegex&) = delete;
 
-  // The first match at or behind `from`: false when there is none; empty matches count. Throws
+  // The first match at or after `from`: false when there is none; empty matches count. Throws
   // Error{kExhausted} when the pattern needs more steps or memory than PCRE2's limits. REQUIRES:
   // text is valid UTF-8.
   bool find(std::string_view text, size_t from, size_t& begin, size_t& end) const;

@@ -17,7 +17,7 @@ struct SplitStep {
   Kind kind = Kind::kGpt2;
   std::shared_ptr<const SplitRegex> regex = {};  // of kRegex
   bool keep_matches = true;                      // of kRegex: matches are pieces
-  bool keep_gaps = true;                         // of kRegex: what stands between them is a piece
+  bool keep_gaps = true;                         // of kRegex: the text between them is a piece
 };
 
 // A step that splits at `pattern` (Oniguruma's notation): one of the hand-written scans when the

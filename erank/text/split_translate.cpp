@@ -100,7 +100,7 @@ class Translator {
     copy(1);
   }
 
-  // A set of characters, `members` as it stands inside brackets.
+  // A set of characters, `members` as written inside brackets.
   void set(std::string_view members, bool negated, bool in_class) {
     if (in_class) {
       out_ += members;

@@ -12,7 +12,7 @@ struct Character {
   uint32_t length;
 };
 
-// What stands at text[i]; length 0 at the end of the text.
+// The character at text[i]; length 0 at the end of the text.
 inline Character character_at(const uint8_t* classes, std::string_view text, size_t i) {
   if (i >= text.size()) return {0, 0};
   const auto first = static_cast<uint8_t>(text[i]);
@@ -32,8 +32,8 @@ inline size_t skip(const uint8_t* classes, std::string_view text, size_t i, uint
 
 inline bool is_newline(char c) { return c == '\r' || c == '\n'; }
 
-// The end of a contraction ('s 't 're 've 'm 'll 'd) whose apostrophe stands at i, or i. With
-// `fold`, capitals match too, and so does U+017F, which folds to s.
+// The end of a contraction ('s 't 're 've 'm 'll 'd) whose apostrophe is at i, or i. With
+// `fold`, upper-case letters match too, and so does U+017F, which folds to s.
 size_t contraction_end(std::string_view text, size_t i, bool fold) {
   const auto letter = [&](size_t k) {
     if (k >= text.size()) return '\0';

@@ -21,7 +21,7 @@ size_t next_qwen2_piece(const uint8_t* classes, std::string_view text, size_t be
 // ByteLevel's use_regex.
 size_t next_gpt2_piece(const uint8_t* classes, std::string_view text, size_t begin);
 
-// `Digits`: each digit alone (`individual`) or each run of digits, and what stands between them.
+// `Digits`: each digit alone (`individual`) or each run of digits, and the text between them.
 size_t next_digits_piece(const uint8_t* classes, std::string_view text, size_t begin,
                          bool individual);
 

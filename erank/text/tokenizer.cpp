@@ -89,7 +89,7 @@ Tokenizer::Tables::Tables(TokenizerSpec spec)
   id_of_bytes.reserve(pieces.size());
   for (size_t id = 0; id < pieces.size(); ++id) {
     auto spelled = bytes_of_piece(pieces[id]);
-    // An added token's text stands for itself, also where each of its characters spells a byte.
+    // An added token's text is itself, also where each of its characters spells a byte.
     const bool is_text =
         spelled.has_value() && !spelled->empty() &&
         (kinds[id] == kOrdinary || (kinds[id] == kAdded && *spelled == pieces[id]));

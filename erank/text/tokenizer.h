@@ -16,7 +16,7 @@ namespace erank::text {
 using base::Ids;
 
 struct EncodeOptions {
-  // true: added tokens that stand in the text become their ids. Only PromptFormat asks for it,
+  // true: added tokens in the text become their ids. Only PromptFormat asks for it,
   // around text that it wrote itself; text of users never yields a special id.
   bool parse_specials = false;
 };

@@ -57,7 +57,7 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
 
 std::vector<AddedTokenMatcher::Match> AddedTokenMatcher::find_all(std::string_view text) const {
   std::vector<Match> matches;
-  size_t taken = 0;  // end of the last match, with the white space behind it
+  size_t taken = 0;  // end of the last match, with the white space after it
   for (size_t i = 0; i < text.size();) {
     const auto [from, to] = range_[static_cast<uint8_t>(text[i])];
     const AddedToken* token = nullptr;

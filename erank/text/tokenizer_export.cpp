@@ -29,7 +29,7 @@ std::string pattern_of(SplitStep::Kind kind) {
 
 OrderedJson pre_tokenizer_json(const TokenizerSpec& spec) {
   OrderedJson parts = OrderedJson::array();
-  bool gpt2 = false;  // ByteLevel's own pattern; it stands last
+  bool gpt2 = false;  // ByteLevel's own pattern; it is last
   for (const SplitStep& step : spec.steps) {
     ERANK_CHECK(!gpt2);
     switch (step.kind) {

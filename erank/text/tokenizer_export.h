@@ -13,8 +13,8 @@ namespace erank::text {
 void copy_tokenizer(const std::string& source, const std::string& folder);
 
 // A tokenizer of `vocab_size` ids for models without one: ids 0 to 255 are the bytes, then
-// <|endoftext|>, the turn markers and the thought markers, then pieces that no text is encoded to;
-// a plain ChatML template. REQUIRES: vocab_size >= kMinByteVocabulary.
+// <|endoftext|>, the turn markers and the reasoning markers, then pieces that no text is encoded
+// to; a minimal ChatML template. REQUIRES: vocab_size >= kMinByteVocabulary.
 void write_byte_tokenizer(int64_t vocab_size, const std::string& folder);
 inline constexpr int64_t kMinByteVocabulary = 261;
 

@@ -71,13 +71,13 @@ void read_split(const Json& object, TokenizerSpec& spec) {
   spec.steps.push_back(std::move(step));
 }
 
-// Sets `byte_level` when it meets the step that makes a tokenizer byte-level; nothing may stand
-// behind it.
+// Sets `byte_level` when it meets the step that makes a tokenizer byte-level; nothing may
+// follow it.
 void read_pre_tokenizer(const Json& object, TokenizerSpec& spec, bool& byte_level) {
   const std::string type = type_of(object, spec.where, "pre_tokenizer");
   const std::string where = base::str(spec.where, ": pre_tokenizer ", type);
   if (byte_level)
-    fail(ErrorKind::kInvalidInput, "Tokenizer", where, " behind ByteLevel is not supported");
+    fail(ErrorKind::kInvalidInput, "Tokenizer", where, " after ByteLevel is not supported");
   if (type == "Sequence") {
     for (const Json& part : list_in(object, "pretokenizers", where))
       read_pre_tokenizer(part, spec, byte_level);
@@ -121,7 +121,7 @@ void check_post_processor(const Json& object, const std::string& file) {
       text_seen = true;
     } else if (text_seen) {
       fail(ErrorKind::kInvalidInput, "Tokenizer", where,
-           ": adds a token behind the text, which would change ids; expected none, or one before "
+           ": adds a token after the text, which would change ids; expected none, or one before "
            "it");
     }
   }

@@ -13,7 +13,7 @@
 namespace erank::text {
 namespace {
 
-// Start of the first character at or behind `i` that is not ASCII.
+// Start of the first character at or after `i` that is not ASCII.
 size_t skip_ascii(std::string_view text, size_t i) {
   while (i + 8 <= text.size()) {
     uint64_t word;
@@ -70,7 +70,7 @@ std::string_view nfc(std::string_view text, std::string& storage) {
   const uint8_t* classes = code_classes();
   std::vector<int32_t> buffer;
   bool changed = false;
-  size_t copied = 0;   // text[0, copied) stands in storage, once `changed`
+  size_t copied = 0;   // text[0, copied) is in storage, once `changed`
   size_t starter = 0;  // start of the last character that nothing before it can join
   for (size_t i = 0; i < text.size();) {
     if (static_cast<uint8_t>(text[i]) < 0x80) {

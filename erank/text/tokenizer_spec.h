@@ -20,7 +20,7 @@ struct AddedToken {
   bool special = false;
   bool normalized = false;   // looked for in the normalised text, not in the raw one
   bool lstrip = false;       // takes the white space before it
-  bool rstrip = false;       // takes the white space behind it
+  bool rstrip = false;       // takes the white space after it
   bool single_word = false;  // only where no word character touches it
 };
 
@@ -28,9 +28,9 @@ struct TokenizerSpec {
   std::string where;                // file or folder, for messages
   std::vector<std::string> pieces;  // by id, as the vocabulary spells them; "" where there is none
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
-  std::vector<AddedToken> added;  // their pieces need not stand in `pieces`
-  std::vector<int32_t> unused;    // ids that stand for no text (padding of the vocabulary)
-  bool ignore_merges = false;     // a word that is a piece is that piece, whatever the merges say
+  std::vector<AddedToken> added;                            // their pieces need not be in `pieces`
+  std::vector<int32_t> unused;  // ids without text (padding of the vocabulary)
+  bool ignore_merges = false;   // a word that is a piece is that piece, whatever the merges say
   bool nfc = false;
   std::vector<SplitStep> steps;
   std::string bos, eos;  // texts of these tokens, "" for none
@@ -54,7 +54,7 @@ std::pair<std::string, std::string> split_merge(std::string_view line, std::stri
 // An added token's object, with or without "id".
 AddedToken read_added_token(const base::Json& object, const std::string& where);
 
-// GPT-2's printable form of bytes: printable Latin-1 bytes stand for themselves, the others for
+// GPT-2's printable form of bytes: printable Latin-1 bytes are themselves, the others for
 // U+0100 and up. The text of `bytes` in that form.
 std::string spell_bytes(std::string_view bytes);
 // The bytes that `piece` spells, or nullopt when it holds another character.

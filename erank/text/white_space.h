@@ -1,5 +1,5 @@
 // White space as Unicode's White_Space property and Python's str.isspace() see it: what chat
-// templates strip and what may stand around an answer's integer.
+// templates strip and what may surround an answer's integer.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace erank::text {
 
-// Length in bytes of the white-space character at text[pos], 0 when none stands there. Broken UTF-8
+// Length in bytes of the white-space character at text[pos], 0 when there is none. Broken UTF-8
 // is no white space. REQUIRES: pos <= text.size().
 size_t white_space_at(std::string_view text, size_t pos);
 

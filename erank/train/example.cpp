@@ -53,7 +53,7 @@ text::Ids ExampleWriter::spell(int score) const {
   return {digits_[score]};
 }
 
-// The integer behind branch.ids, by the teacher's distribution where it is learned.
+// The integer after branch.ids, by the teacher's distribution where it is learned.
 void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
                                 bool thinking) const {
   if (!options_.soft || !pair.distribution) {
@@ -68,7 +68,7 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
     const double mass = d == 1 ? q[1] + q[10] : q[d];
     if (mass > 0) branch.terms.push_back({row, digits_[d], static_cast<float>(mass)});
   }
-  if (thinking) {  // what follows depends on the integer that stands there
+  if (thinking) {  // what follows depends on the integer there
     append(branch.ids, spell(pair.score));
     if (pair.score == 10) {
       branch.terms.push_back({row + 1, digits_[0]});

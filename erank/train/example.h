@@ -13,7 +13,7 @@
 namespace erank::train {
 
 // One addend of the loss: -weight log p(token), or with `complement` -weight log(1 - p(token)), p
-// being the probability of the token that stands at ids[row] of a branch (row 0: the first behind
+// being the probability of the token at ids[row] of a branch (row 0: the first after
 // the prompt).
 struct LossTerm {
   int32_t row = 0;
@@ -22,7 +22,7 @@ struct LossTerm {
   bool complement = false;
 };
 
-// One continuation of a prompt. The ids are what the network reads; those behind the last row
+// One continuation of a prompt. The ids are what the network reads; those after the last row
 // are dropped, since nothing is learned from them.
 struct Branch {
   text::Ids ids;
@@ -40,9 +40,9 @@ struct Example {
 
 // Which answers a pair teaches.
 enum class Modes {
-  kBoth,    // the direct answer, and the thought where there is one: two branches of one prompt
+  kBoth,    // the direct answer, and the reasoning where there is one: two branches of one prompt
   kDirect,  // the direct answer alone
-  kThink,   // the thought where there is one, else the direct answer
+  kThink,   // the reasoning where there is one, else the direct answer
 };
 
 struct ExampleOptions {
@@ -53,13 +53,13 @@ struct ExampleOptions {
 };
 
 // Writes the ids exactly as serving does: the prompt as PromptFormat renders it; the direct branch
-// is direct_close() and the integer; the thinking branch is think_open(), the thought,
+// is direct_close() and the integer; the thinking branch is think_open(), the reasoning,
 // think_close(), the integer, answer_close() and the end of the turn. Learned are: in the direct
 // branch the integer (and, for the hard integer, that answer_close() follows), in the thinking
-// branch everything behind think_open().
+// branch everything after think_open().
 //
 // A distribution q over 0..10 is learned where its digits are read: the row of the first digit has
-// the cross entropy against Q(d), Q(1) = q[1] + q[10], and the row behind "1" has q[10] and q[1]
+// the cross entropy against Q(d), Q(1) = q[1] + q[10], and the row after "1" has q[10] and q[1]
 // against Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the
 // distribution that ScoreDistribution reads (docs/training.md). The two rows are one learned token.
 class ExampleWriter {

@@ -8,7 +8,7 @@
 namespace erank::train {
 namespace {
 
-// libtorch keeps a compiled product for every count of rows: few different ones.
+// libtorch caches a compiled matrix product for every count of rows: few different ones.
 constexpr size_t kTokenMultiple = 128, kRowMultiple = 32;
 
 // How many ids all prompts begin with, each keeping at least one of its own.

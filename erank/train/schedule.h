@@ -9,7 +9,7 @@ struct Schedule {
   double peak = 1e-3;
   double warmup_ratio = 0.05;  // of all steps, rising in a line
   double floor_ratio = 0;      // of the peak, where the cosine ends
-  bool constant = false;       // no cosine: the peak behind the warm-up
+  bool constant = false;       // no cosine: the peak after the warm-up
 };
 
 // For step s of n, w = ceil(warmup_ratio n) (but at most n): peak (s + 1) / w while s < w, then

@@ -1,4 +1,4 @@
-// Supervised fine-tuning: cross entropy on a teacher's thoughts and scores (ERank, section 3.2).
+// Supervised fine-tuning: cross entropy on a teacher's reasoning and scores (ERank, section 3.2).
 #pragma once
 
 #include <memory>

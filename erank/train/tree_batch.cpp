@@ -17,7 +17,7 @@ void TreeBatch::check(int64_t vocab_size, int64_t context) const {
     ERANK_CHECK(
         0 <= tokens[i] && tokens[i] < vocab_size && 0 <= positions[i] && positions[i] < context,
         "token ", tokens[i], " at position ", positions[i]);
-  // [B] how many tokens stand before the first one that comes after sequence b.
+  // [B] how many tokens precede the first one that comes after sequence b.
   std::vector<int32_t> ends(starts.size() - 1);
   for (int32_t b = 0; b + 1 < static_cast<int32_t>(starts.size()); ++b) {
     ERANK_CHECK(parent(b) >= -1 && parent(b) < b, "sequence ", b, " has the parent ", parent(b));

@@ -1,4 +1,4 @@
-// One pass of training as plain integers: sequences, and which stand before which.
+// One pass of training as integers: sequences, and which precede which.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct TreeBatch {
   std::vector<int32_t> tokens;     // [T]
   std::vector<int32_t> positions;  // [T] 0 = the first token of a sequence without a parent
   std::vector<int32_t> starts;     // [B + 1] sequence b's tokens are [starts[b], starts[b + 1])
-  // [B] parents[b] < b is the sequence whose tokens (after its own parents') stand before sequence
+  // [B] parents[b] < b is the sequence whose tokens (after its own parents') precede sequence
   // b's, or -1. Empty: no sequence has one.
   std::vector<int32_t> parents;
   std::vector<int32_t> rows;  // [R] which of the T tokens' logits are asked, ascending

@@ -62,7 +62,7 @@ class TreeForward::Pass {
     return rms_norm(x, weight, config_.rms_norm_eps);
   }
 
-  // Rotation and attention: qkv [T, (N + 2 K) D] -> [T, N D].
+  // RoPE and attention: qkv [T, (N + 2 K) D] -> [T, N D].
   at::Tensor attend(const at::Tensor& qkv) const {
     return plan_ ? kernels::tree_attention(qkv, plan_, config_, cos_, sin_)
                  : reference_->attend(qkv);
@@ -82,7 +82,7 @@ class TreeForward::Pass {
   std::optional<kernels::ReferenceTree> reference_;  // else
 };
 
-// The rotation's table grows as far as it is used: a configuration may allow millions of positions.
+// RoPE's table grows as far as it is used: a configuration may allow millions of positions.
 void TreeForward::reach_position(int64_t position) {
   if (cos_.defined() && position < cos_.size(0)) return;
   // Backward saves the tables, and the caller may be in InferenceMode the first time.

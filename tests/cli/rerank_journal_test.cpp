@@ -108,7 +108,7 @@ TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
 
 TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
   const std::string out = path("out.jsonl");
-  // An interrupted run leaves its journal behind.
+  // An interrupted run leaves its journal.
   const pid_t pid = start(job(out));
   for (int i = 0; i < 500 && !base::file_exists(out + ".journal"); ++i) ::usleep(2000);
   ::kill(pid, SIGINT);

@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using Clock = std::chrono::steady_clock;
 
-// Four queries with four pairs each, some with a thought or a distribution: 4 steps an epoch.
+// Four queries with four pairs each, some with reasoning or a distribution: 4 steps an epoch.
 class TinyTrain : public Program {
  protected:
   const std::string& pairs() {

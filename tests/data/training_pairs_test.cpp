@@ -20,7 +20,7 @@ std::vector<TrainingPair> read(const std::string& bytes) {
   return read_training_pairs(path);
 }
 
-// `more` behind the keys that every pair has.
+// `more` after the keys that every pair has.
 TrainingPair pair_with(const std::string& more) {
   return read(R"({"qid": "q", "docid": "d", "query": "x", "text": "y", )" + more + "}\n").at(0);
 }

@@ -42,7 +42,7 @@ const std::vector<Case>& cases() {
       {"<think>t</think>\u2028<answer>3</answer>\u0085", 3},
       {"<think>t</think><answer>\u200b3</answer>", kNone},  // zero width space is none
       {"<think>t</think>\ufeff<answer>3</answer>", kNone},
-      // thoughts that look like answers, or end more than once
+      // reasoning that looks like answers, or ends more than once
       {"<think><answer>2</answer></think><answer>5</answer>", 5},
       {"<think>a</think>b</think><answer>5</answer>", 5},
       {"<think>a</think><answer>2</answer></think><answer>5</answer>", 5},

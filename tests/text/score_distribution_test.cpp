@@ -53,7 +53,7 @@ TEST(ScoreDistribution, SplitsTheOneBetweenOneAndTen) {
 TEST(ScoreDistribution, EmitsTenOnlyWhenTheOneWinsAndTheZeroFollows) {
   Seen seen = {{0.3, 0.4, 0, 0, 0, 0, 0, 0, 0, 0.1}, 0.9, true};
   EXPECT_EQ(distribution_of(seen).greedy(), 10);
-  seen.ten_follows_one = false;  // another token beats "0" behind "1"
+  seen.ten_follows_one = false;  // another token beats "0" after "1"
   EXPECT_EQ(distribution_of(seen).greedy(), 1);
   seen.ten_follows_one = true;
   seen.digits[9] =

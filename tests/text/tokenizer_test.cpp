@@ -216,7 +216,7 @@ TEST(Tokenizer, RefusesByNameWhatItDoesNotKnow) {
       {"/decoder", {{"type", "WordPiece"}}, "decoder 'WordPiece'"},
       {"/decoder", nullptr, "expected a decoder ByteLevel"},
       {"/post_processor", {{"type", "BertProcessing"}}, "post_processor 'BertProcessing'"},
-      {"/post_processor", template_processing, "behind the text"},
+      {"/post_processor", template_processing, "after the text"},
       {"/added_tokens", {added_token("x", 97, true)}, "added token 'x' has the id 97 of 'a'"},
       {"/added_tokens",
        {added_token("x", 300, true), added_token("x", 301, true)},

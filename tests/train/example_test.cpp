@@ -116,7 +116,7 @@ TEST_F(ExampleWriting, ModesChooseTheBranches) {
   EXPECT_EQ(both[0].ids, direct.ids);
   EXPECT_EQ(both[1].ids, thinking.ids);
   EXPECT_NE(direct.ids, thinking.ids);
-  // Without a thought there is only the direct answer.
+  // Without reasoning there is only the direct answer.
   for (const Modes modes : {Modes::kBoth, Modes::kDirect, Modes::kThink}) {
     const auto only = write(pair(4), {.modes = modes}).branches;
     ASSERT_EQ(only.size(), 1u);
@@ -174,7 +174,7 @@ TEST_F(ExampleWriting, BehindASoftThoughtFollowsTheTeachersInteger) {
   EXPECT_THAT(answer, ElementsAre(std::tuple(0, '1', 0.75f), std::tuple(0, '9', 0.25f),
                                   std::tuple(1, '0', 1.0f), std::tuple(2, '<', 1.0f)));
   EXPECT_THAT(tokenizer_.decode(branch.ids), HasSubstr("<answer>10</answer>"));
-  // "</think>" and all behind it; "10" is two.
+  // "</think>" and all after it; "10" is two.
   EXPECT_EQ(branch.num_learned, std::ssize(branch.ids) + 1 - std::ssize(format_.think_open()));
 }
 

@@ -246,7 +246,7 @@ TEST(TinyTreeForward, DropoutIsForTrainingAlone) {
   EXPECT_TRUE(at::equal(forward.forward(batch), off));
 }
 
-// Tables of the rotation that inference makes first must not be in backward's way.
+// RoPE tables that inference makes first must not be in backward's way.
 TEST(TinyTreeForward, BackwardWorksAfterInferenceModeOnTheSameObject) {
   for (const bool full : {false, true}) {
     Adapted adapted(Family::kQwen3);

@@ -32,8 +32,8 @@ class CpuCache : public KvCache {
   Memory memory_;
 };
 
-// Rows of one block that a member takes through several products without waiting for others, and
-// of one that all members share.
+// Rows of one block that a member takes through several matrix products without waiting for others,
+// and of one that all members share.
 constexpr int64_t kOwnRows = 96, kSharedRows = 192;
 // With at least so many rows for each member it takes rows of its own.
 constexpr int64_t kFewestOwnRows = 48;
@@ -59,11 +59,11 @@ struct AttentionTask {
 
 // A member's own memory.
 struct Scratch {
-  std::vector<float> wide;     // [rows, width] of normed rows before they are quantised
-  std::vector<char> rows;      // [rows, width] in the product's precision
-  std::vector<float> scales;   // [rows]
-  std::vector<float> y;        // products
-  std::vector<float> work;     // attention's
+  std::vector<float> wide;    // [rows, width] of normed rows before they are quantised
+  std::vector<char> rows;     // [rows, width] in the product's precision
+  std::vector<float> scales;  // [rows]
+  std::vector<float> y;       // products
+  std::vector<float> work;    // attention's
 };
 
 template <typename V>
@@ -96,11 +96,11 @@ struct CpuNetwork::State {
   const int64_t element;  // bytes of an activation
 
   // Of the pass, kept from pass to pass for their memory.
-  std::vector<float> x;               // [T, H'] the residual stream
-  std::vector<char> q, attended;      // [T, N D']
-  std::vector<char> gated;            // [T, F']
-  std::vector<float> asked;           // [R, H'] the residual stream of the asked rows
-  std::vector<int32_t> slots;         // [T]
+  std::vector<float> x;           // [T, H'] the residual stream
+  std::vector<char> q, attended;  // [T, N D']
+  std::vector<char> gated;        // [T, F']
+  std::vector<float> asked;       // [R, H'] the residual stream of the asked rows
+  std::vector<int32_t> slots;     // [T]
   std::vector<AttentionMember> members, asked_members;
   std::vector<AttentionTask> tasks, asked_tasks;
   int64_t num_rows = 0;
@@ -156,7 +156,7 @@ struct CpuNetwork::State {
   }
 
   // --- the four products of a layer: prepare rows, then compute a unit ------------------------
-  // A unit of qkv is a head: norm, rotation and cache write need all of it.
+  // A work item of qkv is a head: norm, RoPE and cache write need all of it.
   void compute_head(Scratch& s, const Batch& batch, char* pages, int64_t layer_idx,
                     const Rows& rows, int64_t begin, int64_t head) const {
     const CpuLayer& layer = weights.layers()[layer_idx];
@@ -258,8 +258,8 @@ struct CpuNetwork::State {
     for (int64_t head = member; head < kv; head += team.size())
       for (const Batch::Copy& copy : batch.copies)
         typed.copy_token(pages + page_offset(layer, 0, head) * element,
-                         pages + page_offset(layer, 1, head) * element, page_elements(),
-                         head_dim(), copy.from_slot, copy.to_slot);
+                         pages + page_offset(layer, 1, head) * element, page_elements(), head_dim(),
+                         copy.from_slot, copy.to_slot);
   }
 
   // What follows a layer's attention, for rows of `stream`: with own blocks without a wait inside
@@ -357,15 +357,14 @@ void CpuNetwork::State::plan(const Batch& batch) {
     const int32_t* own = batch.pages.data() + batch.page_starts[b];
     const int32_t begin = batch.starts[b], end = batch.starts[b + 1];
     for (int32_t i = begin; i < end; ++i)
-      slots[i] = own[batch.positions[i] / kPageTokens] * kPageTokens +
-                 batch.positions[i] % kPageTokens;
+      slots[i] =
+          own[batch.positions[i] / kPageTokens] * kPageTokens + batch.positions[i] % kPageTokens;
     for (int32_t i = begin; i < end; i += tile)
       members.push_back({i, i, std::min(tile, end - i), batch.positions[i], own});
     // After the last layer's attention only the asked rows matter.
     for (; next_row < batch.rows.size() && batch.rows[next_row] < end; ++next_row) {
       const int32_t row = batch.rows[next_row];
-      asked_members.push_back(
-          {row, static_cast<int32_t>(next_row), 1, batch.positions[row], own});
+      asked_members.push_back({row, static_cast<int32_t>(next_row), 1, batch.positions[row], own});
     }
   }
   add_tasks(members, tasks);
@@ -448,8 +447,7 @@ void CpuNetwork::State::head(int member, Claims& claims_of_phase, int64_t first,
       rows = normed(s, asked.data() + first * hidden(), weights.final_norm(), matrix, begin, end);
     prepared = block;
     const int64_t from = chunk * kChunk, count = std::min(kChunk, v - from);
-    const int64_t row_bytes =
-        rows.ldx * (matrix.precision() == Precision::kInt8 ? 1 : element);
+    const int64_t row_bytes = rows.ldx * (matrix.precision() == Precision::kInt8 ? 1 : element);
     for (int64_t r = begin; r < end; r += kHeadTile) {
       Rows part = rows;
       part.x = static_cast<const char*>(rows.x) + (r - begin) * row_bytes;
@@ -501,9 +499,9 @@ void CpuNetwork::forward(const Batch& batch, KvCache& cache) {
 void CpuNetwork::read_rows(int64_t first, std::span<const RowRequest> requests,
                            std::span<RowResult> results) {
   State& s = *state_;
-  ERANK_CHECK(requests.size() == results.size() && first >= 0 &&
-                  first + std::ssize(requests) <= s.num_rows,
-              "rows ", first, " to ", first + std::ssize(requests), " of ", s.num_rows);
+  ERANK_CHECK(
+      requests.size() == results.size() && first >= 0 && first + std::ssize(requests) <= s.num_rows,
+      "rows ", first, " to ", first + std::ssize(requests), " of ", s.num_rows);
   if (requests.empty()) return;
   const int64_t chunks = (config_.vocab_size + kChunk - 1) / kChunk;
   s.stats.resize(requests.size() * chunks);

@@ -10,7 +10,7 @@ namespace erank::model::cpu {
 // Any head size that is even. See Network for what its results depend on.
 class CpuNetwork : public Network {
  public:
-  // Loads the weights. `num_threads`: 0: one a processor.
+  // Loads the weights. `num_threads`: 0: one per processor.
   CpuNetwork(const WeightSource& source, Precision precision, int num_threads,
              base::ProgressSink* progress = nullptr);
   ~CpuNetwork() override;

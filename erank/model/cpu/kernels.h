@@ -1,9 +1,9 @@
-// The arithmetic of the CPU network: loops over plain pointers, compiled once for each instruction
+// The arithmetic of the CPU network: loops over pointers, compiled once for each instruction
 // set and chosen when the program starts. Every output is computed by one order of additions that
 // does not depend on how many rows are computed with it.
 //
-// Element types: float; bf16 as uint16_t; int8. Sums are fp32 (exact integers for int8); results are
-// rounded once, to nearest even. No function allocates, throws or starts a thread. Letters: see
+// Element types: float; bf16 as uint16_t; int8. Sums are fp32 (exact integers for int8); results
+// are rounded once, to nearest even. No function allocates, throws or starts a thread. Letters: see
 // model/parameters.h; D' is D padded to a multiple of kPanel.
 #pragma once
 
@@ -11,9 +11,9 @@
 
 namespace erank::model::cpu {
 
-// A packed matrix is a list of panels of so many outputs; attention and the head work on multiples.
+// Outputs of one panel of a packed matrix; attention and the head work on multiples of it.
 inline constexpr int64_t kPanel = 32;
-// Logits are reduced by chunks of so many.
+// Logits are reduced in chunks of this size.
 inline constexpr int64_t kChunk = 256;
 // Queries (times heads of a group) that one call of attention takes.
 inline constexpr int64_t kAttentionRows = 96;
@@ -27,15 +27,15 @@ struct MatmulArgs {
   int64_t ldx;           // elements
   const float* x_scale;  // [rows], int8 only
   const void* panel;
-  const float* w_scale;   // [kPanel], int8 only
-  const int32_t* w_sum;   // [kPanel] 128 times the sum of each output's weights, int8 only
-  int64_t groups;         // K / group
+  const float* w_scale;  // [kPanel], int8 only
+  const int32_t* w_sum;  // [kPanel] 128 times the sum of each output's weights, int8 only
+  int64_t groups;        // K / group
   int64_t rows;
   float* y;  // [rows, ldy], the first kPanel columns of each row
   int64_t ldy;
 };
 
-// One head's columns y [rows, D'] of q, k or v after the product.
+// One head's columns y [rows, D'] of q, k or v after the matrix product.
 struct HeadArgs {
   float* y;           // [rows, D'], changed
   const float* bias;  // [D'] or null
@@ -45,9 +45,9 @@ struct HeadArgs {
   const int32_t* positions;  // [rows]
   const int32_t* slots;      // [rows] kPageTokens * page + offset
   int64_t rows, head_dim, padded_dim;
-  void* q;           // q: [rows, q_stride], the head's columns begin here
-  int64_t q_stride;  // elements
-  void* cache;       // k or v: the layer's pages of this head: page p begins at p * page_stride
+  void* q;              // q: [rows, q_stride], the head's columns begin here
+  int64_t q_stride;     // elements
+  void* cache;          // k or v: the layer's pages of this head: page p begins at p * page_stride
   int64_t page_stride;  // elements
 };
 
@@ -61,8 +61,8 @@ struct AttentionMember {
 };
 
 // softmax(q k^T scale) v over every position up to a query's own, for one key/value head. A page of
-// keys is [D' / group][16][group], a page of values [16 / group][D'][group]; group 2 for bf16, 1 for
-// float. REQUIRES: the members' tokens times the heads of the group are at most kAttentionRows.
+// keys is [D' / group][16][group], a page of values [16 / group][D'][group]; group 2 for bf16, 1
+// for float. REQUIRES: the members' tokens times the heads of the group are at most kAttentionRows.
 struct AttentionArgs {
   const AttentionMember* members;
   int64_t num_members;

@@ -1,5 +1,5 @@
-// Large zeroed memory straight from the system: pages are taken when first touched, huge ones where
-// the system has them.
+// Large zeroed memory mapped from the system: pages are allocated on first touch, huge pages where
+// available.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 
 namespace erank::model::cpu {
 
-// Panels of kPanel outputs; outputs and inputs that fill up a panel or a group are zero. int8: each
+// Panels of kPanel outputs; padding of panels and groups is zero. int8: each
 // output has its own scale, its largest weight over 127. Reading is thread-safe; so is filling
 // different outputs.
 class PackedMatrix {
@@ -46,7 +46,7 @@ class PackedMatrix {
   int64_t outputs_ = 0, inputs_ = 0;
   Precision precision_ = Precision::kBf16;
   Memory memory_;
-  std::vector<float> scale_;   // [outputs], int8
+  std::vector<float> scale_;  // [outputs], int8
   std::vector<int32_t> sum_;  // [outputs] 128 times the sum of the weights, int8
 };
 

@@ -1,4 +1,4 @@
-// A fixed number of threads that compute one thing together, many times a millisecond.
+// A fixed number of threads that run phases of work in step, with barriers between them.
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,8 @@ class Team {
   // Calls body(member) on every member, 0 being the caller, and returns when all have returned.
   // `body` must not throw.
   void run(const std::function<void(int member)>& body);
-  // Inside body, by every member: nobody goes on before all are here. What was written before is
-  // seen by all after it.
+  // Inside body, by every member: no member continues before all have arrived. Writes made before
+  // it are visible to all members after it.
   void barrier();
 
  private:
@@ -31,7 +31,7 @@ class Team {
   std::unique_ptr<State> state_;
 };
 
-// Hands out the numbers of a phase's units, in order, to whoever asks.
+// Hands out the indices of a phase's work items in order. Thread-safe.
 class Claims {
  public:
   // By one thread, before a barrier that every user passes.

@@ -57,7 +57,7 @@ at::Tensor upload(const std::vector<int32_t>& values, at::Device device) {
       .to(device, at::kLong, false, true);
 }
 
-// Half-split rotation of x [T, heads, D] by cos, sin [T, 1, D / 2], computed in fp32.
+// RoPE (half-split) of x [T, heads, D] by cos, sin [T, 1, D / 2], computed in fp32.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const int64_t half = x.size(2) / 2;
   const at::Tensor a = x.narrow(2, 0, half).to(at::kFloat),
@@ -156,7 +156,7 @@ int64_t CudaNetwork::weight_bytes() const {
   return bytes;
 }
 
-// The rotation's table grows as far as it is used: a configuration may allow millions of positions.
+// RoPE's table grows as far as it is used: a configuration may allow millions of positions.
 void CudaNetwork::reach_position(int64_t position) {
   if (cos_.defined() && position < cos_.size(0)) return;
   const int64_t d = config_.head_dim;

@@ -1,4 +1,4 @@
-// The arithmetic of training on CPUs that libtorch does not fuse: plain loops over plain pointers,
+// The arithmetic of training on CPUs that libtorch does not fuse: loops over pointers,
 // compiled once for each instruction set and chosen when the program starts.
 //
 // Element types: float, and bf16 as uint16_t. All arithmetic is fp32; results are rounded once, to
@@ -43,7 +43,7 @@ struct SiluMulBackwardArgs {
   int64_t width;     // F
 };
 
-// Half-split rotation of the first `heads` heads of each row, in place.
+// RoPE (half-split) of the first `heads` heads of each row, in place.
 template <typename T>
 struct RotateArgs {
   T* x;                      // [T, row_stride]

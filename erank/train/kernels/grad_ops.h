@@ -22,7 +22,7 @@ at::Tensor silu_mul(const at::Tensor& gate_up);
 
 // x [T, in] -> x weight^T + bias with the parts' adapters, the parts' outputs side by side [T,
 // out]. weight [out, in] and bias [out] are frozen; part i has the next parts[i]->weight.size(0)
-// outputs. The products run in x's dtype, the adapters' gradients are of the adapters' own.
+// outputs. The matrix products run in x's dtype, the adapters' gradients are of the adapters' own.
 // REQUIRES: an adapter on one part at least; no dropout.
 at::Tensor lora_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const std::vector<const model::Linear*>& parts);

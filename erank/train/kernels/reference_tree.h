@@ -13,7 +13,7 @@ namespace erank::train::kernels {
 
 at::Tensor to_tensor(const std::vector<int32_t>& values, at::Device device);
 
-// Half-split rotation of x [T, heads, D] by cos, sin [T, 1, D / 2] fp32 -> fp32.
+// RoPE (half-split) of x [T, heads, D] by cos, sin [T, 1, D / 2] fp32 -> fp32.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 // What every layer of one batch needs, on the device of `cos` and `sin` [positions, D / 2] fp32.
@@ -23,7 +23,7 @@ class ReferenceTree {
   ReferenceTree(const TreePlan& plan, const model::ModelConfig& config, const at::Tensor& cos,
                 const at::Tensor& sin, at::ScalarType dtype);
 
-  // Rotation and attention of one layer: qkv [T, (N + 2 K) D] -> [T, N D].
+  // RoPE and attention of one layer: qkv [T, (N + 2 K) D] -> [T, N D].
   at::Tensor attend(const at::Tensor& qkv) const;
 
  private:

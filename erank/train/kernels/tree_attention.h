@@ -1,4 +1,4 @@
-// Rotation and attention over shared prefixes on the CPU, with its own backward pass. Gradients
+// RoPE and attention over shared prefixes on the CPU, with its own backward pass. Gradients
 // once (no second derivatives). Equals ReferenceTree (tests/train/kernels_test.cpp).
 #pragma once
 

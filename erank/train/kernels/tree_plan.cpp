@@ -28,7 +28,7 @@ std::shared_ptr<const TreePlan> plan_tree(const TreeBatch& batch, double fill) {
     for (; end < order.size() && length(order[end]) >= fill * length(order[i]); ++end)
       c.keys = std::max<int64_t>(c.keys, context(order[end]));
     c.queries = length(order[i]);
-    // Few different shapes: libtorch keeps a compiled product for each.
+    // Few different shapes: libtorch caches a compiled matrix product for each.
     if (c.queries > 16) c.queries = round_up(c.queries, 16);
     c.keys = round_up(c.keys, 32);
     for (; i < end; ++i) {

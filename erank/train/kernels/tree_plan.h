@@ -1,5 +1,5 @@
 // Which keys each sequence of a pass sees, for attention padded by classes of similar length.
-// Computed once a pass, used by every layer. Plain integers.
+// Computed once per pass, used by every layer. Integers only.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct TreePlan {
     std::vector<int32_t> sequences;   // S of them
     std::vector<int32_t> query_rows;  // [S, queries] the token, -1 for padding
     std::vector<int32_t> key_rows;    // [S, keys] ancestors' tokens, then its own; -1 for padding
-    std::vector<int32_t> ancestors;   // [S] how many tokens stand before its own
+    std::vector<int32_t> ancestors;   // [S] how many tokens precede its own
   };
   std::vector<Class> classes;
   std::vector<int32_t> positions;  // [T]
