@@ -13,7 +13,7 @@
 #include "erank/base/threads.h"
 #include "erank/engine/engine.h"
 #include "erank/model/gemm_peak.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::cli {

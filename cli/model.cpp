@@ -15,7 +15,7 @@
 #include "erank/base/json.h"
 #include "erank/data/records.h"
 #include "erank/model/checkpoint.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "erank/rank/checkpoint.h"

@@ -7,7 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "erank/engine/engine.h"
+#include "erank/engine/request.h"
+#include "erank/model/batch.h"
 #include "erank/model/config.h"
 
 namespace erank::engine {
@@ -16,7 +17,7 @@ namespace erank::engine {
 struct Asked {
   int64_t number = 0;
   Request request;
-  Engine::OnDone on_done;
+  OnDone on_done;
   int64_t max_new_tokens = 0;  // what the model's context leaves of the request's
   int64_t max_tokens = 0;      // the largest length that a sample may reach
   // What is read at the answer: the first ids of all choices, then one group a distinct first id of

@@ -17,13 +17,12 @@ void Batch::clear() {
 void Batch::check(int64_t vocab_size, int64_t context, int64_t num_pages) const {
   const auto t = static_cast<int64_t>(tokens.size());
   ERANK_CHECK(t > 0 && positions.size() == tokens.size() && starts.size() >= 2 &&
-                  starts.front() == 0 && starts.back() == t &&
-                  page_starts.size() == starts.size(),
+                  starts.front() == 0 && starts.back() == t && page_starts.size() == starts.size(),
               "batch of ", t, " tokens");
   for (size_t i = 0; i < tokens.size(); ++i)
-    ERANK_CHECK(0 <= tokens[i] && tokens[i] < vocab_size && 0 <= positions[i] &&
-                    positions[i] < context,
-                "token ", tokens[i], " at position ", positions[i]);
+    ERANK_CHECK(
+        0 <= tokens[i] && tokens[i] < vocab_size && 0 <= positions[i] && positions[i] < context,
+        "token ", tokens[i], " at position ", positions[i]);
   for (size_t b = 0; b + 1 < starts.size(); ++b) {
     ERANK_CHECK(starts[b] <= starts[b + 1] && page_starts[b] <= page_starts[b + 1], "sequence ", b);
     if (starts[b] == starts[b + 1]) continue;

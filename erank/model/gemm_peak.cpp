@@ -56,9 +56,9 @@ std::function<void()> libtorch_product(const Shape& shape, const NetworkOptions&
 std::function<void()> own_product(const Shape& shape, Precision precision, cpu::Team& team) {
   auto matrix = std::make_shared<cpu::PackedMatrix>(shape.out, shape.in, precision);
   const at::Tensor row = at::rand({shape.in}, at::kFloat);
-  const at::Tensor values =
-      precision == Precision::kBf16 ? row.to(at::kBFloat16) : row;
-  for (int64_t n = 0; n < shape.out; ++n) matrix->set(n, values.const_data_ptr(), shape.in, nullptr);
+  const at::Tensor values = precision == Precision::kBf16 ? row.to(at::kBFloat16) : row;
+  for (int64_t n = 0; n < shape.out; ++n)
+    matrix->set(n, values.const_data_ptr(), shape.in, nullptr);
   const int64_t ldx = matrix->inputs();
   at::Tensor x;
   if (precision == Precision::kInt8)
@@ -87,8 +87,8 @@ std::function<void()> own_product(const Shape& shape, Precision precision, cpu::
 void measure(const std::function<void()>& product, const char* name, const Shape& shape,
              GemmPeak& peak) {
   product();  // compiles, touches its memory
-  const double flops = 2.0 * static_cast<double>(shape.rows * shape.in) *
-                       static_cast<double>(shape.out);
+  const double flops =
+      2.0 * static_cast<double>(shape.rows * shape.in) * static_cast<double>(shape.out);
   const auto begin = Clock::now();
   for (int i = 0; i < kMaxCalls && (i < kMinCalls || seconds_since(begin) < kSeconds); ++i) {
     const auto start = Clock::now();
@@ -103,7 +103,8 @@ void measure(const std::function<void()>& product, const char* name, const Shape
 GemmPeak gemm_peak(const NetworkOptions& options) {
   const at::NoGradGuard no_grad;
   GemmPeak peak;
-  for (const Shape& shape : kShapes) measure(libtorch_product(shape, options), "libtorch", shape, peak);
+  for (const Shape& shape : kShapes)
+    measure(libtorch_product(shape, options), "libtorch", shape, peak);
   if (options.cuda) return peak;
   cpu::Team team(options.threads > 0 ? options.threads : base::num_processors());
   for (const Shape& shape : kShapes)

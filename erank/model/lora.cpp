@@ -58,8 +58,8 @@ std::vector<LayerShape> linear_layers(const ModelConfig& model) {
   std::vector<LayerShape> layers;
   for (const TensorShape& tensor : parameter_shapes(model))
     if (tensor.shape.size() == 2 && tensor.name != "model.embed_tokens.weight")
-      layers.push_back({tensor.name.substr(0, tensor.name.size() - kWeight.size()),
-                        tensor.shape[0], tensor.shape[1]});
+      layers.push_back({tensor.name.substr(0, tensor.name.size() - kWeight.size()), tensor.shape[0],
+                        tensor.shape[1]});
   return layers;
 }
 
@@ -214,10 +214,10 @@ Adapter load_adapter(const ModelConfig& model, const std::string& folder, at::De
       base::fail(ErrorKind::kCorrupt, "load_lora", path, ": no tensors for layer '", layer,
                  "', which ", kConfigName, " targets");
     if (!a) continue;
-    adapter.layers.push_back({layer,
-                              {read_tensor(*a, {config.rank, in}, device),
-                               read_tensor(*b, {out, config.rank}, device), config.scaling(),
-                               config.dropout}});
+    adapter.layers.push_back(
+        {layer,
+         {read_tensor(*a, {config.rank, in}, device), read_tensor(*b, {out, config.rank}, device),
+          config.scaling(), config.dropout}});
     used.insert(a->name);
     used.insert(b->name);
   }

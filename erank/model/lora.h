@@ -14,10 +14,10 @@ namespace erank::model {
 Adapter make_adapter(const ModelConfig& model, const LoraConfig& config, uint64_t seed,
                      at::Device device = at::kCPU);
 
-// Reads a PEFT folder, as fp32. Throws Error naming a key that changes the maths and is not honoured
-// (dora, rank_pattern, modules_to_save, bias, ...), a tensor for a layer that is not there, a
-// targeted layer without its tensors, or a wrong shape. A key that we do not know must be null,
-// false or empty: PEFT writes one for each of its features.
+// Reads a PEFT folder, as fp32. Throws Error naming a key that changes the maths and is not
+// honoured (dora, rank_pattern, modules_to_save, bias, ...), a tensor for a layer that is not
+// there, a targeted layer without its tensors, or a wrong shape. A key that we do not know must be
+// null, false or empty: PEFT writes one for each of its features.
 Adapter load_adapter(const ModelConfig& model, const std::string& folder,
                      at::Device device = at::kCPU);
 // What load_adapter would return as config, without the tensors.

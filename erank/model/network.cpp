@@ -1,11 +1,5 @@
 #include "erank/model/network.h"
 
-#include "erank/base/error.h"
-#include "erank/model/cpu/cpu_network.h"
-#include "erank/model/cuda/cuda_network.h"
-#include "erank/model/parameters.h"
-#include "erank/model/weight_source.h"
-
 namespace erank::model {
 
 const char* precision_name(Precision precision) {
@@ -18,18 +12,6 @@ const char* precision_name(Precision precision) {
       break;
   }
   return "bf16";
-}
-
-Precision usual_precision(bool cuda) {
-  return usual_dtype(cuda ? at::kCUDA : at::kCPU) == at::kFloat ? Precision::kFp32
-                                                                : Precision::kBf16;
-}
-
-std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
-                                      base::ProgressSink* progress) {
-  if (options.cuda)
-    return std::make_unique<cuda::CudaNetwork>(source, options.precision, at::kCUDA, progress);
-  return std::make_unique<cpu::CpuNetwork>(source, options.precision, options.threads, progress);
 }
 
 }  // namespace erank::model

@@ -139,8 +139,7 @@ void Parameters::add_adapter(const std::string& name, Adapter adapter) {
   for (const NamedLinear& linear : this->linears()) linears[linear.name] = linear.linear;
   for (const Adapter::Layer& layer : adapter.layers) {
     const auto found = linears.find(layer.name);
-    ERANK_CHECK(found != linears.end() &&
-                    layer.lora.a.size(1) == found->second->weight.size(1) &&
+    ERANK_CHECK(found != linears.end() && layer.lora.a.size(1) == found->second->weight.size(1) &&
                     layer.lora.b.size(0) == found->second->weight.size(0),
                 "adapter '", name, "', layer ", layer.name);
   }

@@ -51,8 +51,8 @@ class Parameters {
 
   const at::Tensor& embed_tokens() const { return embed_tokens_; }  // [V, H]
   const std::vector<LayerParameters>& layers() const { return layers_; }
-  const at::Tensor& norm() const { return norm_; }     // [H]
-  const Linear& lm_head() const { return lm_head_; }   // [V, H]; embed_tokens() when tied
+  const at::Tensor& norm() const { return norm_; }    // [H]
+  const Linear& lm_head() const { return lm_head_; }  // [V, H]; embed_tokens() when tied
 
   // Every tensor of the checkpoint under its name there; a tied head is not listed, adapters are
   // not. They share storage with this object: writing into them changes it.
@@ -71,8 +71,8 @@ class Parameters {
   // Adapters by name, at most one of them active. A new one is active at once. REQUIRES: the name
   // is not taken, the shapes fit.
   void add_adapter(const std::string& name, Adapter adapter);
-  void activate(const std::string& name);  // "": none. REQUIRES: such an adapter
-  const std::string& active() const { return active_; }  // "": none
+  void activate(const std::string& name);                 // "": none. REQUIRES: such an adapter
+  const std::string& active() const { return active_; }   // "": none
   const Adapter* adapter(const std::string& name) const;  // null: there is none
   // weight += scaling B A of the active adapter (computed in fp32, rounded once), which is then
   // removed. REQUIRES: an active adapter.

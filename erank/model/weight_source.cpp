@@ -63,8 +63,7 @@ bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b) {
 
 }  // namespace
 
-void WeightSource::read(const std::string& name, at::ScalarType dtype,
-                        const TakeRows& take) const {
+void WeightSource::read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const {
   constexpr std::string_view kWeight = ".weight";
   const Lora* adapter =
       name.ends_with(kWeight) ? lora(name.substr(0, name.size() - kWeight.size())) : nullptr;
@@ -115,8 +114,7 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
   if (tied_head) {
     check_shape(*tied_head, parameters.at("model.embed_tokens.weight"), "load_weights");
     if (!equal_values(*tied_head, *source.files_.find("model.embed_tokens.weight")))
-      base::fail(ErrorKind::kCorrupt, "load_weights", tied_head->file, ": '",
-                 tied_head->info->name,
+      base::fail(ErrorKind::kCorrupt, "load_weights", tied_head->file, ": '", tied_head->info->name,
                  "' differs from the embedding, but the configuration ties them "
                  "(\"tie_word_embeddings\": true)");
   }

@@ -10,8 +10,8 @@
 
 namespace erank::model {
 
-// Fills every tensor of `parameters`, converting to its dtype (rounded once, from fp32). Peak memory
-// stays under 1.3 times the size of the result.
+// Fills every tensor of `parameters`, converting to its dtype (rounded once, from fp32). Peak
+// memory stays under 1.3 times the size of the result.
 void load_weights(Parameters& parameters, const WeightSource& source,
                   base::ProgressSink* progress = nullptr);
 

@@ -10,7 +10,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "erank/rank/answer_watcher.h"
 #include "erank/rank/score_reader.h"
@@ -117,7 +117,8 @@ double score_of(const PassageResult& r, ScoreKind kind) {
   return r.integer;
 }
 
-model::Precision precision_of(const RerankerOptions& options, const model::CheckpointSource& source) {
+model::Precision precision_of(const RerankerOptions& options,
+                              const model::CheckpointSource& source) {
   switch (options.precision) {
     case Precision::kBf16:
       return model::Precision::kBf16;
@@ -169,12 +170,11 @@ struct Reranker::State {
       const std::string adapter =
           !options.adapter.empty() ? options.adapter : checkpoint.adapter.value_or("");
       const auto source = model::CheckpointSource::open(checkpoint.weights, adapter);
-      network = model::make_network(
-          source,
-          {.precision = precision_of(options, source),
-           .cuda = options.cuda,
-           .threads = options.threads},
-          progress);
+      network = model::make_network(source,
+                                    {.precision = precision_of(options, source),
+                                     .cuda = options.cuda,
+                                     .threads = options.threads},
+                                    progress);
       engine = std::make_unique<engine::Engine>(
           *network, engine::EngineOptions{.kv_cache_bytes = options.kv_cache_bytes});
     } catch (...) {
@@ -490,9 +490,7 @@ Ranking Reranker::rank(RankRequest request) { return submit(std::move(request)).
 
 const CheckpointDefaults& Reranker::defaults() const { return state_->checkpoint.defaults; }
 const std::string& Reranker::model_name() const { return state_->checkpoint.name; }
-std::string Reranker::precision_name() const {
-  return model::precision_name(state_->precision);
-}
+std::string Reranker::precision_name() const { return model::precision_name(state_->precision); }
 
 RerankerStats Reranker::stats() const {
   const std::lock_guard lock(state_->mutex);

@@ -9,7 +9,7 @@
 #include "erank/base/error.h"
 #include "erank/engine/engine.h"
 #include "erank/eval/measures.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::train {

@@ -9,7 +9,7 @@
 #include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/model/lora.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "tests/exact_bits.h"

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "erank/engine/sampler.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "tests/engine/tiny_engine.h"
 

@@ -8,6 +8,7 @@
 
 #include "erank/model/config.h"
 #include "erank/model/cuda/cuda_network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::engine {

@@ -41,8 +41,7 @@ std::unique_ptr<Network> reference(const WeightSource& source, Precision precisi
   return std::make_unique<cuda::CudaNetwork>(source, precision, at::kCPU);
 }
 
-std::unique_ptr<Network> on_cpu(const WeightSource& source, Precision precision,
-                                int threads = 2) {
+std::unique_ptr<Network> on_cpu(const WeightSource& source, Precision precision, int threads = 2) {
   return std::make_unique<cpu::CpuNetwork>(source, precision, threads);
 }
 
@@ -380,9 +379,9 @@ TEST(TinyCpuNetwork, TheNumberOfThreadsAndRowsChangesNoBit) {
     };
     const at::Tensor alone = run(1, {400}, 0);
     for (const int threads : {1, 2, 3, 5})
-      for (const auto& [counts, others] : {std::pair(std::vector<int32_t>{400}, 0),
-                                           std::pair(std::vector<int32_t>{399, 1}, 30),
-                                           std::pair(std::vector<int32_t>{1, 100, 250, 49}, 7)})
+      for (const auto& [counts, others] :
+           {std::pair(std::vector<int32_t>{400}, 0), std::pair(std::vector<int32_t>{399, 1}, 30),
+            std::pair(std::vector<int32_t>{1, 100, 250, 49}, 7)})
         EXPECT_EQ(relative_error(run(threads, counts, others), alone), 0)
             << precision_name(precision) << ", " << threads << " threads, " << others << " others";
   }

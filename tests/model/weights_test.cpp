@@ -194,9 +194,10 @@ TEST(TinyWeights, Int8WithoutItsScalesOrInAnotherFormIsOneClearError) {
     changed.replace(changed.find(from), from.size(), to);
     return changed;
   };
-  for (const auto& [from, to] : {std::pair<std::string, std::string>{"int-quantized", "pack-quantized"},
-                                 {"\"channel\"", "\"group\""},
-                                 {"\"num_bits\": 8", "\"num_bits\": 4"}}) {
+  for (const auto& [from, to] :
+       {std::pair<std::string, std::string>{"int-quantized", "pack-quantized"},
+        {"\"channel\"", "\"group\""},
+        {"\"num_bits\": 8", "\"num_bits\": 4"}}) {
     folder.write("config.json", replaced(from, to));
     EXPECT_THROW(load_config(folder.path()), base::Error) << to;
   }

@@ -9,7 +9,7 @@
 
 #include "erank/engine/engine.h"
 #include "erank/model/lora.h"
-#include "erank/model/network.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "erank/train/loss.h"
 #include "erank/train/optimizer.h"

@@ -73,8 +73,7 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
       int64_t first_head = 0;
       for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
         const int64_t count = first_head == 0 ? heads : kv;
-        const auto bias =
-            read_vector(source, p + "self_attn." + name + ".bias", count * d);
+        const auto bias = read_vector(source, p + "self_attn." + name + ".bias", count * d);
         const auto column = in_head(first_head);
         for (int64_t n = 0; n < count * d; ++n) layer.qkv_bias[column(n)] = bias[n];
         first_head += count;
@@ -101,8 +100,8 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
   head_ = {};
   head_ = PackedMatrix(c.vocab_size, hidden_,
                        precision_ == Precision::kFp32 ? Precision::kFp32 : Precision::kBf16);
-  pack(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", head_,
-       c.hidden_size, same);
+  pack(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", head_, c.hidden_size,
+       same);
   embedding_ = {};
   if (!c.tie_word_embeddings) {
     const auto kept = precision_ == Precision::kFp32 ? at::kFloat : at::kBFloat16;
@@ -110,8 +109,7 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
     embedding_ = Memory(c.vocab_size * row_bytes);
     source.read("model.embed_tokens.weight", kept,
                 [&](int64_t first, const void* values, int64_t count) {
-                  std::memcpy(embedding_.as<char>() + first * row_bytes, values,
-                              count * row_bytes);
+                  std::memcpy(embedding_.as<char>() + first * row_bytes, values, count * row_bytes);
                 });
   }
   if (progress) progress->finish();

@@ -39,12 +39,13 @@ class CpuWeights {
 
   const std::vector<CpuLayer>& layers() const { return layers_; }
   const std::vector<float>& final_norm() const { return final_norm_; }  // [H']
-  // Outputs: V. With int8 it is bf16: rankings lose more by it than by any other matrix of its cost.
+  // Outputs: V. With int8 it is bf16: rankings lose more by it than by any other matrix of its
+  // cost.
   const PackedMatrix& head() const { return head_; }
   int64_t bytes() const;
 
-  int64_t hidden() const { return hidden_; }  // H'
-  int64_t head_dim() const { return head_dim_; }  // D'
+  int64_t hidden() const { return hidden_; }              // H'
+  int64_t head_dim() const { return head_dim_; }          // D'
   int64_t feed_forward() const { return feed_forward_; }  // F'
 
  private:

@@ -35,8 +35,8 @@ const Level& chosen() {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512dq");
-    const bool dot = avx512 && __builtin_cpu_supports("avx512bf16") &&
-                     __builtin_cpu_supports("avx512vnni");
+    const bool dot =
+        avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     const Level levels[] = {{"avx512bf16", &avx512bf16::kKernels, dot},
                             {"avx512", &avx512::kKernels, avx512},
                             {"avx2", &avx2::kKernels, avx2}};

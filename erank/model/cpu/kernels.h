@@ -108,7 +108,8 @@ struct Kernels {
   TypedKernels f32, bf16;
   void (*matmul_int8)(const MatmulArgs&);
   // A row's values times 127 / its largest, rounded, plus 128: x [rows, ldx] -> y [rows, width],
-  // scale [rows]. width is a multiple of kPanel. A row that holds a NaN or an infinity has scale NaN.
+  // scale [rows]. width is a multiple of kPanel. A row that holds a NaN or an infinity has scale
+  // NaN.
   void (*quantize_f32)(const float* x, int64_t ldx, uint8_t* y, float* scale, int64_t rows,
                        int64_t width);
   void (*quantize_bf16)(const uint16_t* x, int64_t ldx, uint8_t* y, float* scale, int64_t rows,
