@@ -1,5 +1,5 @@
 // The layering of docs/architecture.md as a test: who may include whom, where each third party,
-// each chat marker and each print may stand, how long a file may be. Prints every offending line.
+// each chat marker and each print may be, how long a file may be. Prints every offending line.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,7 +34,7 @@ const std::map<std::string, Set> kMayInclude = {
     {"serve", {"base", "data", "text", "rank"}},
 };
 
-// The third parties: the beginning of a header's name, and where it may stand.
+// The third parties: the beginning of a header's name, and where it may be included.
 struct ThirdParty {
   const char* prefix;
   Set places;  // rooms, "cli", or one file
@@ -74,7 +74,7 @@ constexpr int kMaxLines = 600, kMaxHeaderLines = 300, kHeadLines = 15;
 struct Source {
   std::string path;                // from the repository's root
   std::vector<std::string> lines;  // as they are
-  std::vector<std::string> code;   // without comments and without what stands between quotes
+  std::vector<std::string> code;   // without comments and without what is between quotes
 };
 
 struct Offence {

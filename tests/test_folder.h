@@ -28,7 +28,7 @@ class TestFolder {
   std::string path(const std::string& name = "") const {
     return name.empty() ? path_ : path_ + "/" + name;
   }
-  // Makes the folders that `name` lies in; gives the file's path.
+  // Makes the parent folders of `name`; gives the file's path.
   std::string write(const std::string& name, std::string_view bytes) const {
     std::filesystem::create_directories(std::filesystem::path(path(name)).parent_path());
     base::write_file_atomic(path(name), bytes);

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, thoughts by rule.
+"""Writes the training pairs of models/erank-135m: queries, candidates, scores by teachers, reasoning by rule.
 
 tools/label_pairs.py DATA OUT [--teachers minilm nomic] [--scale F] [--seed S]
 
 DATA is a folder of tools/lay_out_data.py; what it needs of the train splits alone is read. OUT gets a file for each stage
 of the training, order.jsonl, thoughts.jsonl and scores.jsonl: the same pairs in the lines that `erank train sft --data`
-reads (docs/formats.md). The recipe, with its figures in models/erank-135m/README.md:
+reads (docs/formats.md). The recipe, with its figures in docs/training.md:
 
   queries     those of the train splits; titles of training documents, sentences of them, and sentences without their
               stop words and some of the others (keywords)
@@ -18,7 +18,7 @@ reads (docs/formats.md). The recipe, with its figures in models/erank-135m/READM
   judged      half the judgement's own score, half the teachers'
   taught      of a query's documents groups of 5 whose scores are spread most evenly
   form        the queries and the texts of a group are as written, or in lower case, or bare words (FORMS): collections
-              are written in all of these. What is all in capitals the model reads in lower case (erank.json)
+              are written in all of these. All-caps text is lower-cased by the model (erank.json)
   text        its first 100 words: a model that reads 96 tokens sees no more of it
   place       so much of a score is what the document's place among these 5 is worth (STAGES, PLACES). With 1 every group
               has the same five scores: then nothing can be learned but what tells its documents apart, while with scores

@@ -117,7 +117,7 @@ TEST_F(TinyOutput, DescriptorsAndProcessSubstitutionAreWrittenInto) {
     for (const auto& arg : args) line += " '" + arg + "'";
     EXPECT_EQ(shell(line + " --out >(cat > got)\nstatus=$?\nwait $!\nexit $status"), 0) << verb;
     EXPECT_EQ(base::read_file(path("got")), whole) << verb;
-    // A descriptor is written where it stands.
+    // A descriptor is written at its offset.
     EXPECT_EQ(shell("echo first > got\n" + line + " --out /dev/fd/5 5>> got\necho last >> got"), 0);
     EXPECT_EQ(base::read_file(path("got")), "first\n" + whole + "last\n") << verb;
     fs::remove(path("got"));
@@ -209,7 +209,7 @@ TEST_F(TinyOutput, AnInputIsNeverReplaced) {
   expect_refused(rerank({"--beir", path(""), "--run", path("run.trec"), "--overwrite", "--out",
                          path("corpus.jsonl")}),
                  "is the same file as the input");
-  // What only lies in a folder that is read from is no input.
+  // A file merely in a folder that is read from is no input.
   put("out.trec", "old");
   EXPECT_EQ(rerank({"--beir", path(""), "--run", path("run.trec"), "--direct", "--quiet",
                     "--overwrite", "--out", path("out.trec")})

@@ -266,7 +266,7 @@ TEST_F(Safetensors, AcceptsWhatWritersReallyWrite) {
   EXPECT_EQ(refusal(file_of("{\"__metadata__\":null}    ", 0)), "(opened)");
   EXPECT_EQ(refusal(file_of(R"({"a":{"data_offsets":[0,1],"shape":[],"dtype":"U8"}})", 1)),
             "(opened)");
-  // The order of the names is free, and a tensor without values may stand anywhere.
+  // The order of the names is free, and a tensor without values may be anywhere.
   EXPECT_EQ(refusal(file_of(R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
                             R"("none":{"dtype":"F32","shape":[0],"data_offsets":[1,1]},)"
                             R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",

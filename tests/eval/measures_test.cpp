@@ -121,7 +121,7 @@ TEST(Measures, AreWhatTheirFormulasSayOnOneSmallRanking) {
   EXPECT_DOUBLE_EQ(value("Judged@4"), 3.0 / 4);
   EXPECT_DOUBLE_EQ(value("unj.4"), 1.0 / 4);
   EXPECT_DOUBLE_EQ(value("unj.20"), 1.0 / 20);
-  EXPECT_DOUBLE_EQ(value("bpref"), 0);  // the one judged non-relevant document stands first
+  EXPECT_DOUBLE_EQ(value("bpref"), 0);  // the one judged non-relevant document is first
   EXPECT_DOUBLE_EQ(value("SetF(beta=2)"), 3 * 0.5 * (2.0 / 3) / (2 * 0.5 + 2.0 / 3));
   EXPECT_DOUBLE_EQ(value("set_relative_P"), 2.0 / 3);
   const double ideal = 3 + 2 / std::log2(3) + 1 / std::log2(4);
@@ -152,7 +152,7 @@ TEST(Measures, BreakTiesByTheGreaterDocidByteByByte) {
 }
 
 TEST(Measures, KeepScoresAsFloatsOrDoublesByTheRules) {
-  // As floats the two scores are equal, and z stands first.
+  // As floats the two scores are equal, and z is first.
   const auto run = make_run("q a 0.99999999 q z 0.99999998");
   const auto qrels = make_qrels("q a 1");
   EXPECT_DOUBLE_EQ(value_of("RR", qrels, run), 0.5);

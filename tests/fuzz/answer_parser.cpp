@@ -1,4 +1,4 @@
-// Answers of a model: any bytes are parsed or refused, and what is parsed stands in the text as the
+// Answers of a model: any bytes are parsed or refused, and what is parsed is in the text as the
 // scale spells it.
 #include "erank/text/answer_parser.h"
 

@@ -176,7 +176,7 @@ TEST(Dequantize, StaysWithinHalfAStepOfTheValuesThatAnotherWriterQuantised) {
   if (folder.empty()) GTEST_SKIP() << "the collection model-fixtures is not beside the repository";
   const auto blocks = data::GgufFile::open(folder + "/tiny_llama_q8.gguf");
   const auto plain = data::SafetensorsFile::open(folder + "/tiny_llama_q8.safetensors");
-  // Not q and k, whose rows stand in another order.
+  // Not q and k, whose rows are in another order.
   const std::map<std::string, std::string> names = {
       {"token_embd.weight", "model.embed_tokens.weight"},
       {"blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight"},

@@ -155,7 +155,7 @@ TEST_F(ExampleWriting, TheSoftLossIsTheCrossEntropyWithTheDistributionThatServin
       if (q[i] > 0) expected -= q[i] * std::log(read.p[i]);
     EXPECT_NEAR(loss_of(branch, logits), expected, 1e-5 * expected);
     EXPECT_EQ(branch.num_learned, 1);
-    // "1" stands there when what follows it is learned.
+    // "1" is there when what follows it is learned.
     const bool follows = q[1] + q[10] > 0;
     EXPECT_EQ(branch.ids, follows ? format_.direct_close() + encode("1") : format_.direct_close());
   }

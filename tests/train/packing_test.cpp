@@ -15,7 +15,7 @@
 namespace erank::train {
 namespace {
 
-// What stands before and at token `t` of a batch: the tokens that it attends to.
+// What precedes and is at token `t` of a batch: the tokens that it attends to.
 text::Ids seen_by(const TreeBatch& batch, int32_t t) {
   int32_t b = 0;
   while (batch.starts[b + 1] <= t) ++b;
