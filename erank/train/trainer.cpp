@@ -254,8 +254,8 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   gemm_peak_ = options_.gemm_peak > 0
                    ? options_.gemm_peak
                    : model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
-                                        .cuda = parameters_.device().is_cuda(),
-                                        .threads = at::get_num_threads()})
+                                       .cuda = parameters_.device().is_cuda(),
+                                       .threads = at::get_num_threads()})
                          .flops_per_s;
   const int64_t total = objective_.num_steps();
   if (step_ > 0) log({{"step", step_}, {"resumed", true}});

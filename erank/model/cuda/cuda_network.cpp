@@ -116,17 +116,17 @@ void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress)
                          read(p + "self_attn.k_proj.weight", {kv, h}),
                          read(p + "self_attn.v_proj.weight", {kv, h})});
     if (c.qkv_bias)
-      layer.qkv_bias = at::cat({read(p + "self_attn.q_proj.bias", {q}),
-                                read(p + "self_attn.k_proj.bias", {kv}),
-                                read(p + "self_attn.v_proj.bias", {kv})});
+      layer.qkv_bias =
+          at::cat({read(p + "self_attn.q_proj.bias", {q}), read(p + "self_attn.k_proj.bias", {kv}),
+                   read(p + "self_attn.v_proj.bias", {kv})});
     if (c.qk_norm) {
       layer.q_norm = read(p + "self_attn.q_norm.weight", {c.head_dim});
       layer.k_norm = read(p + "self_attn.k_norm.weight", {c.head_dim});
     }
     layer.o = read(p + "self_attn.o_proj.weight", {h, q});
     if (c.o_bias) layer.o_bias = read(p + "self_attn.o_proj.bias", {h});
-    layer.gate_up = at::cat({read(p + "mlp.gate_proj.weight", {f, h}),
-                             read(p + "mlp.up_proj.weight", {f, h})});
+    layer.gate_up =
+        at::cat({read(p + "mlp.gate_proj.weight", {f, h}), read(p + "mlp.up_proj.weight", {f, h})});
     layer.down = read(p + "mlp.down_proj.weight", {h, f});
     if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
   }

@@ -41,8 +41,8 @@ class CudaNetwork : public Network {
   void reach_position(int64_t position);
   at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   // qkv [T, (N + 2 K) D] -> [T, N D].
-  at::Tensor attend(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
-                    const Plan& plan, KvCache& cache) const;
+  at::Tensor attend(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch, const Plan& plan,
+                    KvCache& cache) const;
 
   at::ScalarType dtype_;
   at::Device device_;
