@@ -36,17 +36,11 @@ double seconds_of(const std::function<void()>& body) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-model::Precision precision_of(const std::string& name) {
-  return name == "fp32"   ? model::Precision::kFp32
-         : name == "int8" ? model::Precision::kInt8
-                          : model::Precision::kBf16;
-}
-
 std::unique_ptr<model::Network> random_network(const BenchFlags& flags) {
   model::Parameters parameters(model::config_of_shape(flags.shape), at::kBFloat16);
   parameters.init_random(1);
   return model::make_network(model::ParametersSource(parameters),
-                             {.precision = precision_of(flags.precision),
+                             {.precision = model::precision_named(flags.precision),
                               .cuda = flags.device == "cuda",
                               .threads = flags.threads});
 }
@@ -119,7 +113,7 @@ void bench(const BenchFlags& flags) {
     return flags.only.empty() ||
            std::find(flags.only.begin(), flags.only.end(), part) != flags.only.end();
   };
-  const double peak = model::gemm_peak({.precision = precision_of(flags.precision),
+  const double peak = model::gemm_peak({.precision = model::precision_named(flags.precision),
                                         .cuda = flags.device == "cuda",
                                         .threads = flags.threads})
                           .flops_per_s;

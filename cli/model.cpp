@@ -202,10 +202,7 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
   const rank::Checkpoint found = rank::find_checkpoint(flags.model);
   const auto network =
       model::make_network(model::CheckpointSource::open(found.weights, found.adapter.value_or("")),
-                          {.precision = flags.precision == "fp32"   ? model::Precision::kFp32
-                                        : flags.precision == "int8" ? model::Precision::kInt8
-                                                                    : model::Precision::kBf16},
-                          progress);
+                          {.precision = model::precision_named(flags.precision)}, progress);
   const model::ModelConfig& config = network->config();
   std::vector<std::string> inputs = paths_of_model(flags.model);
   inputs.push_back(flags.in);

@@ -15,7 +15,7 @@ struct GemmPeak {
   int64_t rows = 0, in = 0, out = 0;
 };
 
-// The highest FLOP/s of the products [rows, in] x [in, out] over the shapes of small and large
+// The highest FLOP/s of matmuls [rows, in] x [in, out] over the shapes of small and large
 // layers at 512 to 4096 rows, by libtorch and, on the CPU, by the network's own kernels (weights
 // packed before). On options.threads threads. Measures anew at every call, for a few seconds.
 GemmPeak gemm_peak(const NetworkOptions& options);

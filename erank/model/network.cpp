@@ -1,5 +1,7 @@
 #include "erank/model/network.h"
 
+#include "erank/base/error.h"
+
 namespace erank::model {
 
 const char* precision_name(Precision precision) {
@@ -12,6 +14,13 @@ const char* precision_name(Precision precision) {
       break;
   }
   return "bf16";
+}
+
+Precision precision_named(const std::string& name) {
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+    if (name == precision_name(precision)) return precision;
+  ERANK_CHECK(false, "no precision is called ", name);
+  return Precision::kFp32;
 }
 
 }  // namespace erank::model

@@ -18,7 +18,8 @@ class WeightSource;
 // Of the linear layers' matrix products. Norms, RoPE, softmax and the residual stream are fp32;
 // with int8, keys, values and attention are bf16.
 enum class Precision { kFp32, kBf16, kInt8 };
-const char* precision_name(Precision precision);  // "fp32", "bf16", "int8"
+const char* precision_name(Precision precision);     // "fp32", "bf16", "int8"
+Precision precision_named(const std::string& name);  // REQUIRES: one of these
 
 // The keys and values of past tokens in pages of kPageTokens. Storage only: who owns which page is
 // the engine's business.

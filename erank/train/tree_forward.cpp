@@ -2,18 +2,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/pow.h>
-#include <ATen/ops/reciprocal.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/sin.h>
+#include <ATen/ops/tensor.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -82,23 +78,17 @@ class TreeForward::Pass {
   std::optional<kernels::ReferenceTree> reference_;  // else
 };
 
-// RoPE's table grows as far as it is used: a configuration may allow millions of positions.
 void TreeForward::reach_position(int64_t position) {
-  if (cos_.defined() && position < cos_.size(0)) return;
+  if (!rotary_.reach(position)) return;
   // Backward saves the tables, and the caller may be in InferenceMode the first time.
   const c10::InferenceMode normal(false);
-  const at::NoGradGuard no_grad;
-  const model::ModelConfig& config = parameters_.config();
-  const int64_t d = config.head_dim;
-  const int64_t count =
-      std::min(config.max_position_embeddings, (position / 4096 + 1) * int64_t{4096});
-  // fp32 throughout, as transformers computes them.
-  const auto fp32 = at::TensorOptions().dtype(at::kFloat);
-  const at::Tensor exponent = at::arange(0, d, 2, fp32) / static_cast<double>(d);
-  const at::Tensor frequency = at::reciprocal(at::pow(config.rope_theta, exponent));
-  const at::Tensor angle = at::arange(count, fp32).unsqueeze(1) * frequency.unsqueeze(0);
-  cos_ = at::cos(angle).to(parameters_.device());
-  sin_ = at::sin(angle).to(parameters_.device());
+  const auto table = [&](const std::vector<float>& values) {
+    return at::tensor(values, at::kFloat)
+        .view({rotary_.num_positions(), -1})
+        .to(parameters_.device());
+  };
+  cos_ = table(rotary_.cos());
+  sin_ = table(rotary_.sin());
 }
 
 // One layer; y += scaling * (x A^T) B^T where it has an adapter, in x's precision.

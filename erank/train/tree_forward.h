@@ -9,6 +9,7 @@
 #include <initializer_list>
 
 #include "erank/model/parameters.h"
+#include "erank/model/rotary.h"
 #include "erank/train/tree_batch.h"
 
 namespace erank::train {
@@ -22,7 +23,9 @@ class TreeForward {
   // `own_kernels` false: libtorch's operations on the CPU too, as on every other device (to
   // compare).
   explicit TreeForward(const model::Parameters& parameters, bool own_kernels = true)
-      : parameters_(parameters), own_kernels_(own_kernels && parameters.device().is_cpu()) {}
+      : parameters_(parameters),
+        rotary_(parameters.config()),
+        own_kernels_(own_kernels && parameters.device().is_cpu()) {}
   TreeForward(const TreeForward&) = delete;
   TreeForward& operator=(const TreeForward&) = delete;
 
@@ -46,6 +49,7 @@ class TreeForward {
   at::Tensor norm_heads(const at::Tensor& qkv, const model::LayerParameters& layer) const;
 
   const model::Parameters& parameters_;
+  model::RotaryTable rotary_;
   at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32, never inference tensors
   const bool own_kernels_;
   bool training_ = false;

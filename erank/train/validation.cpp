@@ -22,11 +22,9 @@ struct RankingValidation::Serving {
   void load(const model::Parameters& parameters) {
     const model::ParametersSource source(parameters);
     if (engine) return engine->weights_changed(source);
-    network = model::make_network(
-        source, {.precision = parameters.dtype() == at::kFloat ? model::Precision::kFp32
-                                                               : model::Precision::kBf16,
-                 .cuda = parameters.device().is_cuda(),
-                 .threads = at::get_num_threads()});
+    network = model::make_network(source, {.precision = model::precision_of(parameters.dtype()),
+                                           .cuda = parameters.device().is_cuda(),
+                                           .threads = at::get_num_threads()});
     engine = std::make_unique<engine::Engine>(*network, engine::EngineOptions{});
   }
 };

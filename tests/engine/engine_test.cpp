@@ -17,7 +17,7 @@
 namespace erank::engine {
 namespace {
 
-constexpr double kFp32 = 1e-5, kBf16 = 0.03;
+constexpr double kFp32 = 1e-5, kBf16 = 0.02;
 
 // Against passes of the reference over all ids.
 void expect_full_passes(const TinyModel& model, const std::vector<Request>& requests,

@@ -19,7 +19,7 @@ TinyModel::TinyModel(const model::ModelConfig& config, Precision precision, uint
   parameters.init_random(seed, kTinyScale);
   const model::ParametersSource source(parameters);
   network = model::make_network(source, {.precision = precision, .threads = 1});
-  reference = std::make_unique<model::cuda::CudaNetwork>(source, precision, at::kCPU);
+  reference = std::make_unique<model::cuda::CudaNetwork>(source, Precision::kFp32, at::kCPU);
 }
 
 std::unique_ptr<Network> tiny_network(Precision precision) {

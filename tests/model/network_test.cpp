@@ -396,6 +396,8 @@ TEST(Precisions, HaveTheNamesOfTheirFlags) {
   EXPECT_STREQ(precision_name(Precision::kFp32), "fp32");
   EXPECT_STREQ(precision_name(Precision::kBf16), "bf16");
   EXPECT_STREQ(precision_name(Precision::kInt8), "int8");
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+    EXPECT_EQ(precision_named(precision_name(precision)), precision);
 }
 
 }  // namespace

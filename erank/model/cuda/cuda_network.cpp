@@ -3,22 +3,17 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/exp.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_put.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/pow.h>
-#include <ATen/ops/reciprocal.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/sin.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
@@ -78,7 +73,8 @@ CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::De
                          base::ProgressSink* progress)
     : Network(source.config(), precision),
       dtype_(precision == Precision::kFp32 ? at::kFloat : at::kBFloat16),
-      device_(device) {
+      device_(device),
+      rotary_(config_) {
   if (device.is_cuda() && !at::hasCUDA())
     base::fail(
         base::ErrorKind::kInvalidInput, "model",
@@ -156,19 +152,13 @@ int64_t CudaNetwork::weight_bytes() const {
   return bytes;
 }
 
-// RoPE's table grows as far as it is used: a configuration may allow millions of positions.
 void CudaNetwork::reach_position(int64_t position) {
-  if (cos_.defined() && position < cos_.size(0)) return;
-  const int64_t d = config_.head_dim;
-  const int64_t count =
-      std::min(config_.max_position_embeddings, (position / 4096 + 1) * int64_t{4096});
-  // fp32 throughout, as transformers computes them.
-  const auto fp32 = at::TensorOptions().dtype(at::kFloat);
-  const at::Tensor exponent = at::arange(0, d, 2, fp32) / static_cast<double>(d);
-  const at::Tensor frequency = at::reciprocal(at::pow(config_.rope_theta, exponent));
-  const at::Tensor angle = at::arange(count, fp32).unsqueeze(1) * frequency.unsqueeze(0);
-  cos_ = at::cos(angle).to(device_);
-  sin_ = at::sin(angle).to(device_);
+  if (!rotary_.reach(position)) return;
+  const auto table = [&](const std::vector<float>& values) {
+    return at::tensor(values, at::kFloat).view({rotary_.num_positions(), -1}).to(device_);
+  };
+  cos_ = table(rotary_.cos());
+  sin_ = table(rotary_.sin());
 }
 
 at::Tensor CudaNetwork::norm(const at::Tensor& x, const at::Tensor& weight) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "erank/model/network.h"
+#include "erank/model/rotary.h"
 
 namespace erank::model::cuda {
 
@@ -49,6 +50,7 @@ class CudaNetwork : public Network {
   at::Tensor embedding_, head_;  // [V, H]; the same tensor when tied
   at::Tensor final_norm_;        // [H]
   std::vector<Layer> layers_;
+  RotaryTable rotary_;
   at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32
   at::Tensor hidden_;     // [R, H] of the last pass
 };

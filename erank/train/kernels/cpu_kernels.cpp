@@ -1,7 +1,8 @@
 #include "erank/train/kernels/cpu_kernels.h"
 
-#include <cstdlib>
-#include <cstring>
+#include <string_view>
+
+#include "erank/model/cpu/kernels.h"
 
 namespace erank::train::kernels {
 
@@ -21,26 +22,11 @@ namespace {
 
 enum class Level { kGeneric, kAvx2, kAvx512 };
 
-Level choose() {
-#if defined(__x86_64__)
-  // ERANK_CPU_LEVEL=generic|avx2 chooses a lower level than the processor's: to test and to
-  // compare.
-  const char* wish = std::getenv("ERANK_CPU_LEVEL");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq");
-  if (wish && std::strcmp(wish, "generic") == 0) return Level::kGeneric;
-  if (wish && std::strcmp(wish, "avx2") == 0 && avx2) return Level::kAvx2;
-  if (avx512) return Level::kAvx512;
-  if (avx2) return Level::kAvx2;
-#endif
-  return Level::kGeneric;
-}
-
+// model/cpu chooses; these kernels have no use for its bf16 and int8 instructions.
 Level level() {
-  static const Level chosen = choose();
-  return chosen;
+  const std::string_view chosen = model::cpu::kernels_level();
+  if (chosen.starts_with("avx512")) return Level::kAvx512;
+  return chosen == "avx2" ? Level::kAvx2 : Level::kGeneric;
 }
 
 }  // namespace
@@ -61,18 +47,6 @@ const CpuKernels<uint16_t>& cpu_kernels<uint16_t>() {
   if (level() == Level::kAvx2) return avx2::kBFloat16;
 #endif
   return generic::kBFloat16;
-}
-
-const char* cpu_kernels_level() {
-  switch (level()) {
-    case Level::kAvx512:
-      return "avx512";
-    case Level::kAvx2:
-      return "avx2";
-    case Level::kGeneric:
-      break;
-  }
-  return "generic";
 }
 
 }  // namespace erank::train::kernels

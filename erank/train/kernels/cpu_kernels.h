@@ -76,7 +76,4 @@ struct CpuKernels {
 template <typename T>
 const CpuKernels<T>& cpu_kernels();
 
-// "avx512", "avx2" or "generic": what cpu_kernels() chose.
-const char* cpu_kernels_level();
-
 }  // namespace erank::train::kernels
