@@ -1,7 +1,10 @@
 #include "erank/model/make_network.h"
 
+#include <string_view>
+
 #include "erank/base/error.h"
 #include "erank/model/cpu/cpu_network.h"
+#include "erank/model/cpu/kernels.h"
 #include "erank/model/cuda/cuda_network.h"
 #include "erank/model/parameters.h"
 
@@ -11,6 +14,8 @@ Precision usual_precision(bool cuda) {
   return usual_dtype(cuda ? at::kCUDA : at::kCPU) == at::kFloat ? Precision::kFp32
                                                                 : Precision::kBf16;
 }
+
+bool int8_is_fast() { return std::string_view(cpu::kernels_level()) == "avx512bf16"; }
 
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {

@@ -13,7 +13,9 @@ namespace erank::model {
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress = nullptr);
 
-// What `auto` chooses: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
+// What serves every model well: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);
+// Whether this CPU has instructions for int8 products (AVX-512 VNNI), without which int8 is slow.
+bool int8_is_fast();
 
 }  // namespace erank::model

@@ -77,7 +77,7 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   base::refuse_unknown_keys(
       json,
       {"base", "layout", "mode", "score", "instruction", "max_query_tokens", "max_document_tokens",
-       "lower_capitals", "max_think_tokens", "think_open", "think_close", "direct_close"},
+       "lower_capitals", "max_think_tokens", "int8", "think_open", "think_close", "direct_close"},
       where);
   if (json.contains("mode")) d.mode = parse_mode(require_text(json, "mode", "", where), where);
   if (json.contains("score"))
@@ -94,6 +94,7 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   d.prompt.max_document_tokens =
       positive(json, "max_document_tokens", d.prompt.max_document_tokens, where);
   d.prompt.lower_capitals = base::json_value(json, "lower_capitals", false, where);
+  d.int8 = base::json_value(json, "int8", false, where);
   d.prompt.think_open = require_text(json, "think_open", d.prompt.think_open, where);
   d.prompt.think_close = require_text(json, "think_close", d.prompt.think_close, where);
   d.prompt.direct_close = require_text(json, "direct_close", d.prompt.direct_close, where);

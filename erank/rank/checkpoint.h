@@ -28,6 +28,9 @@ struct CheckpointDefaults {
   Mode mode = Mode::kThink;
   ScoreKind score = ScoreKind::kPaper;
   int max_think_tokens = 4096;
+  // That int8 was measured to keep this model's rankings, so that Precision::kAuto may take it. Not
+  // handed on to what is trained from it.
+  bool int8 = false;
   std::string instruction{text::kDefaultInstruction};
   text::PromptOptions prompt;
 };

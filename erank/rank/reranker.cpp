@@ -117,7 +117,7 @@ double score_of(const PassageResult& r, ScoreKind kind) {
   return r.integer;
 }
 
-model::Precision precision_of(const RerankerOptions& options,
+model::Precision precision_of(const RerankerOptions& options, const Checkpoint& checkpoint,
                               const model::CheckpointSource& source) {
   switch (options.precision) {
     case Precision::kBf16:
@@ -129,7 +129,9 @@ model::Precision precision_of(const RerankerOptions& options,
     case Precision::kAuto:
       break;
   }
-  if (!options.cuda && source.files().has_int8()) return model::Precision::kInt8;
+  const bool measured =
+      checkpoint.defaults.int8 && options.adapter.empty() && model::int8_is_fast();
+  if (!options.cuda && (measured || source.files().has_int8())) return model::Precision::kInt8;
   return model::usual_precision(options.cuda);
 }
 
@@ -171,7 +173,7 @@ struct Reranker::State {
           !options.adapter.empty() ? options.adapter : checkpoint.adapter.value_or("");
       const auto source = model::CheckpointSource::open(checkpoint.weights, adapter);
       network = model::make_network(source,
-                                    {.precision = precision_of(options, source),
+                                    {.precision = precision_of(options, checkpoint, source),
                                      .cuda = options.cuda,
                                      .threads = options.threads},
                                     progress);

@@ -22,7 +22,9 @@
 
 namespace erank::rank {
 
-// Of the linear layers. auto: bf16 on a GPU and on CPUs that multiply bf16, else fp32.
+// Of the linear layers. auto: int8 on CPUs that multiply it, for models of which erank.json says
+// that it keeps their rankings, and for int8 weights; else bf16 on a GPU and on CPUs that multiply
+// bf16, else fp32.
 enum class Precision { kAuto, kBf16, kInt8, kFp32 };
 
 struct RerankerOptions {

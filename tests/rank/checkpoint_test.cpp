@@ -65,7 +65,7 @@ TEST_F(FindCheckpoint, TakesWhatErankJsonSays) {
   put("folder/erank.json",
       R"({"layout": "passage-last", "mode": "direct", "score": "integer", "instruction": "I.",
           "max_query_tokens": 11, "max_document_tokens": 12, "max_think_tokens": 13,
-          "lower_capitals": true,
+          "lower_capitals": true, "int8": true,
           "think_open": "a", "think_close": "b", "direct_close": "c"})");
   const CheckpointDefaults d = find_checkpoint(folder()).defaults;
   EXPECT_EQ(d.mode, Mode::kDirect);
@@ -73,6 +73,8 @@ TEST_F(FindCheckpoint, TakesWhatErankJsonSays) {
   EXPECT_EQ(d.instruction, "I.");
   EXPECT_EQ(d.max_think_tokens, 13);
   EXPECT_TRUE(d.prompt.lower_capitals);
+  EXPECT_TRUE(d.int8);
+  EXPECT_FALSE(to_json(d).contains("int8"));  // what is trained from it was not measured
   EXPECT_EQ(d.prompt.layout, text::Layout::kPassageLast);
   EXPECT_EQ(d.prompt.max_query_tokens, 11);
   EXPECT_EQ(d.prompt.max_document_tokens, 12);
@@ -92,6 +94,7 @@ TEST_F(FindCheckpoint, RefusesUnknownKeysAndValues) {
   EXPECT_THAT(with(R"({"mode": "thinking"})"), HasSubstr("thinking"));
   EXPECT_THAT(with(R"({"score": "mean"})"), HasSubstr("mean"));
   EXPECT_THAT(with(R"({"lower_capitals": "yes"})"), HasSubstr("lower_capitals"));
+  EXPECT_THAT(with(R"({"int8": 8})"), HasSubstr("int8"));
   EXPECT_THAT(with(R"({"max_think_tokens": 0})"), HasSubstr("max_think_tokens"));
   EXPECT_THAT(with(R"({"max_think_tokens": "9"})"), HasSubstr("max_think_tokens"));
   EXPECT_THAT(with("[]"), HasSubstr("object"));

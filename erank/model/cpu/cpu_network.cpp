@@ -61,7 +61,7 @@ struct AttentionTask {
 struct Scratch {
   std::vector<float> wide;    // [rows, width] of normed rows before they are quantised
   std::vector<char> rows;     // [rows, width] in the product's precision
-  std::vector<float> scales;  // [rows]
+  std::vector<float> scales;  // [rows, sections]
   std::vector<float> y;       // products
   std::vector<float> work;    // attention's
 };
@@ -129,17 +129,14 @@ struct CpuNetwork::State {
     const int64_t n = end - begin, h = hidden();
     const float* rows = from + begin * h;
     const auto eps = static_cast<float>(config.rms_norm_eps);
-    reserve(s.rows, n * h * 4);
+    reserve(s.rows, n * std::max(4 * h, matrix.row_width()));
     if (matrix.precision() != Precision::kInt8) {
       typed.norm(rows, weight.data(), s.rows.data(), n, config.hidden_size, h, eps);
       return {s.rows.data(), h, nullptr, n};
     }
     reserve(s.wide, n * h);
-    reserve(s.scales, n);
     kernels().f32.norm(rows, weight.data(), s.wide.data(), n, config.hidden_size, h, eps);
-    kernels().quantize_f32(s.wide.data(), h, reinterpret_cast<uint8_t*>(s.rows.data()),
-                           s.scales.data(), n, h);
-    return {s.rows.data(), h, s.scales.data(), n};
+    return quantized(s, s.wide.data(), h, matrix, n);
   }
 
   // Rows [begin, end) of activations [., width], in `matrix`'s precision.
@@ -148,11 +145,16 @@ struct CpuNetwork::State {
     const int64_t n = end - begin;
     const char* rows = from.data() + begin * width * element;
     if (matrix.precision() != Precision::kInt8) return {rows, width, nullptr, n};
-    reserve(s.rows, n * width);
-    reserve(s.scales, n);
-    kernels().quantize_bf16(reinterpret_cast<const uint16_t*>(rows), width,
-                            reinterpret_cast<uint8_t*>(s.rows.data()), s.scales.data(), n, width);
-    return {s.rows.data(), width, s.scales.data(), n};
+    reserve(s.rows, n * matrix.row_width());
+    return quantized(s, reinterpret_cast<const uint16_t*>(rows), width, matrix, n);
+  }
+
+  template <typename T>
+  static Rows quantized(Scratch& s, T* from, int64_t ldx, const PackedMatrix& matrix, int64_t n) {
+    reserve(s.scales, n * matrix.num_sections());
+    auto* bytes = reinterpret_cast<uint8_t*>(s.rows.data());
+    matrix.quantize(from, ldx, n, bytes, s.scales.data());
+    return {bytes, matrix.row_width(), s.scales.data(), n};
   }
 
   // --- the four products of a layer: prepare rows, then compute a unit ------------------------
@@ -451,7 +453,7 @@ void CpuNetwork::State::head(int member, Claims& claims_of_phase, int64_t first,
     for (int64_t r = begin; r < end; r += kHeadTile) {
       Rows part = rows;
       part.x = static_cast<const char*>(rows.x) + (r - begin) * row_bytes;
-      if (rows.x_scale) part.x_scale = rows.x_scale + (r - begin);
+      if (rows.x_scale) part.x_scale = rows.x_scale + (r - begin) * matrix.num_sections();
       part.rows = std::min(kHeadTile, end - r);
       for (int64_t p = 0; p < (count + kPanel - 1) / kPanel; ++p)
         matrix.multiply(part, from / kPanel + p, s.y.data() + p * kPanel, kChunk);

@@ -1,7 +1,10 @@
 #include "erank/model/cpu/cpu_weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <numeric>
+#include <set>
 
 #include "erank/base/error.h"
 #include "erank/model/weight_source.h"
@@ -21,6 +24,39 @@ std::vector<float> read_vector(const WeightSource& source, const std::string& na
 }
 
 }  // namespace
+
+// A few places of the residual stream hold values many times larger than the rest, the same in all
+// layers. Training has made what reads them small there: of gate and up, the columns with the
+// smallest norms are those of the largest activations. Three layers are enough to see them.
+std::vector<int32_t> CpuWeights::outliers(const WeightSource& source) const {
+  if (precision_ != Precision::kInt8) return {};
+  const int64_t h = config_.hidden_size, layers = config_.num_hidden_layers;
+  const int64_t count = std::clamp<int64_t>(h / 16 / 16 * 16, 16, kMaxOutliers);
+  if (h < 2 * count) return {};
+  // Integers, so that the order of additions does not count.
+  std::vector<std::atomic<int64_t>> squares(h);
+  std::set<int64_t> looked_at;
+  for (int64_t l = 0; l < layers; l += 4) looked_at.insert(l);
+  for (const int64_t layer : looked_at)
+    for (const char* name : {"gate", "up"})
+      source.read(base::str("model.layers.", layer, ".mlp.", name, "_proj.weight"), at::kFloat,
+                  [&](int64_t, const void* values, int64_t rows) {
+                    std::vector<int64_t> sums(h);
+                    const auto* from = static_cast<const float*>(values);
+                    for (int64_t i = 0; i < rows; ++i)
+                      for (int64_t k = 0; k < h; ++k) {
+                        const float value = from[i * h + k];
+                        sums[k] += static_cast<int64_t>(std::min(value * value, 1e6f) * 0x1p30f);
+                      }
+                    for (int64_t k = 0; k < h; ++k) squares[k] += sums[k];
+                  });
+  std::vector<int32_t> places(h);
+  std::iota(places.begin(), places.end(), 0);
+  std::stable_sort(places.begin(), places.end(),
+                   [&](int32_t a, int32_t b) { return squares[a] < squares[b]; });
+  places.resize(count);
+  return places;
+}
 
 CpuWeights::CpuWeights(const ModelConfig& config, Precision precision)
     : config_(config),
@@ -56,6 +92,11 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
     places[i] = static_cast<int32_t>(i / d * head_dim_ + i % d);
   const int32_t* o_places = head_dim_ == d ? nullptr : places.data();
 
+  // Finer sections cost time, coarser ones accuracy (docs/performance.md, "What int8 costs").
+  const int64_t parts = (hidden_ + 319) / 320;
+  const Int8Layout normed{.section = (hidden_ / parts + 15) / 16 * 16,
+                          .outliers = outliers(source)},
+      attended{.section = head_dim_}, gated{.section = 64};
   const int64_t total = c.num_hidden_layers + 1;
   layers_.clear();
   layers_.resize(c.num_hidden_layers);
@@ -64,7 +105,7 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
     CpuLayer& layer = layers_[i];
     layer.input_norm = read_vector(source, p + "input_layernorm.weight", hidden_);
     layer.post_norm = read_vector(source, p + "post_attention_layernorm.weight", hidden_);
-    layer.qkv = PackedMatrix((heads + 2 * kv) * head_dim_, hidden_, precision_);
+    layer.qkv = PackedMatrix((heads + 2 * kv) * head_dim_, hidden_, precision_, normed);
     pack(p + "self_attn.q_proj.weight", layer.qkv, c.hidden_size, in_head(0));
     pack(p + "self_attn.k_proj.weight", layer.qkv, c.hidden_size, in_head(heads));
     pack(p + "self_attn.v_proj.weight", layer.qkv, c.hidden_size, in_head(heads + kv));
@@ -83,16 +124,16 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
       layer.q_norm = read_vector(source, p + "self_attn.q_norm.weight", d);
       layer.k_norm = read_vector(source, p + "self_attn.k_norm.weight", d);
     }
-    layer.o = PackedMatrix(hidden_, heads * head_dim_, precision_);
+    layer.o = PackedMatrix(hidden_, heads * head_dim_, precision_, attended);
     pack(p + "self_attn.o_proj.weight", layer.o, heads * d, same, o_places);
     if (c.o_bias) layer.o_bias = read_vector(source, p + "self_attn.o_proj.bias", hidden_);
-    layer.gate_up = PackedMatrix(2 * feed_forward_, hidden_, precision_);
+    layer.gate_up = PackedMatrix(2 * feed_forward_, hidden_, precision_, normed);
     const auto interleaved = [](int64_t half) {
       return [half](int64_t n) { return n / 16 * kPanel + half * 16 + n % 16; };
     };
     pack(p + "mlp.gate_proj.weight", layer.gate_up, c.hidden_size, interleaved(0));
     pack(p + "mlp.up_proj.weight", layer.gate_up, c.hidden_size, interleaved(1));
-    layer.down = PackedMatrix(hidden_, feed_forward_, precision_);
+    layer.down = PackedMatrix(hidden_, feed_forward_, precision_, gated);
     pack(p + "mlp.down_proj.weight", layer.down, c.intermediate_size, same);
     if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
   }

@@ -49,6 +49,9 @@ class CpuWeights {
   int64_t feed_forward() const { return feed_forward_; }  // F'
 
  private:
+  // The places of the residual stream that int8 products hold apart.
+  std::vector<int32_t> outliers(const WeightSource& source) const;
+
   ModelConfig config_;
   Precision precision_;
   int64_t hidden_, head_dim_, feed_forward_;

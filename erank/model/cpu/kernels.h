@@ -23,17 +23,40 @@ inline constexpr int64_t kAttentionStep = 64;
 // y[r, n] = sum_k x[r, k] w[k, n] for one panel. The panel is [K / group][kPanel][group] with group
 // 1 (float), 2 (bf16) or 4 (int8) neighbouring k together; K is padded with zeros.
 struct MatmulArgs {
-  const void* x;         // [rows, ldx]: float, bf16, or unsigned bytes (value + 128)
-  int64_t ldx;           // elements
-  const float* x_scale;  // [rows], int8 only
+  const void* x;  // [rows, ldx]: float, bf16, or unsigned bytes (value + 128)
+  int64_t ldx;    // elements
   const void* panel;
-  const float* w_scale;  // [kPanel], int8 only
-  const int32_t* w_sum;  // [kPanel] 128 times the sum of each output's weights, int8 only
-  int64_t groups;        // K / group
+  int64_t groups;  // K / group
   int64_t rows;
   float* y;  // [rows, ldy], the first kPanel columns of each row
   int64_t ldy;
+  // int8 only: the inputs are cut into sections, in which the activations of a row have one scale.
+  const int32_t* section_groups;  // [num_sections]; they add up to `groups`
+  int64_t num_sections;
+  const float* x_scale;  // [rows, num_sections]
+  const float* w_scale;  // [num_sections, kPanel]
+  // [num_sections, kPanel] -128 times the sum of each output's weights, for the 128 of x.
+  const int32_t* w_offset;
 };
+
+// int8 activations of a product: x [rows, ldx] to unsigned bytes y [rows, ldy] (value + 128), a
+// section's values times 127 / its largest. Outliers, inputs with values far larger than the rest,
+// are taken out of x, whose places are set to zero, and fill the last two sections: their values,
+// and what rounding those left of them. A section that holds a NaN or an infinity has scale NaN.
+template <typename T>
+struct QuantizeArgs {
+  T* x;
+  int64_t ldx;
+  int64_t rows;
+  uint8_t* y;
+  int64_t ldy;
+  float* scale;                   // [rows, num_sections]
+  const int32_t* section_groups;  // [num_sections], multiples of 4
+  int64_t num_sections;
+  const int32_t* outliers;  // [num_outliers] places in a row of x, or null
+  int64_t num_outliers;     // a multiple of 16, at most kMaxOutliers
+};
+inline constexpr int64_t kMaxOutliers = 256;
 
 // One head's columns y [rows, D'] of q, k or v after the matrix product.
 struct HeadArgs {
@@ -107,13 +130,8 @@ struct TypedKernels {
 struct Kernels {
   TypedKernels f32, bf16;
   void (*matmul_int8)(const MatmulArgs&);
-  // A row's values times 127 / its largest, rounded, plus 128: x [rows, ldx] -> y [rows, width],
-  // scale [rows]. width is a multiple of kPanel. A row that holds a NaN or an infinity has scale
-  // NaN.
-  void (*quantize_f32)(const float* x, int64_t ldx, uint8_t* y, float* scale, int64_t rows,
-                       int64_t width);
-  void (*quantize_bf16)(const uint16_t* x, int64_t ldx, uint8_t* y, float* scale, int64_t rows,
-                        int64_t width);
+  void (*quantize_f32)(const QuantizeArgs<float>&);
+  void (*quantize_bf16)(const QuantizeArgs<const uint16_t>&);
   // x[r, n] += y[r, n] + bias[n]: one panel; x [rows, ldx], y [rows, kPanel], bias may be null.
   void (*add)(const float* y, const float* bias, float* x, int64_t rows, int64_t ldx);
   // Of n <= kChunk logits.

@@ -1,5 +1,6 @@
 #include "erank/model/cpu/packed_matrix.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "erank/base/error.h"
@@ -16,19 +17,32 @@ int64_t PackedMatrix::element_bytes() const {
   return precision_ == Precision::kFp32 ? 4 : precision_ == Precision::kBf16 ? 2 : 1;
 }
 int64_t PackedMatrix::group() const { return 4 / element_bytes(); }
+int64_t PackedMatrix::scale_index(int64_t column) const {
+  return column / kPanel * num_sections() * kPanel + column % kPanel;
+}
 
-PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs, Precision precision)
-    : outputs_(padded(outputs)), inputs_(padded(inputs)), precision_(precision) {
-  memory_ = Memory(outputs_ * inputs_ * element_bytes());
+PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs, Precision precision,
+                           const Int8Layout& layout)
+    : outputs_(padded(outputs)), inputs_(padded(inputs)), width_(inputs_), precision_(precision) {
   if (precision == Precision::kInt8) {
-    scale_.assign(outputs_, 0);
-    sum_.assign(outputs_, 0);
+    const int64_t section = layout.section > 0 ? layout.section : inputs_;
+    const int64_t num_outliers = std::ssize(outliers_ = layout.outliers);
+    ERANK_CHECK(section % 16 == 0 && num_outliers % 16 == 0 && num_outliers <= kMaxOutliers);
+    for (int64_t k = 0; k < inputs_; k += section)
+      section_groups_.push_back(static_cast<int32_t>(std::min(section, inputs_ - k) / 4));
+    if (num_outliers > 0) {
+      width_ += 2 * num_outliers;
+      section_groups_.insert(section_groups_.end(), 2, static_cast<int32_t>(num_outliers / 4));
+    }
+    scale_.assign(outputs_ * num_sections(), 0);
+    offset_.assign(outputs_ * num_sections(), 0);
   }
+  memory_ = Memory(outputs_ * width_ * element_bytes());
 }
 
 void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int32_t* places) {
   const int64_t g = group();
-  const int64_t panel = column / kPanel * inputs_ * kPanel, offset = column % kPanel * g;
+  const int64_t panel = column / kPanel * width_ * kPanel, offset = column % kPanel * g;
   const auto place = [&](int64_t i) {
     const int64_t k = places ? places[i] : i;
     return panel + k / g * g * kPanel + offset + k % g;
@@ -49,31 +63,56 @@ void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int3
     if (i < n) to[i * kPanel] = from[i];
   } else {
     const auto* from = static_cast<const float*>(values);
-    std::vector<int8_t> row(n);
-    scale_[column] = quantize_row(from, n, row.data());
-    int32_t sum = 0;
-    auto* to = memory_.as<int8_t>();
-    for (int64_t i = 0; i < n; ++i) {
-      to[place(i)] = row[i];
-      sum += row[i];
+    std::vector<float> row(inputs_);
+    for (int64_t i = 0; i < n; ++i) row[places ? places[i] : i] = from[i];
+    row.resize(width_);
+    const int64_t num_outliers = std::ssize(outliers_);
+    for (int64_t i = 0; i < num_outliers; ++i) {
+      row[inputs_ + i] = row[inputs_ + num_outliers + i] = row[outliers_[i]];
+      row[outliers_[i]] = 0;
     }
-    sum_[column] = 128 * sum;
+    std::vector<int8_t> section;
+    auto* to = memory_.as<int8_t>() + panel + offset;
+    int64_t at = scale_index(column);
+    for (int64_t k = 0; const int32_t groups : section_groups_) {
+      const int64_t n = 4 * groups;
+      section.resize(n);
+      scale_[at] = quantize_row(row.data() + k, n, section.data());
+      int32_t sum = 0;
+      for (int64_t i = 0; i < n; ++i) sum += section[i];
+      offset_[at] = -128 * sum;
+      for (int64_t i = 0; i < n; i += 4) std::memcpy(to + (k + i) * kPanel, section.data() + i, 4);
+      k += n;
+      at += kPanel;
+    }
   }
 }
 
 void PackedMatrix::get(int64_t column, float* values, int64_t n) const {
   const int64_t g = group();
-  const int64_t panel = column / kPanel * inputs_ * kPanel, offset = column % kPanel * g;
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t at = panel + i / g * g * kPanel + offset + i % g;
-    if (precision_ == Precision::kFp32) {
-      values[i] = memory_.as<float>()[at];
-    } else if (precision_ == Precision::kBf16) {
-      const uint32_t bits = static_cast<uint32_t>(memory_.as<uint16_t>()[at]) << 16;
-      std::memcpy(values + i, &bits, 4);
-    } else {
-      values[i] = scale_[column] * static_cast<float>(memory_.as<int8_t>()[at]);
+  const int64_t panel = column / kPanel * width_ * kPanel, offset = column % kPanel * g;
+  const auto place = [&](int64_t k) { return panel + k / g * g * kPanel + offset + k % g; };
+  if (precision_ != Precision::kInt8) {
+    for (int64_t i = 0; i < n; ++i) {
+      if (precision_ == Precision::kFp32) {
+        values[i] = memory_.as<float>()[place(i)];
+      } else {
+        const uint32_t bits = static_cast<uint32_t>(memory_.as<uint16_t>()[place(i)]) << 16;
+        std::memcpy(values + i, &bits, 4);
+      }
     }
+    return;
+  }
+  int64_t at = scale_index(column), k = 0;
+  for (const int32_t groups : section_groups_) {
+    for (const int64_t end = k + 4 * groups; k < end; ++k) {
+      const float value = scale_[at] * static_cast<float>(memory_.as<int8_t>()[place(k)]);
+      if (k < std::min(n, inputs_))
+        values[k] = value;
+      else if (k >= inputs_ && outliers_[(k - inputs_) % std::ssize(outliers_)] < n)
+        values[outliers_[(k - inputs_) % std::ssize(outliers_)]] = value;
+    }
+    at += kPanel;
   }
 }
 
@@ -81,15 +120,17 @@ void PackedMatrix::multiply(const Rows& rows, int64_t panel, float* y, int64_t l
   MatmulArgs args{};
   args.x = rows.x;
   args.ldx = rows.ldx;
-  args.x_scale = rows.x_scale;
-  args.panel = memory_.as<char>() + panel * inputs_ * kPanel * element_bytes();
-  args.groups = inputs_ / group();
+  args.panel = memory_.as<char>() + panel * width_ * kPanel * element_bytes();
+  args.groups = width_ / group();
   args.rows = rows.rows;
   args.y = y;
   args.ldy = ldy;
   if (precision_ == Precision::kInt8) {
-    args.w_scale = scale_.data() + panel * kPanel;
-    args.w_sum = sum_.data() + panel * kPanel;
+    args.w_scale = scale_.data() + panel * num_sections() * kPanel;
+    args.w_offset = offset_.data() + panel * num_sections() * kPanel;
+    args.x_scale = rows.x_scale;
+    args.section_groups = section_groups_.data();
+    args.num_sections = num_sections();
     kernels().matmul_int8(args);
   } else if (precision_ == Precision::kBf16) {
     kernels().bf16.matmul(args);

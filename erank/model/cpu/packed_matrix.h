@@ -10,44 +10,78 @@
 
 namespace erank::model::cpu {
 
+// How the activations of an int8 product are scaled (kernels.h, QuantizeArgs).
+struct Int8Layout {
+  int64_t section = 0;                 // inputs that share a scale, a multiple of 16; 0: all
+  std::vector<int32_t> outliers = {};  // inputs with sections of their own, a multiple of 16
+};
+
 // Panels of kPanel outputs; padding of panels and groups is zero. int8: each
-// output has its own scale, its largest weight over 127. Reading is thread-safe; so is filling
-// different outputs.
+// section of an output has its own scale, its largest weight over 127. Reading is thread-safe; so
+// is filling different outputs.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // Zero weights. `outputs` and `inputs` are padded up to multiples of kPanel.
-  PackedMatrix(int64_t outputs, int64_t inputs, Precision precision);
+  // Zero weights. `outputs` and `inputs` are padded up to multiples of kPanel. `layout` counts with
+  // int8 only.
+  PackedMatrix(int64_t outputs, int64_t inputs, Precision precision, const Int8Layout& layout = {});
 
   // Weights of output `column`: `values` (float, or bf16 where precision() is kBf16) of inputs 0 ..
   // n - 1, input i going to place places[i], or i when `places` is null.
   void set(int64_t column, const void* values, int64_t n, const int32_t* places);
   // What set() wrote, as floats (of int8: the value that is multiplied): n inputs of one output.
   void get(int64_t column, float* values, int64_t n) const;
-
   int64_t num_panels() const { return outputs_ / kPanel; }
   int64_t inputs() const { return inputs_; }  // padded
   Precision precision() const { return precision_; }
   int64_t bytes() const { return memory_.bytes(); }
 
-  // Rows x [rows, inputs()] times panel `panel` -> y [rows, ldy].
+  // Elements of a row that is multiplied: inputs(), and with int8 the outliers twice.
+  int64_t row_width() const { return width_; }
+  int64_t num_sections() const { return std::ssize(section_groups_); }
+
+  // Rows x [rows, row_width()], with int8 what quantize() wrote.
   struct Rows {
     const void* x;
     int64_t ldx;           // elements
-    const float* x_scale;  // int8
+    const float* x_scale;  // [rows, num_sections()], int8
     int64_t rows;
   };
+  // Rows of x [rows, ldx] as unsigned bytes y [rows, row_width()] with scale [rows,
+  // num_sections()]. Where there are outliers x must be float and loses them.
+  template <typename T>
+  void quantize(T* x, int64_t ldx, int64_t rows, uint8_t* y, float* scale) const {
+    const QuantizeArgs<T> args{x,
+                               ldx,
+                               rows,
+                               y,
+                               width_,
+                               scale,
+                               section_groups_.data(),
+                               num_sections(),
+                               outliers_.data(),
+                               std::ssize(outliers_)};
+    if constexpr (sizeof(T) == 4)
+      kernels().quantize_f32(args);
+    else
+      kernels().quantize_bf16(args);
+  }
+  // Rows times panel `panel` -> y [rows, ldy].
   void multiply(const Rows& rows, int64_t panel, float* y, int64_t ldy) const;
 
  private:
   int64_t group() const;
+  int64_t scale_index(int64_t column) const;  // of an output's first section
   int64_t element_bytes() const;
 
-  int64_t outputs_ = 0, inputs_ = 0;
+  int64_t outputs_ = 0, inputs_ = 0, width_ = 0;
   Precision precision_ = Precision::kBf16;
   Memory memory_;
-  std::vector<float> scale_;  // [outputs], int8
-  std::vector<int32_t> sum_;  // [outputs] 128 times the sum of the weights, int8
+  // int8:
+  std::vector<int32_t> section_groups_;
+  std::vector<int32_t> outliers_;
+  std::vector<float> scale_;     // [panels, num_sections(), kPanel]
+  std::vector<int32_t> offset_;  // likewise, -128 times the weights' sum
 };
 
 }  // namespace erank::model::cpu
