@@ -321,10 +321,10 @@ RunCurves read_run_curves(const std::string& path) {
   if (order.empty())
     base::fail(ErrorKind::kInvalidInput, "train plot", file,
                ": no line with a number yet; expected the log of a training run");
-  fs::path name =
-      fs::path(folder ? path : fs::path(path).parent_path().string()).lexically_normal();
+  fs::path name = fs::absolute(folder ? fs::path(path) : fs::path(path).parent_path() / ".");
+  name = name.lexically_normal();
   if (!name.has_filename()) name = name.parent_path();
-  RunCurves run{name.empty() || name == "." ? path : name.filename().string(), {}};
+  RunCurves run{name.filename().string(), {}};
   for (const std::string& figure : order)
     run.figures.push_back({figure, {figures[figure].begin(), figures[figure].end()}});
   return run;
