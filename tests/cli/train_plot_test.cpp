@@ -24,7 +24,7 @@ class TrainPlot : public Program {
 
 TEST_F(TrainPlot, DrawsRunsUnderTheirNamesOrTheirPaths) {
   const std::string a = folder("a/run"), b = folder("b/run"), c = folder("c");
-  for (const std::string out : {path("curves.svg"), path("curves.html")}) {
+  for (const std::string& out : {path("curves.svg"), path("curves.html")}) {
     const Outcome outcome = run({"train", "plot", a, b, c + "/log.jsonl", "--out", out});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_EQ(outcome.out + outcome.err, "");
