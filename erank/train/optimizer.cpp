@@ -6,6 +6,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -52,9 +53,10 @@ double AdamW::step(double learning_rate) {
   }
   const double norm =
       at::linalg_vector_norm(at::stack(norms), 2, std::nullopt, false, at::kDouble).item<double>();
-  if (!std::isfinite(norm))
-    base::fail(base::ErrorKind::kInvalidInput, "train", "the gradients of step ", num_steps_ + 1,
-               " are not finite; a smaller --learning-rate or --precision fp32 may help");
+  if (!std::isfinite(norm)) {
+    for (Slot& slot : slots_) slot.gradient.reset();
+    return norm;
+  }
   ++num_steps_;
   // One pass over memory: of a whole model's parameters that is what a step costs.
   std::vector<at::Tensor> masters, gradients, exp_avgs, exp_avg_sqs;
@@ -80,6 +82,16 @@ double AdamW::step(double learning_rate) {
     slot.gradient.reset();
   }
   return norm;
+}
+
+bool AdamW::is_finite() const {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> sums;  // fp32 values cannot add up to an infinite fp64
+  for (const Slot& slot : slots_)
+    for (const at::Tensor& tensor :
+         {slot.parameter.tensor, slot.master, slot.exp_avg, slot.exp_avg_sq})
+      sums.push_back(at::sum(tensor, at::kDouble));
+  return std::isfinite(at::stack(sums).sum().item<double>());
 }
 
 std::vector<model::NamedTensor> AdamW::state() {

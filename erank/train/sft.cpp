@@ -100,10 +100,9 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
   return stats;
 }
 
-std::optional<double> SftObjective::validate(const TrainedModel& model,
-                                             base::ProgressSink* progress) {
-  if (!validation_) return std::nullopt;
-  return validation_->measure(model.parameters, progress);
+Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
+  if (!validation_) return {};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
 }
 
 }  // namespace erank::train

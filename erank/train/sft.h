@@ -31,7 +31,7 @@ class SftObjective : public Objective {
   int64_t num_steps() const override { return num_steps_; }
   StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override;
-  std::optional<double> validate(const TrainedModel& model, base::ProgressSink* progress) override;
+  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
   // The groups of a step, a pure function of the seed and the step: each epoch cuts every query's
   // shuffled pairs into groups and shuffles the groups; steps take them in that order.
