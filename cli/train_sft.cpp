@@ -14,6 +14,7 @@ using base::OrderedJson;
 struct SftFlags {
   TrainFlags shared;
   std::string data, weighting = "examples", modes = "both", targets = "soft";
+  bool clean = false;
   train::SftOptions sft;
 };
 
@@ -28,20 +29,23 @@ constexpr const char* kExample =
 // Steps, tokens and memory are counted, time is estimated from the GEMM peak.
 void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& objective,
              const train::SftData& data) {
-  const int64_t steps = objective.num_steps(), sample = std::min<int64_t>(steps, 50);
+  const int64_t num_pairs = objective.num_examples(), steps = objective.num_steps(),
+                sample = std::min<int64_t>(steps, 50);
   const double tokens = static_cast<double>(objective.num_tokens(0, sample)) /
                         static_cast<double>(sample) * static_cast<double>(steps);
   const auto estimate = run.estimate(objective, flags.shared.max_pass_tokens, data.longest);
   if (flags.shared.json) {
-    OrderedJson json = {{"pairs", data.num_pairs},
+    OrderedJson json = {{"pairs", num_pairs},
                         {"steps", steps},
                         {"tokens", static_cast<int64_t>(tokens)},
-                        {"longest_pair_tokens", data.longest}};
+                        {"longest_pair_tokens", data.longest},
+                        {"cleaned_pairs", data.num_cleaned},
+                        {"dropped_pairs", data.num_dropped}};
     add_estimate(json, estimate, tokens);
     std::cout << json.dump() << "\n";
     return;
   }
-  std::cout << "pairs               " << data.num_pairs << ", the longest of " << data.longest
+  std::cout << "pairs               " << num_pairs << ", the longest of " << data.longest
             << " tokens\n"
             << "steps               " << steps << "\n"
             << "tokens              " << static_cast<int64_t>(tokens) << " in all\n"
@@ -55,6 +59,7 @@ void train_sft(const SftFlags& flags, train::RunOptions options, Context& contex
                   : flags.modes == "think" ? train::Modes::kThink
                                            : train::Modes::kBoth;
   reading.soft = flags.targets == "soft";
+  reading.clean = flags.clean;
   train::SftData data = train::read_sft_data(flags.data, run, reading);
   train::SftOptions sft = flags.sft;
   sft.seed = flags.shared.train.seed;
@@ -95,6 +100,9 @@ void add_train_sft(CLI::App& train, Context& context) {
          "which answers a pair with reasoning trains: direct, think or both");
   choice("--targets", flags->targets, {"soft", "hard"},
          "learn the teacher's distribution where there is one (soft), or its integer (hard)");
+  verb->add_flag("--clean", flags->clean,
+                 "take tags and chat markers out of reasoning, and drop pairs whose reasoning does "
+                 "not lead to their answer");
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
       flags->shared.complete(*verb);

@@ -6,12 +6,13 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "erank/base/error.h"
+#include "erank/model/tensor_file.h"
 
 namespace erank::train {
 
@@ -85,13 +86,10 @@ double AdamW::step(double learning_rate) {
 }
 
 bool AdamW::is_finite() const {
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> sums;  // fp32 values cannot add up to an infinite fp64
-  for (const Slot& slot : slots_)
-    for (const at::Tensor& tensor :
-         {slot.parameter.tensor, slot.master, slot.exp_avg, slot.exp_avg_sq})
-      sums.push_back(at::sum(tensor, at::kDouble));
-  return std::isfinite(at::stack(sums).sum().item<double>());
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return model::is_finite(slot.parameter.tensor) && model::is_finite(slot.master) &&
+           model::is_finite(slot.exp_avg) && model::is_finite(slot.exp_avg_sq);
+  });
 }
 
 std::vector<model::NamedTensor> AdamW::state() {

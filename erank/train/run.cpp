@@ -35,17 +35,45 @@ rank::Checkpoint find_model(const RunOptions& options) {
   return checkpoint;
 }
 
+// What would end in weights that are no use, or not be what was meant.
+void check_options(const RunOptions& options) {
+  const auto within = [](const char* name, double value, double low, double high) {
+    if (!(value >= low && value <= high))  // nor a NaN
+      base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
+                 " to ", high);
+  };
+  const TrainOptions& train = options.train;
+  within("--learning-rate", train.schedule.peak, 0, 1);
+  within("--warmup-ratio", train.schedule.warmup_ratio, 0, 1);
+  within("--floor-ratio", train.schedule.floor_ratio, 0, 1);
+  within("--adam-beta1", train.adamw.beta1, 0, 0.999999);
+  within("--adam-beta2", train.adamw.beta2, 0, 0.999999);
+  within("--weight-decay", train.adamw.weight_decay, 0, 1);
+  within("--clip-norm", train.adamw.clip_norm, 0, 1e6);
+  constexpr auto kMost = static_cast<double>(int64_t{1} << 40);
+  within("--validate-steps", static_cast<double>(train.validate_steps), 0, kMost);
+  within("--checkpoint-steps", static_cast<double>(train.checkpoint_steps), 0, kMost);
+  within("--keep-checkpoints", static_cast<double>(train.keep_checkpoints), 0, kMost);
+  within("--stop-after", static_cast<double>(train.stop_after), 0, kMost);
+  within("--max-query-tokens", options.max_query_tokens, 0, kMost);
+  within("--max-doc-tokens", options.max_document_tokens, 0, kMost);
+  if (!train.lora) return;
+  within("--lora-alpha", train.lora->alpha, 0, 1e6);
+  within("--lora-dropout", train.lora->dropout, 0, 0.99);
+}
+
 }  // namespace
 
 Run::Run(RunOptions options, RunHooks hooks)
     : options_(std::move(options)), hooks_(std::move(hooks)) {
+  if (options_.full) options_.train.lora.reset();
+  check_options(options_);
   if (!options_.dry_run) check_folder();
   at::set_num_threads(options_.threads > 0 ? options_.threads : base::num_processors());
   checkpoint_ = find_model(options_);
   config_ = model::load_config(checkpoint_.weights);
   tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
   format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
-  if (options_.full) options_.train.lora.reset();
   options_.train.base_name = base_name();
 }
 

@@ -63,9 +63,10 @@ struct Estimate {
 // Not thread-safe. Every call throws base::Error for what the caller or the machine did wrong.
 class Run {
  public:
-  // Looks at the folder, then reads model configuration, tokenizer and prompt. Throws
-  // Error{kInvalidInput} when `out` holds something that is not a run's, or a run and neither
-  // `resume` nor `overwrite` is set, or when it would write over an input. Sets libtorch's threads.
+  // Looks at options and folder, then reads model configuration, tokenizer and prompt. Throws
+  // Error{kInvalidInput} when a rate, norm or number of steps is negative, not finite or absurd,
+  // when `out` holds something that is not a run's, or a run and neither `resume` nor `overwrite`
+  // is set, or when it would write over an input. Sets libtorch's threads.
   Run(RunOptions options, RunHooks hooks);
 
   const RunOptions& options() const { return options_; }

@@ -33,7 +33,7 @@ struct StepStats {
 // What came of preparing a step.
 struct Preparation {
   bool complete = true;  // false: stop() ended it and nothing was kept
-  Figures figures;       // of a line of the log; none: no line
+  Figures figures;       // of a line {"step", "prepared": true, ..., "seconds"}; none: no line
   std::string halt;      // why the run must end; "": go on
 };
 
