@@ -91,8 +91,7 @@ void add_train_sft(CLI::App& train, Context& context) {
   option("--group-size", flags->sft.group_size,
          "pairs of one query in a group, which share its prompt's beginning")
       ->check(CLI::Range(1, 1 << 20));
-  option("--epochs", flags->sft.epochs, "passes over the data; may be a fraction")
-      ->check(CLI::PositiveNumber);
+  option("--epochs", flags->sft.epochs, "passes over the data; may be a fraction");
   option("--max-steps", flags->sft.max_steps, "most training steps; 0: no limit");
   choice("--weighting", flags->weighting, {"examples", "tokens"},
          "what weighs equally in the loss: every example, or every learned token");

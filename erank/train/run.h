@@ -36,7 +36,7 @@ struct RunOptions {
   bool cuda = false;
   int threads = 0;                           // 0: one a processor
   std::string validation, validation_qrels;  // "": none
-  TrainOptions train;                        // its lora and base_name: see Run
+  TrainOptions train;                        // its base_name is set by Run
   bool full = false;                         // train every parameter, train.lora is not looked at
   // The files that are learned from by what the identity calls them, e.g. {"data", path}.
   std::vector<std::pair<std::string, std::string>> data;

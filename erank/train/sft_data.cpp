@@ -29,9 +29,10 @@ enum class Outcome { kGood, kCleaned, kDropped };
 
 [[noreturn]] void refuse_reasoning(const std::string& where, const data::TrainingPair& pair,
                                    const std::string* marker) {
-  const std::string what = marker ? "holds '" + *marker + "'" : "does not lead to its answer";
+  const std::string what =
+      marker ? base::str("holds '", *marker, "': serving may read another answer than ", pair.score)
+             : base::str("does not lead to its answer ", pair.score, " as serving reads it");
   base::fail(ErrorKind::kInvalidInput, "--data", where, ": the reasoning ", what,
-             "; serving would not read it as the answer ", pair.score,
              ". Correct it, or --clean takes markers out and drops such pairs");
 }
 

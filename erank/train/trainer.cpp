@@ -215,7 +215,9 @@ std::vector<std::string> Trainer::resume() {
       if (e.kind() != ErrorKind::kCorrupt) throw;
       const bool another = std::any_of(steps.begin(), steps.end() - 1,
                                        [&](int64_t step) { return is_checkpoint(folder_, step); });
-      if (!another) throw;
+      if (!another)
+        base::fail(ErrorKind::kCorrupt, "--resume", "no checkpoint in ", folder_,
+                   " is whole; --overwrite starts anew. ", e.what());
       skipped_.emplace_back(e.what());
     }
   }

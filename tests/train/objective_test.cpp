@@ -1,4 +1,5 @@
 // What a trainer promises to objectives: preparation, figures, halts.
+#include <ATen/Parallel.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/softmax.h>
@@ -37,9 +38,10 @@ class Iterations : public Objective {
   std::function<void(int64_t step, bool preparing)> moment = [](int64_t, bool) {};
   std::function<std::string(int64_t step, bool preparing)> halt = [](int64_t, bool) { return ""; };
   double added_loss = 0;
+  int64_t steps = kSteps;
   int num_prepared = 0;
 
-  int64_t num_steps() const override { return kSteps; }
+  int64_t num_steps() const override { return steps; }
   Preparation prepare(const TrainedModel& model, int64_t step,
                       const WorkControl& control) override {
     const int64_t wanted = step / kMiniBatches;
@@ -109,12 +111,14 @@ class Iterations : public Objective {
 class Objectives : public ::testing::Test {
  protected:
   Objectives() {
+    at::set_num_threads(1);  // many short runs
     options_.schedule.peak = 0.02;
     options_.checkpoint_steps = 2;
     options_.keep_checkpoints = 9;
     options_.gemm_peak = 1e10;
     options_.lora = model::LoraConfig{.rank = 3, .alpha = 6, .dropout = 0.3, .target_modules = {}};
   }
+  ~Objectives() override { at::set_num_threads(threads_); }
   // The trained weights, whole or so far.
   std::vector<at::Tensor> run(
       const std::string& name, Iterations& objective,
@@ -147,6 +151,9 @@ class Objectives : public ::testing::Test {
 
   model::TestFolder folder_;
   TrainOptions options_;
+
+ private:
+  const int threads_ = at::get_num_threads();
 };
 
 void expect_same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
@@ -270,7 +277,7 @@ TEST_F(Objectives, NothingThatIsNotFiniteIsSaved) {
   options_.schedule.peak = 0.02;
   options_.checkpoint_steps = 0;
   options_.adamw.weight_decay = std::numeric_limits<double>::quiet_NaN();
-  options_.stop_after = 1;
+  last.steps = 1;
   EXPECT_THAT(fault("last", last), HasSubstr("step 1: the weights are not finite after it"));
   EXPECT_TRUE(fs::is_empty(folder_.path("last/checkpoints")));
 }

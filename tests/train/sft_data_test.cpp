@@ -61,7 +61,8 @@ TEST_F(TrainingData, AReasoningWithTagsOrChatMarkersIsRefusedWithFileAndLine) {
                 AllOf(HasSubstr("pairs.jsonl:3: the reasoning holds '"), HasSubstr(marker)));
     EXPECT_EQ(fault({bad}, {.modes = Modes::kDirect}), "") << "its reasoning is not learned";
   }
-  EXPECT_THAT(fault({thought("No.</think><answer>0</answer>")}), HasSubstr("the answer 7"));
+  EXPECT_THAT(fault({thought("No.</think><answer>0</answer>")}),
+              HasSubstr("another answer than 7"));
   EXPECT_EQ(read({{}, thought("3 < 4 > 2 <b>think</b>"), thought("")}).examples.size(), 3u);
   EXPECT_THAT(warnings_, IsEmpty());
 }
@@ -82,7 +83,7 @@ TEST_F(TrainingData, CleanTakesMarkersOutAndCounts) {
 TEST_F(TrainingData, WhatDoesNotComeBackWithoutMarkersIsRefusedOrDropped) {
   base::write_file_atomic(model_ + "/erank.json", R"({"think_close": "</think> "})");
   EXPECT_THAT(fault({{}, thought("One.")}),
-              HasSubstr("pairs.jsonl:3: the reasoning does not lead to its answer"));
+              HasSubstr("pairs.jsonl:3: the reasoning does not lead to its answer 7"));
   const SftData dropped = read({{}, thought("One."), {}}, {.clean = true});
   EXPECT_EQ(dropped.examples.size(), 2u);
   EXPECT_EQ(dropped.num_dropped, 1);
