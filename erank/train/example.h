@@ -28,6 +28,8 @@ struct Branch {
   text::Ids ids;
   std::vector<LossTerm> terms;
   int64_t num_learned = 1;  // tokens that are learned; an integer learned softly is one of them
+  bool thinking = false;    // the reasoning comes first
+  int32_t integer = 0;      // where in ids the answer's integer begins, as ExampleWriter writes it
 };
 
 struct Example {
@@ -36,6 +38,7 @@ struct Example {
   std::vector<Branch> branches;
 
   int64_t num_tokens() const;  // of the prompt and every branch
+  int64_t length() const;      // of the prompt and its longest branch: what the model reads at once
 };
 
 // Which answers a pair teaches.
@@ -69,6 +72,11 @@ class ExampleWriter {
                 ExampleOptions options);
 
   Example write(const data::TrainingPair& pair) const;
+
+  // Whether serving, when the model writes what a thinking branch teaches, reads the answer where
+  // the branch has its integer: no stop token and no other answer come before it. True of examples
+  // without reasoning. `example`: what write() gave.
+  bool reads_back(const Example& example) const;
 
  private:
   const text::PromptFormat* format_;

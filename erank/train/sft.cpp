@@ -22,6 +22,12 @@ SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& opti
                            std::unique_ptr<RankingValidation> validation)
     : examples_(std::move(examples)), options_(options), validation_(std::move(validation)) {
   ERANK_CHECK(!examples_.empty() && options.batch_size > 0 && options.group_size > 0);
+  if (!(options.epochs > 0 && options.epochs <= 10000))
+    base::fail(base::ErrorKind::kInvalidInput, "--epochs", "is ", options.epochs,
+               ", expected a number over 0 and up to 10000");
+  if (options.max_steps < 0)
+    base::fail(base::ErrorKind::kInvalidInput, "--max-steps", "is ", options.max_steps,
+               ", expected 0 or more");
   std::unordered_map<std::string, size_t> numbers;
   for (size_t i = 0; i < examples_.size(); ++i) {
     const auto [it, fresh] = numbers.emplace(examples_[i].qid, queries_.size());
@@ -100,10 +106,9 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
   return stats;
 }
 
-std::optional<double> SftObjective::validate(const TrainedModel& model,
-                                             base::ProgressSink* progress) {
-  if (!validation_) return std::nullopt;
-  return validation_->measure(model.parameters, progress);
+Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
+  if (!validation_) return {};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
 }
 
 }  // namespace erank::train

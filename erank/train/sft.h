@@ -24,14 +24,16 @@ struct SftOptions {
 
 class SftObjective : public Objective {
  public:
-  // `validation` may be null.
+  // `validation` may be null. Throws Error{kInvalidInput} for epochs that are not a number over 0
+  // and up to 10000, and for a negative max_steps.
   SftObjective(std::vector<Example> examples, const SftOptions& options,
                std::unique_ptr<RankingValidation> validation);
 
   int64_t num_steps() const override { return num_steps_; }
+  int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
   StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override;
-  std::optional<double> validate(const TrainedModel& model, base::ProgressSink* progress) override;
+  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
   // The groups of a step, a pure function of the seed and the step: each epoch cuts every query's
   // shuffled pairs into groups and shuffles the groups; steps take them in that order.

@@ -4,6 +4,8 @@
 #include <ATen/ops/norm.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "erank/model/lora.h"
@@ -70,6 +72,17 @@ TEST(SftOrder, IsAFunctionOfSeedAndStepAlone) {
   other.seed = 6;
   EXPECT_NE(first_ids(SftObjective(examples, other, nullptr), 0), seen[0]);
   EXPECT_NE(seen[0], seen[forward.num_steps() / 3]);  // of the next epoch
+}
+
+TEST(SftOrder, EpochsAndStepsThatCannotBeAreRefused) {
+  const auto make = [](double epochs, int64_t max_steps) {
+    SftObjective(random_examples(2, 4), {.epochs = epochs, .max_steps = max_steps, .packing = {}},
+                 nullptr);
+  };
+  for (const double bad : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity(), 1e9})
+    EXPECT_THROW(make(bad, 0), base::Error) << bad;
+  EXPECT_THROW(make(1, -1), base::Error);
+  make(0.001, 0);
 }
 
 TEST(SftOrder, EpochsMayBeFractionsAndStepsLimited) {
