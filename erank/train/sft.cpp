@@ -7,17 +7,9 @@
 #include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/train/loss.h"
+#include "erank/train/shuffle.h"
 
 namespace erank::train {
-namespace {
-
-template <typename T>
-void shuffle(std::vector<T>& values, base::Random& random) {
-  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
-}
-
-}  // namespace
-
 SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& options,
                            std::unique_ptr<RankingValidation> validation)
     : examples_(std::move(examples)), options_(options), validation_(std::move(validation)) {
