@@ -42,9 +42,19 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 std::string step_name(int64_t step) {
   std::string digits = std::to_string(step);
   return kStepPrefix + std::string(digits.size() < 6 ? 6 - digits.size() : 0, '0') + digits;
+}
+
+std::string rounded(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
 }
 
 // The numbers of the folders that are named as checkpoints, ascending. A run that was killed may
@@ -170,7 +180,14 @@ void remove_run(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none))
     if (entry.path().filename().string().starts_with(kStepPrefix)) folders.push_back(entry.path());
   for (const auto& path : folders) base::remove_files_of(path, kOwnFiles);
-  if (base::file_exists(folder + "/log.jsonl")) fs::remove(folder + "/log.jsonl", none);
+  std::vector<fs::path> files = {folder + "/log.jsonl"};
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("events.out.tfevents.") && name.ends_with(".erank"))
+      files.push_back(entry.path());
+  }
+  for (const auto& path : files)
+    if (base::file_exists(path)) fs::remove(path, none);
 }
 
 std::optional<int64_t> newest_checkpoint(const std::string& folder) {
@@ -305,6 +322,10 @@ void Trainer::log(base::OrderedJson line) {
   file << line.dump() << "\n";
   file.flush();
   if (!file) base::fail(ErrorKind::kExhausted, "train", folder_, "/log.jsonl: cannot write to it");
+  std::vector<EventFile::Figure> figures;
+  for (const auto& [key, value] : line.items())
+    if (value.is_number() && key != "step") figures.push_back({key, value.get<double>()});
+  if (!figures.empty()) events_->add(line["step"].get<int64_t>(), wall_time(), figures);
 }
 
 void Trainer::validate(base::ProgressSink* progress) {
@@ -398,11 +419,14 @@ void Trainer::step(base::ProgressSink* progress) {
   add(line, stats.figures);
   log(line);
   if (!progress) return;
-  char detail[128];
+  std::string measured = base::str("loss ", rounded(stats.loss));
+  for (size_t i = 0; i < std::min<size_t>(2, stats.figures.size()); ++i)
+    measured += base::str(", ", stats.figures[i].first, " ", rounded(stats.figures[i].second));
+  char detail[96];
   const double mean = static_cast<double>(tokens_) / seconds_;
-  std::snprintf(detail, sizeof detail, "loss %.4f, rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak",
-                stats.loss, rate, mean, 100 * mean * flops_per_token_ / gemm_peak_);
-  progress->update({"train", step_, total, "steps", detail});
+  std::snprintf(detail, sizeof detail, ", rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", rate,
+                mean, 100 * mean * flops_per_token_ / gemm_peak_);
+  progress->update({"train", step_, total, "steps", measured + detail});
 }
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
@@ -414,6 +438,7 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
                                        .threads = at::get_num_threads()})
                          .flops_per_s;
   const int64_t total = objective_.num_steps(), first = step_;
+  events_.emplace(folder_, step_ + 1, wall_time());
   if (step_ > 0 || !skipped_.empty()) {
     base::OrderedJson line = {{"step", step_}, {"resumed", true}};
     if (!skipped_.empty()) line["skipped"] = skipped_;

@@ -11,6 +11,7 @@
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
 #include "erank/model/parameters.h"
+#include "erank/train/event_file.h"
 #include "erank/train/optimizer.h"
 #include "erank/train/schedule.h"
 #include "erank/train/tree_forward.h"
@@ -26,8 +27,9 @@ struct StepStats {
   int64_t num_examples = 0;
   int64_t num_learned = 0;  // tokens in the loss
   int64_t num_tokens = 0;   // that went through the network, without padding
-  Figures figures;          // what else the step's line of the log says
-  std::string halt;         // why the run must end before this step changes the weights; "": go on
+  // What else the step's line of the log says; the first two are shown beside the progress.
+  Figures figures;
+  std::string halt;  // why the run must end before this step changes the weights; "": go on
 };
 
 // What came of preparing a step.
@@ -106,6 +108,7 @@ struct TrainResult {
 
 // Files in `folder` (docs/formats.md, "Training folder"):
 //   log.jsonl                  a line a step, a preparation, a validation, a resume, a halt
+//   events.out.tfevents.*      the same numbers for TensorBoard (event_file.h)
 //   checkpoints/step-N/        weights (fp32), optimiser state, what is prepared, trainer.json;
 //                              appears whole or not at all
 //   best/                      weights (fp32) of the best validation so far
@@ -159,13 +162,14 @@ class Trainer {
   std::optional<double> last_metric_, best_metric_;
   int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
   std::vector<std::string> skipped_;  // damaged checkpoints, for the log
+  std::optional<EventFile> events_;   // of this run()
   double flops_per_token_ = 0, gemm_peak_ = 0;
   int64_t tokens_ = 0;  // of this run's steps, and their time
   double seconds_ = 0;
 };
 
-// Removes what an earlier run in a training folder left: its log, its checkpoints, best/. What is
-// not a trainer's stays.
+// Removes what an earlier run in a training folder left: its log and event files, its checkpoints,
+// best/. What is not a trainer's stays.
 void remove_run(const std::string& folder);
 
 // The newest checkpoint's number of steps in a training folder, nullopt when there is none.
