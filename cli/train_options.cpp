@@ -35,7 +35,8 @@ void read_config(CLI::App& verb, const std::string& path) {
     CLI::Option* option = verb.get_option_no_throw("--" + item.name);
     if (!option || !option->get_configurable())
       base::fail(ErrorKind::kInvalidInput, "--config", path, ": unknown key '", item.name,
-                 "'; expected an option of `erank train sft --help` without its dashes");
+                 "'; expected an option of `erank train ", verb.get_name(),
+                 " --help` without its dashes");
     if (option->count() > 0) continue;
     // How the file says that a text was not given.
     if (item.inputs == std::vector<std::string>{""}) continue;

@@ -47,5 +47,6 @@ std::string estimate_text(const train::Estimate& estimate, double tokens);
 void report_run(const TrainFlags& flags, const train::TrainResult& result, int64_t num_steps);
 
 void add_train_sft(CLI::App& train, Context& context);
+void add_train_grpo(CLI::App& train, Context& context);
 
 }  // namespace erank::cli
