@@ -122,11 +122,10 @@ Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t 
   std::vector<std::vector<double>> scores;
   for (const size_t query : drawn) {
     if (control.stop()) return {.complete = false, .figures = {}, .halt = ""};
-    const auto answers = serving_->direct_answers(
-        queries_[query].prompts, reader_, format_.format.direct_close(), [&] {
-          ++done;
-          if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
-        });
+    const auto answers = reference_answers(queries_[query].prompts, [&] {
+      ++done;
+      if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
+    });
     scores.emplace_back();
     for (size_t i = 0; i < answers.size(); ++i) {
       const auto pair = static_cast<int64_t>(first_pair_[query] + i);
@@ -142,6 +141,11 @@ Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t 
           .halt = ""};
 }
 
+std::vector<text::ScoreDistribution> GrpoObjective::reference_answers(
+    const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair) {
+  return serving_->direct_answers(prompts, reader_, format_.format.direct_close(), on_pair);
+}
+
 RewardTable GrpoObjective::reward_table(size_t query, int64_t num_rollouts) const {
   const RankedQuery& q = queries_[query];
   const float* scores = reference_scores_.const_data_ptr<float>() + first_pair_[query];
@@ -151,6 +155,15 @@ RewardTable GrpoObjective::reward_table(size_t query, int64_t num_rollouts) cons
 
 std::vector<model::NamedTensor> GrpoObjective::reference_tensors() const {
   return {{"reference.scores", reference_scores_}, {"reference.answers", reference_answers_}};
+}
+
+bool GrpoObjective::save_tensors(const std::string& path, int64_t step,
+                                 const std::vector<model::NamedTensor>& more) const {
+  if (!has_reference_ || step >= num_steps()) return false;
+  auto tensors = reference_tensors();
+  tensors.insert(tensors.end(), more.begin(), more.end());
+  model::save_tensors(path, tensors, at::kFloat);
+  return true;
 }
 
 std::string GrpoObjective::reason_to_halt(double mean_kl, double unformatted) const {
@@ -205,10 +218,7 @@ ExactObjective::Batch ExactObjective::make_batch(int64_t step) const {
       batch.examples.push_back({query.qid, query.prompts[i], {branch}});
     }
   }
-  std::vector<Group> groups(batch.queries.size());
-  for (size_t e = 0; e < batch.examples.size(); ++e)
-    groups[batch.pairs[e].first].push_back(&batch.examples[e]);
-  batch.passes = pack(groups, {.max_tokens = options_.max_pass_tokens});
+  batch.passes = pack(groups_by_query(batch.examples), {.max_tokens = options_.max_pass_tokens});
   return batch;
 }
 
@@ -227,6 +237,7 @@ Preparation ExactObjective::prepare(const TrainedModel& model, int64_t step,
 // whose gradient is taken. Of a query that is spread over several the policies are computed first.
 StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
                                      const std::function<void(const at::Tensor&)>& backward) {
+  model.forward.set_training(false);  // dropout would make another policy
   const Batch batch = make_batch(step);
   const size_t num_documents = batch.examples.size();
   std::vector<Outcomes> policies(num_documents), advantages(num_documents);
@@ -327,9 +338,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
 }
 
 bool ExactObjective::save(const std::string& path, int64_t step) const {
-  if (!has_reference_ || step >= num_steps()) return false;
-  model::save_tensors(path, reference_tensors(), at::kFloat);
-  return true;
+  return save_tensors(path, step, {});
 }
 
 void ExactObjective::load(const std::string& path) {

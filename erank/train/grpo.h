@@ -9,11 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "erank/rank/score_reader.h"
-#include "erank/text/prompt_format.h"
 #include "erank/train/exact_rewards.h"
 #include "erank/train/policy_loss.h"
 #include "erank/train/ranked_queries.h"
+#include "erank/train/rollouts.h"
 #include "erank/train/serving.h"
 #include "erank/train/trainer.h"
 #include "erank/train/validation.h"
@@ -33,12 +32,6 @@ struct GrpoOptions {
   uint64_t seed = 1;  // of the order and of samples
 };
 
-// How the model is asked and read. Both must outlive the objective.
-struct GrpoFormat {
-  const text::Tokenizer& tokenizer;
-  const text::PromptFormat& format;
-};
-
 // Iterations of several optimiser steps. An epoch is a shuffled order of the queries, cut into
 // iterations of queries_per_iteration; what is left over waits for the next one. The reference is
 // the model as it is before the first step: it is asked once, and every checkpoint holds what it
@@ -48,6 +41,9 @@ class GrpoObjective : public Objective {
   int64_t num_steps() const override { return options_.iterations * steps_per_iteration_; }
   Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
+  // Tokens that go through the network in a step, without padding: of samples as if each were as
+  // long as it may be.
+  virtual int64_t num_tokens(int64_t step) const = 0;
   int64_t steps_per_iteration() const { return steps_per_iteration_; }
   const std::vector<RankedQuery>& queries() const { return queries_; }
   // Numbers of queries, each once; pure functions of the seed and the argument.
@@ -60,14 +56,20 @@ class GrpoObjective : public Objective {
   GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, GrpoFormat format,
                 std::unique_ptr<RankingValidation> validation);
 
-  // Asks the reference about every query that is drawn, unless that is done: the greedy score of
-  // its direct answer. REQUIRES: the weights are those before the first step, or it is done.
+  // Asks the reference about every query that is drawn, unless that is done. REQUIRES: the weights
+  // are those before the first step, or it is done.
   Preparation prepare_reference(const TrainedModel& model, int64_t step,
                                 const WorkControl& control);
+  // What the reference answers after each prompt; the engine has its weights.
+  virtual std::vector<text::ScoreDistribution> reference_answers(
+      const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair);
   RewardTable reward_table(size_t query, int64_t num_rollouts) const;
   // Numbers of a query's pairs begin here: all documents of all queries are counted.
   size_t first_pair(size_t query) const { return first_pair_[query]; }
   std::vector<model::NamedTensor> reference_tensors() const;
+  // Writes them and what else a checkpoint needs; false where no step needs it.
+  bool save_tensors(const std::string& path, int64_t step,
+                    const std::vector<model::NamedTensor>& more) const;
   // Why a step that measured so must not change the weights; "": it may.
   std::string reason_to_halt(double mean_kl, double unformatted) const;
   // Over the queries, by their documents' scores.
@@ -103,8 +105,7 @@ class ExactObjective : public GrpoObjective {
   bool save(const std::string& path, int64_t step) const override;
   void load(const std::string& path) override;
 
-  // Tokens that go through the network in a step, without padding.
-  int64_t num_tokens(int64_t step) const;
+  int64_t num_tokens(int64_t step) const override;
 
  private:
   struct Batch;

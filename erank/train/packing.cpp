@@ -125,6 +125,15 @@ class Writer {
 
 }  // namespace
 
+std::vector<Group> groups_by_query(const std::vector<Example>& examples) {
+  std::vector<Group> groups;
+  for (const Example& example : examples) {
+    if (groups.empty() || groups.back().front()->qid != example.qid) groups.emplace_back();
+    groups.back().push_back(&example);
+  }
+  return groups;
+}
+
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options) {
   std::vector<Group> parts;
   int64_t branches = 0, learned = 0;

@@ -27,6 +27,8 @@ struct MicroBatch {
 
 // Examples of one query: their prompts' common beginning is computed once.
 using Group = std::vector<const Example*>;
+// A group for each run of examples with the same qid. Points into `examples`.
+std::vector<Group> groups_by_query(const std::vector<Example>& examples);
 
 struct PackingOptions {
   Weighting weighting = Weighting::kExamples;
