@@ -13,7 +13,7 @@ using base::OrderedJson;
 
 struct SftFlags {
   TrainFlags shared;
-  std::string data, weighting = "examples", modes = "both", targets = "soft";
+  std::string data, weighting = "examples", modes = "both", targets = "soft", rank_loss = "none";
   bool clean = false;
   train::SftOptions sft;
 };
@@ -60,12 +60,16 @@ void train_sft(const SftFlags& flags, train::RunOptions options, Context& contex
                                            : train::Modes::kBoth;
   reading.soft = flags.targets == "soft";
   reading.clean = flags.clean;
+  reading.rank = flags.rank_loss != "none";
   train::SftData data = train::read_sft_data(flags.data, run, reading);
   train::SftOptions sft = flags.sft;
   sft.seed = flags.shared.train.seed;
   sft.packing.max_tokens = flags.shared.max_pass_tokens;
   sft.packing.weighting =
       flags.weighting == "tokens" ? train::Weighting::kTokens : train::Weighting::kExamples;
+  if (flags.rank_loss == "margin") sft.rank.kind = train::RankLoss::kMargin;
+  if (flags.rank_loss == "softmax") sft.rank.kind = train::RankLoss::kSoftmax;
+  sft.digits = std::move(data.digits);
   train::SftObjective objective(std::move(data.examples), sft, run.make_validation());
   if (flags.shared.dry_run) return dry_run(flags, run, objective, data);
   report_run(flags.shared, run.train(objective), objective.num_steps());
@@ -99,6 +103,9 @@ void add_train_sft(CLI::App& train, Context& context) {
          "which answers a pair with reasoning trains: direct, think or both");
   choice("--targets", flags->targets, {"soft", "hard"},
          "learn the teacher's distribution where there is one (soft), or its integer (hard)");
+  choice("--rank-loss", flags->rank_loss, {"none", "margin", "softmax"},
+         "also compare the expected scores of a query's pairs with each other");
+  option("--rank-weight", flags->sft.rank_weight, "weight of --rank-loss in the loss");
   verb->add_flag("--clean", flags->clean,
                  "take tags and chat markers out of reasoning, and drop pairs whose reasoning does "
                  "not lead to their answer");

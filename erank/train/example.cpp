@@ -114,7 +114,28 @@ Example ExampleWriter::write(const data::TrainingPair& pair) const {
     drop_tail(thinking);
     example.branches.push_back(std::move(thinking));
   }
+  example.score = pair.score;
+  if (pair.distribution) {
+    example.score = 0;
+    for (size_t k = 0; k < pair.distribution->size(); ++k)
+      example.score += static_cast<double>(k) * (*pair.distribution)[k];
+  }
+  if (options_.rank) add_rank_terms(example);
   return example;
+}
+
+// A soft direct branch reads the same two rows already; else there is one more branch.
+void ExampleWriter::add_rank_terms(Example& example) const {
+  Branch rank{format_->direct_close(), {}, 0};
+  const auto row = static_cast<int32_t>(rank.ids.size());
+  rank.ids.push_back(digits_[1]);
+  Branch& last = example.branches.size() == 1 && example.branches.front().ids == rank.ids
+                     ? example.branches.front()
+                     : example.branches.emplace_back(std::move(rank));
+  for (const int32_t r : {row, row + 1}) last.terms.push_back({r, digits_[0], 0});
+  int32_t count = 0;
+  for (const Branch& branch : example.branches) count += static_cast<int32_t>(branch.terms.size());
+  example.rank_term = count - 2;
 }
 
 bool ExampleWriter::reads_back(const Example& example) const {

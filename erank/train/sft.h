@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "erank/train/packing.h"
+#include "erank/train/rank_loss.h"
 #include "erank/train/trainer.h"
 #include "erank/train/validation.h"
 
@@ -19,6 +20,11 @@ struct SftOptions {
   double epochs = 1;
   int64_t max_steps = 0;  // 0: as many as the epochs have
   PackingOptions packing;
+  // Added to the step's loss: rank_weight times the mean over its groups of the loss that compares
+  // a group's pairs in a pass (rank_loss.h). REQUIRES: examples with rank terms, and `digits`.
+  RankLossOptions rank;
+  double rank_weight = 1;
+  text::Ids digits;   // ids of "0".."9"
   uint64_t seed = 1;  // of the order
 };
 
@@ -42,6 +48,8 @@ class SftObjective : public Objective {
   int64_t num_tokens(int64_t first_step, int64_t last_step) const;
 
  private:
+  at::Tensor rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const;
+
   std::vector<Example> examples_;
   std::vector<std::vector<size_t>> queries_;  // examples of each query
   SftOptions options_;

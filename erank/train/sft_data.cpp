@@ -60,7 +60,7 @@ enum class Outcome { kGood, kCleaned, kDropped };
 SftData read_sft_data(const std::string& path, const Run& run, const SftDataOptions& options) {
   auto pairs = data::read_training_pairs(path, run.hooks().progress);
   const ExampleWriter writer(run.format(), run.tokenizer(),
-                             {options.modes, options.soft, run.instruction()});
+                             {options.modes, options.soft, options.rank, run.instruction()});
   const auto& markers = run.format().markers();
   std::vector<Example> examples(pairs.size());
   std::vector<Outcome> outcomes(pairs.size(), Outcome::kGood);
@@ -79,6 +79,7 @@ SftData read_sft_data(const std::string& path, const Run& run, const SftDataOpti
     }
   });
   SftData data;
+  data.digits = writer.digits();
   for (size_t i = 0; i < pairs.size(); ++i) {
     const std::string where = base::str(path, ":", pairs[i].line);
     if (outcomes[i] == Outcome::kDropped) {

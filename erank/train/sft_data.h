@@ -14,10 +14,12 @@ struct SftDataOptions {
   Modes modes = Modes::kBoth;
   bool soft = true;    // see ExampleOptions
   bool clean = false;  // see read_sft_data
+  bool rank = false;   // see ExampleOptions
 };
 
 struct SftData {
   std::vector<Example> examples;  // in the file's order
+  text::Ids digits;               // "0".."9"
   int64_t longest = 0;            // tokens of the longest example, of its prompt and every branch
   int64_t num_cleaned = 0, num_dropped = 0;  // pairs
 };
