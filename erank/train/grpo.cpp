@@ -288,6 +288,8 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     const at::NoGradGuard no_grad;
     learn_policies(pass, answers_of(pass));
   }
+  int64_t needed = 0;
+  for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
   PolicyFigures figures;
   for (const MicroBatch& pass : batch.passes) {
     const at::Tensor answers = answers_of(pass);
@@ -324,15 +326,17 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     scores[q].push_back(score / std::max(1 - policies[e].back(), kLeastProbability));
   }
   const double mean = sum / count, num_negative = count - num_positive;
-  stats.figures = {{"reward", mean},
-                   {"ndcg_10", ndcg_10(batch.queries, std::move(scores))},
-                   {"reward_std", std::sqrt(std::max(0.0, squares / count - mean * mean))},
-                   {"reward_positive", positive / std::max(1.0, num_positive)},
-                   {"reward_negative", (sum - positive) / std::max(1.0, num_negative)},
-                   {"unformatted", unformatted / count},
-                   {"flat_groups", static_cast<double>(num_flat) / count},
-                   {"kl", figures.mean(figures.kl)},
-                   {"entropy", figures.mean(figures.entropy)}};
+  stats.figures = {
+      {"reward", mean},
+      {"ndcg_10", ndcg_10(batch.queries, std::move(scores))},
+      {"reward_std", std::sqrt(std::max(0.0, squares / count - mean * mean))},
+      {"reward_positive", positive / std::max(1.0, num_positive)},
+      {"reward_negative", (sum - positive) / std::max(1.0, num_negative)},
+      {"unformatted", unformatted / count},
+      {"flat_groups", static_cast<double>(num_flat) / count},
+      {"computed_per_needed", static_cast<double>(stats.num_tokens) / static_cast<double>(needed)},
+      {"kl", figures.mean(figures.kl)},
+      {"entropy", figures.mean(figures.entropy)}};
   stats.halt = reason_to_halt(figures.mean(figures.kl), unformatted / count);
   return stats;
 }

@@ -28,8 +28,33 @@ double seconds_since(Clock::time_point start) {
 
 constexpr const char* kReferenceAdapter = "reference";
 
-// How far the mean ratio of the first mini batch may be from 1.
-double allowed_drift(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-5 : 1e-3; }
+// Of tokens' ratios of the trainer's probability to the engine's, on the same weights.
+struct Drift {
+  double count = 0, sum = 0, squares = 0, log_sum = 0;
+
+  void add(const at::Tensor& trainer, const at::Tensor& engine) {
+    const at::Tensor logs = (trainer.detach() - engine).to(at::kDouble), ratios = logs.exp() - 1;
+    count += static_cast<double>(logs.numel());
+    sum += ratios.sum().item<double>(), squares += ratios.pow(2).sum().item<double>();
+    log_sum += logs.abs().sum().item<double>();
+  }
+  double mean_ratio() const { return 1 + sum / count; }
+  // The mean ratio of few tokens differs from 1 by rounding alone: three of its standard errors are
+  // allowed more. Samples of another distribution can have a mean ratio of 1 too, so the mean
+  // absolute logarithm has a limit of its own.
+  std::string reason_to_halt(at::ScalarType dtype) const {
+    const bool single = dtype == at::kFloat;
+    const double limit = single ? 1e-5 : 1e-3, log_limit = single ? 1e-3 : 0.1;
+    const double mean = sum / count,
+                 spread = std::sqrt(std::max(0.0, squares / count - mean * mean));
+    const double allowed = limit + 3 * spread / std::sqrt(count), logs = log_sum / count;
+    if (std::abs(mean) <= allowed && logs <= log_limit) return "";
+    return base::str("the engine's log-probabilities are not the trainer's: the mean ratio is ",
+                     mean_ratio(), ", expected 1 within ", allowed,
+                     ", and the logarithms differ by ", logs, " on average, expected up to ",
+                     log_limit, "; --precision fp32 may help");
+  }
+};
 
 double mean_of(const std::vector<double>& values) {
   return values.empty() ? 0
@@ -226,6 +251,7 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
   auto start = Clock::now();
   const int64_t total = std::ssize(prompts) * num_samples();
   int64_t done = 0;
+  const int64_t before = serving_->engine().stats().computed_tokens;
   std::vector<Rollout> rollouts = sampler_.sample(
       *serving_, prompts,
       [&] {
@@ -235,6 +261,7 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
       control.stop);
   if (rollouts.empty()) return {.complete = false, .figures = {}, .halt = ""};
   const double sampling = seconds_since(start);
+  const int64_t computed = serving_->engine().stats().computed_tokens - before;
   rollouts_ = {std::move(rollouts), {}, {}};
   iteration_ = iteration;
   start = Clock::now();
@@ -248,6 +275,10 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
   }
   rollouts_.reference_log_probs = reference_log_probs(model, batch);
   for (auto& figure : reward_rollouts()) result.figures.push_back(std::move(figure));
+  int64_t needed = 0;  // when what prompts and samples share is computed once
+  for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
+  result.figures.emplace_back("computed_per_needed",
+                              static_cast<double>(computed) / static_cast<double>(needed));
   result.figures.emplace_back("sampling_seconds", sampling);
   result.figures.emplace_back("sampling_tokens_per_s",
                               static_cast<double>(rollouts_.num_tokens()) / sampling);
@@ -297,7 +328,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
   stats.num_examples = std::ssize(batch.examples);
   stats.num_learned = counts.num_tokens;
   const bool compare = !compared_ && step % steps_per_iteration() == 0;
-  double ratios = 0, num_ratios = 0;
+  Drift drift;
   PolicyFigures figures;
   for (size_t i = 0; i < batch.passes.size(); ++i) {
     const MicroBatch& pass = batch.passes[i];
@@ -305,10 +336,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     const at::Tensor logits = model.forward.forward(pass.batch);
     const Rows rows = rows_of(pass.terms, logits.device());
     const at::Tensor now = log_probs(logits, rows.rows, rows.tokens);
-    if (compare) {
-      ratios += (now.detach() - sequences[i].sampler_log_probs).exp().sum().item<double>();
-      num_ratios += static_cast<double>(now.numel());
-    }
+    if (compare) drift.add(now, sequences[i].sampler_log_probs);
     if (counts.num_tokens == 0) continue;  // every rollout is overlong and masked
     const PolicyLoss loss = policy_loss(now, sequences[i], counts, sampler_options_.loss,
                                         row_entropies(logits.detach()).index_select(0, rows.rows));
@@ -330,13 +358,8 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
   stats.halt = reason_to_halt(figures.mean(figures.kl), 0);
   if (compare) {
     compared_ = true;
-    const double mean = ratios / num_ratios, allowed = allowed_drift(model.parameters.dtype());
-    stats.figures.emplace_back("sampler_ratio", mean);
-    if (!(std::abs(mean - 1) <= allowed))
-      stats.halt = base::str(
-          "the engine's log-probabilities are not the trainer's: their mean "
-          "ratio is ",
-          mean, ", expected 1 within ", allowed, "; --precision fp32 may help");
+    stats.figures.emplace_back("sampler_ratio", drift.mean_ratio());
+    if (stats.halt.empty()) stats.halt = drift.reason_to_halt(model.parameters.dtype());
   }
   return stats;
 }

@@ -169,9 +169,10 @@ RolloutTokens RolloutTokens::load(const std::string& path, int64_t count,
     base::fail(ErrorKind::kCorrupt, "--resume", path, ": ", what);
   };
   std::vector<std::vector<float>> read;
+  const data::SafetensorsFile file = data::SafetensorsFile::open(path);
   for (const auto& named : RolloutTokens().tensors()) {
     at::Tensor tensor;
-    for (const auto& info : data::SafetensorsFile::open(path).tensors())
+    for (const auto& info : file.tensors())
       if (info.name == named.name && info.shape.size() == 1) tensor = at::zeros(info.shape);
     if (!tensor.defined()) corrupt("no rollouts");
     others.push_back({named.name, tensor});
