@@ -131,6 +131,7 @@ train::RolloutObjectiveOptions rollout_options(const GrpoFlags& flags, int num_s
 void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& context) {
   const int num_samples = parse_rollouts(flags.rollouts);
   const auto sampled = rollout_options(flags, num_samples);
+  train::check(flags.grpo);
   const bool think = flags.modes == "think";
   if (num_samples == 0 && think)
     base::fail(base::ErrorKind::kInvalidInput, "--rollouts",

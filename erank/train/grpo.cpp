@@ -22,7 +22,23 @@ namespace {
 
 using base::ErrorKind;
 
-void check_options(const GrpoOptions& options) {
+// A judgement for each document, so that each query has one.
+data::Qrels qrels_of(const std::vector<RankedQuery>& queries) {
+  data::Qrels qrels;
+  for (const RankedQuery& query : queries) {
+    qrels.qids.push_back(query.qid);
+    auto& grades = qrels.grades[query.qid];
+    for (size_t i = 0; i < query.docids.size(); ++i) grades[query.docids[i]] = query.grades[i];
+  }
+  return qrels;
+}
+
+// Smaller ones count as this, so that their logarithms are finite.
+constexpr double kLeastProbability = 1e-30;
+
+}  // namespace
+
+void check(const GrpoOptions& options) {
   const auto within = [](const char* name, double value, double low, double high) {
     if (!(value >= low && value <= high))  // nor a NaN
       base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
@@ -35,22 +51,6 @@ void check_options(const GrpoOptions& options) {
   within("--max-kl", options.max_kl, 1e-9, 1e9);
 }
 
-// A judgement for each document, so that each query has one.
-data::Qrels qrels_of(const std::vector<RankedQuery>& queries) {
-  data::Qrels qrels;
-  for (const RankedQuery& query : queries) {
-    qrels.qids.push_back(query.qid);
-    auto& grades = qrels.grades[query.qid];
-    for (size_t i = 0; i < query.docids.size(); ++i) grades[query.docids[i]] = query.grades[i];
-  }
-  return qrels;
-}
-
-// A probability so small that its logarithm is no less than this counts as this.
-constexpr double kLeastProbability = 1e-30;
-
-}  // namespace
-
 GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
                              GrpoFormat format, std::unique_ptr<RankingValidation> validation)
     : queries_(std::move(queries)),
@@ -60,7 +60,7 @@ GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions
       validation_(std::move(validation)),
       serving_(validation_ ? validation_->serving() : std::make_shared<Serving>()),
       qrels_(qrels_of(queries_)) {
-  check_options(options_);
+  check(options_);
   ERANK_CHECK(!queries_.empty());
   const auto count = std::ssize(queries_);
   options_.queries_per_iteration = std::min(options_.queries_per_iteration, count);

@@ -32,6 +32,9 @@ struct GrpoOptions {
   uint64_t seed = 1;  // of the order and of samples
 };
 
+// Throws Error{kInvalidInput} for a number outside its range.
+void check(const GrpoOptions& options);
+
 // Iterations of several optimiser steps. An epoch is a shuffled order of the queries, cut into
 // iterations of queries_per_iteration; what is left over waits for the next one. The reference is
 // the model as it is before the first step: it is asked once, and every checkpoint holds what it
