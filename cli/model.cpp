@@ -6,7 +6,6 @@
 #include <numeric>
 #include <set>
 
-#include "cli/digest.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -19,6 +18,7 @@
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "erank/rank/checkpoint.h"
+#include "erank/rank/model_files.h"
 #include "erank/text/prompt_format.h"
 #include "erank/text/tokenizer_export.h"
 
@@ -35,7 +35,7 @@ void check_out_folder(const std::string& folder, bool overwrite,
   if (!std::filesystem::exists(folder, error)) return;
   if (!std::filesystem::is_directory(folder, error))
     base::fail(ErrorKind::kInvalidInput, "--out", folder, " is a file, expected a folder");
-  refuse_inputs(model_files(folder), inputs);
+  rank::refuse_inputs(rank::model_files(folder), inputs);
   if (!overwrite && !std::filesystem::is_empty(folder, error))
     base::fail(ErrorKind::kInvalidInput, "--out", folder,
                " is not an empty folder; give another name or --overwrite");
@@ -204,7 +204,7 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
       model::make_network(model::CheckpointSource::open(found.weights, found.adapter.value_or("")),
                           {.precision = model::precision_named(flags.precision)}, progress);
   const model::ModelConfig& config = network->config();
-  std::vector<std::string> inputs = paths_of_model(flags.model);
+  std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   inputs.push_back(flags.in);
   Output output(flags.out, flags.overwrite, inputs);
   data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
@@ -285,7 +285,7 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
     base::fail(ErrorKind::kInvalidInput, "merge",
                "no adapter: give --adapter DIR, or an adapter "
                "folder as --model");
-  std::vector<std::string> inputs = paths_of_model(flags.model);
+  std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   inputs.push_back(adapter);
   check_out_folder(flags.out, flags.overwrite, inputs);
   // The adapter is added as the tensors are read.
@@ -304,7 +304,7 @@ struct QuantizeFlags {
 void run_quantize(const QuantizeFlags& flags, base::ProgressSink* progress) {
   const rank::Checkpoint found = rank::find_checkpoint(flags.model);
   const std::string adapter = !flags.adapter.empty() ? flags.adapter : found.adapter.value_or("");
-  std::vector<std::string> inputs = paths_of_model(flags.model);
+  std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   if (!adapter.empty()) inputs.push_back(adapter);
   check_out_folder(flags.out, flags.overwrite, inputs);
   model::save_int8_weights(model::CheckpointSource::open(found.weights, adapter), flags.out,

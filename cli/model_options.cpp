@@ -1,7 +1,7 @@
 #include "cli/model_options.h"
 
 #include "cli/verbs.h"
-#include "erank/rank/checkpoint.h"
+#include "erank/rank/model_files.h"
 
 namespace erank::cli {
 
@@ -45,15 +45,8 @@ rank::RerankerOptions ModelFlags::resolved() const {
   return out;
 }
 
-std::vector<std::string> paths_of_model(const std::string& model) {
-  const rank::Checkpoint checkpoint = rank::find_checkpoint(model);
-  std::vector<std::string> paths = {checkpoint.weights};
-  if (checkpoint.folder != checkpoint.weights) paths.push_back(checkpoint.folder);
-  return paths;
-}
-
 std::vector<std::string> ModelFlags::files() const {
-  std::vector<std::string> files = paths_of_model(options.model);
+  std::vector<std::string> files = rank::paths_of_model(options.model);
   files.push_back(options.adapter);
   files.push_back(options.prompt_format);
   return files;

@@ -23,8 +23,4 @@ struct ModelFlags {
   std::vector<std::string> files() const;
 };
 
-// The files and folders that `model`, as --model names it, is read from. Throws as
-// rank::find_checkpoint does.
-std::vector<std::string> paths_of_model(const std::string& model);
-
 }  // namespace erank::cli

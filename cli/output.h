@@ -10,7 +10,7 @@
 namespace erank::cli {
 
 // --out FILE, or stdout for "" and "-"; docs/formats.md, "Output files". A regular file is refused
-// without `overwrite`, and so is one of `inputs` (see refuse_inputs).
+// without `overwrite`, and so is one of `inputs` (see rank::refuse_inputs).
 class Output {
  public:
   Output(const std::string& path, bool overwrite, const std::vector<std::string>& inputs = {});
@@ -21,9 +21,5 @@ class Output {
  private:
   base::OutputFile file_;
 };
-
-// Throws Error{kInvalidInput} when one of `targets`, which are to be written or removed, is one of
-// the files that are read: "-" is stdin or stdout, "" is none, an input folder is a model's.
-void refuse_inputs(const std::vector<std::string>& targets, const std::vector<std::string>& inputs);
 
 }  // namespace erank::cli

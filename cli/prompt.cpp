@@ -7,6 +7,7 @@
 #include "erank/base/json.h"
 #include "erank/data/records.h"
 #include "erank/rank/checkpoint.h"
+#include "erank/rank/model_files.h"
 #include "erank/text/prompt_format.h"
 
 namespace erank::cli {
@@ -29,7 +30,7 @@ void prompt(const PromptFlags& flags) {
   const text::PromptFormat format = flags.format.empty()
                                         ? text::PromptFormat(tokenizer, options)
                                         : text::PromptFormat(tokenizer, options, flags.format);
-  std::vector<std::string> inputs = paths_of_model(flags.model);
+  std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   inputs.insert(inputs.end(), {flags.in, flags.format});
   Output output(flags.out, flags.overwrite, inputs);
   data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {

@@ -5,7 +5,6 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "cli/digest.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -16,6 +15,7 @@
 #include "erank/base/files.h"
 #include "erank/data/journal.h"
 #include "erank/data/records.h"
+#include "erank/rank/model_files.h"
 #include "erank/rank/result_json.h"
 
 namespace erank::cli {
@@ -72,7 +72,7 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
 // Of all that is scored, so that a file changed between two runs, or another stdin, is told from
 // the first.
 std::string pairs_digest(const std::vector<RerankJob>& jobs) {
-  Digest digest;
+  rank::Digest digest;
   for (const auto& job : jobs) {
     digest.add(job.qid), digest.add(job.query);
     for (const auto& passage : job.passages) digest.add(passage.id), digest.add(passage.text);
@@ -110,7 +110,7 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
   return {{"model", f.model.options.model},
           {"adapter", f.model.options.adapter},
           {"prompt_format", f.model.options.prompt_format},
-          {"weights", files_digest(f.model.files())},
+          {"weights", rank::files_digest(f.model.files())},
           {"precision", f.model.precision},
           {"device", f.model.device},
           {"query", f.input.query},
@@ -156,7 +156,7 @@ bool check_output(const RerankFlags& f, const base::OutputTarget& target,
                             : f.out +
                                   " is written as a stream, which has no journal to go on "
                                   "from; give --out the name of a file");
-  refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
+  rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
   if (journal.empty()) return true;
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);

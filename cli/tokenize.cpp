@@ -5,6 +5,7 @@
 #include "erank/base/json.h"
 #include "erank/data/records.h"
 #include "erank/rank/checkpoint.h"
+#include "erank/rank/model_files.h"
 #include "erank/text/tokenizer.h"
 
 namespace erank::cli {
@@ -29,7 +30,7 @@ text::Tokenizer load_tokenizer(const std::string& model) {
 std::vector<std::string> inputs_of(const TokenizeFlags& flags) {
   std::vector<std::string> inputs = {flags.in, flags.model};
   try {
-    for (auto& file : paths_of_model(flags.model)) inputs.push_back(std::move(file));
+    for (auto& file : rank::paths_of_model(flags.model)) inputs.push_back(std::move(file));
   } catch (const base::Error&) {
     // a folder with tokenizer files alone
   }

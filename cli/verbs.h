@@ -36,5 +36,6 @@ void add_model(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
+void add_train_plot(CLI::App& train, Context& context);
 
 }  // namespace erank::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace erank::base {
 
@@ -33,5 +34,8 @@ class Random {
 inline uint64_t derived_seed(uint64_t seed, uint64_t i) {
   return Random(seed ^ (i * 0xd1342543de82ef95ull + 0x2545f4914f6cdd1dull)).next();
 }
+
+// The seed of what is drawn for a query's document: of the ids alone, not of what else there is.
+uint64_t pair_seed(uint64_t seed, std::string_view qid, std::string_view docid);
 
 }  // namespace erank::base

@@ -81,6 +81,7 @@ std::vector<TrainingPair> read_training_pairs(const std::string& path,
     if (!object.is_object())
       base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where, ": expected an object");
     pairs.push_back(pair_of(object, where));
+    pairs.back().line = number;
     const TrainingPair& pair = pairs.back();
     if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
              .second)

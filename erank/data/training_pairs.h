@@ -21,6 +21,7 @@ struct TrainingPair {
   // alone.
   std::optional<std::array<double, 11>> distribution;
   std::optional<std::string> thought;  // the reasoning before the answer; nullopt: none
+  int64_t line = 0;                    // of the file, from 1
 };
 
 // Reads {qid, docid, query, text, score and/or distribution, thought?, instruction?} a line; other

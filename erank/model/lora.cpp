@@ -234,6 +234,10 @@ void save_adapter(const Adapter& adapter, const std::string& folder, const std::
                   at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   ERANK_CHECK(!adapter.layers.empty(), "no adapter to save");
+  for (const NamedTensor& tensor : adapter.named())
+    if (!is_finite(tensor.tensor.to(dtype)))
+      base::fail(ErrorKind::kInvalidInput, "save_lora", folder, ": tensor '", tensor.name,
+                 "' has values that are not finite; nothing was written");
   const LoraConfig& config = adapter.config;
   std::set<std::string> targets(config.target_modules.begin(), config.target_modules.end());
   if (targets.empty())

@@ -24,7 +24,8 @@ Adapter load_adapter(const ModelConfig& model, const std::string& folder,
 LoraConfig read_lora_config(const std::string& folder);
 
 // Writes PEFT files; tensors as `dtype` (bf16 for release, fp32 to resume). `base_name` becomes
-// base_model_name_or_path. Each file is written atomically.
+// base_model_name_or_path. Each file is written atomically. Throws Error{kInvalidInput} naming a
+// tensor that is not finite in that type.
 void save_adapter(const Adapter& adapter, const std::string& folder, const std::string& base_name,
                   at::ScalarType dtype);
 

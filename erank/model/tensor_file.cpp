@@ -2,7 +2,9 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "erank/base/error.h"
@@ -24,6 +26,10 @@ void save_tensors(const std::string& path, const std::vector<NamedTensor>& tenso
     writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
   }
   writer.commit();
+}
+
+bool is_finite(const at::Tensor& tensor) {
+  return std::isfinite(at::sum(tensor.detach(), at::kDouble).item<double>());
 }
 
 void load_tensors(const std::string& path, const std::vector<NamedTensor>& tensors) {

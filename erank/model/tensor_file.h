@@ -16,4 +16,8 @@ void save_tensors(const std::string& path, const std::vector<NamedTensor>& tenso
 // Error{kCorrupt} naming a tensor that is missing, left over or of another shape.
 void load_tensors(const std::string& path, const std::vector<NamedTensor>& tensors);
 
+// Whether every value of a floating-point tensor is finite. Its values must add up to a finite
+// fp64, as those of fp32 and narrower types do.
+bool is_finite(const at::Tensor& tensor);
+
 }  // namespace erank::model

@@ -25,13 +25,15 @@ constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
 
 // Writes `folder`/model.safetensors (shards of at most `max_shard_bytes` with an index) in the
 // parameters' dtype, and config.json; makes the folder. REQUIRES: no active adapter. Atomic file by
-// file, the index last; a model of the other form that was there is removed.
+// file, the index last; a model of the other form that was there is removed. Throws
+// Error{kInvalidInput} naming a tensor that is not finite, before anything is written.
 void save_weights(const Parameters& parameters, const std::string& folder,
                   int64_t max_shard_bytes = kMaxShardBytes, base::ProgressSink* progress = nullptr);
 
 // The same files with every matrix of the layers as int8, in compressed-tensors' layout (a tensor
 // "<name>_scale" [out, 1] fp32 beside each, "quantization_config" in config.json); embedding, head
-// and norms as bf16. An adapter of the source is merged.
+// and norms as bf16. An adapter of the source is merged. Throws Error{kInvalidInput} naming a
+// tensor that is not finite.
 void save_int8_weights(const WeightSource& source, const std::string& folder,
                        int64_t max_shard_bytes = kMaxShardBytes,
                        base::ProgressSink* progress = nullptr);

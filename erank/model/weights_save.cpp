@@ -2,6 +2,8 @@
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -13,6 +15,7 @@
 #include "erank/base/random.h"
 #include "erank/model/checkpoint.h"
 #include "erank/model/quantize.h"
+#include "erank/model/tensor_file.h"
 #include "erank/model/weights.h"
 
 namespace erank::model {
@@ -140,6 +143,11 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
   if (progress) progress->finish();
 }
 
+[[noreturn]] void refuse_not_finite(const std::string& name) {
+  base::fail(ErrorKind::kInvalidInput, "save_weights", "tensor '", name,
+             "' has values that are not finite; the model or its adapter is damaged");
+}
+
 uint64_t name_hash(const std::string& name) {  // FNV-1a
   uint64_t hash = 0xcbf29ce484222325ull;
   for (const unsigned char c : name) hash = (hash ^ c) * 0x100000001b3ull;
@@ -189,6 +197,8 @@ void save_weights(const Parameters& parameters, const std::string& folder, int64
                   base::ProgressSink* progress) {
   ERANK_CHECK(parameters.active().empty(), "merge or leave the adapter first");
   const std::vector<NamedTensor> named = parameters.named();
+  for (const NamedTensor& parameter : named)
+    if (!is_finite(parameter.tensor)) refuse_not_finite(parameter.name);
   Output output{parameters.config().to_json(dtype_word(parameters.dtype())), {}, {}};
   for (const NamedTensor& parameter : named)
     output.tensors.push_back(
@@ -234,23 +244,33 @@ void save_int8_weights(const WeightSource& source, const std::string& folder,
   std::vector<float> scales;  // of the matrix before
   output.write = [&](size_t i, data::SafetensorsWriter& writer) {
     const OutputTensor& tensor = output.tensors[i];
+    std::atomic<bool> finite = true;
     if (tensor.dtype == data::DType::kF32)
       return writer.write({reinterpret_cast<const uint8_t*>(scales.data()), scales.size() * 4});
     const int64_t columns = tensor.shape.size() == 2 ? tensor.shape[1] : 1;
     std::vector<uint8_t> bytes(num_bytes(tensor));
     if (tensor.dtype == data::DType::kBF16) {
       source.read(tensor.name, at::kBFloat16, [&](int64_t first, const void* rows, int64_t count) {
+        const auto* values = static_cast<const c10::BFloat16*>(rows);
+        if (!std::all_of(values, values + count * columns,
+                         [](c10::BFloat16 value) { return std::isfinite(float{value}); }))
+          finite = false;
         std::memcpy(bytes.data() + first * columns * 2, rows, count * columns * 2);
       });
     } else {
       scales.assign(tensor.shape[0], 0);
       source.read(tensor.name, at::kFloat, [&](int64_t first, const void* rows, int64_t count) {
+        const auto* values = static_cast<const float*>(rows);
+        if (!std::all_of(values, values + count * columns,
+                         [](float value) { return std::isfinite(value); }))
+          finite = false;
         for (int64_t r = 0; r < count; ++r)
           scales[first + r] =
-              quantize_row(static_cast<const float*>(rows) + r * columns, columns,
+              quantize_row(values + r * columns, columns,
                            reinterpret_cast<int8_t*>(bytes.data()) + (first + r) * columns);
       });
     }
+    if (!finite) refuse_not_finite(tensor.name);
     writer.write(bytes);
   };
   write_checkpoint(output, folder, max_shard_bytes, "quantize", progress);

@@ -59,16 +59,6 @@ bool looks_binary(std::string_view text) {
   return odd * 20 > text.size();
 }
 
-// A pair's draws depend on its ids alone, not on which other pairs are scored with it.
-uint64_t pair_seed(uint64_t seed, const std::string& qid, const std::string& docid) {
-  uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a over "qid\0docid"
-  const auto add = [&](unsigned char byte) { hash = (hash ^ byte) * 0x100000001b3ull; };
-  for (const char c : qid) add(static_cast<unsigned char>(c));
-  add(0);
-  for (const char c : docid) add(static_cast<unsigned char>(c));
-  return base::derived_seed(seed, hash);
-}
-
 PassageError::Kind error_kind(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::kInvalidInput:
@@ -430,7 +420,7 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     asked.stop_ids = format->stop_ids();
     asked.answer_prefix = format->think_close();
     asked.sampling = {.temperature = o.temperature,
-                      .seed = pair_seed(o.seed, request.qid, passage.id)};
+                      .seed = base::pair_seed(o.seed, request.qid, passage.id)};
     watcher = std::make_shared<AnswerWatcher>(*tokenizer);
     asked.watch = [watcher = watcher](int, std::span<const int32_t> ids) {
       return (*watcher)(ids);

@@ -263,6 +263,18 @@ void PromptFormat::prepare() {
   suffix_begin_ = suffix_.substr(0, suffix_cut);
   suffix_ids_ = tokenizer_->encode(std::string_view(suffix_).substr(suffix_cut), ours);
 
+  for (const Piece& tag : {kThinkOpen, kThinkClose, kAnswerOpen, kAnswerClose})
+    markers_.emplace_back(tag.text);
+  const auto add_marker = [&](const std::string& marker) {
+    if (std::find(markers_.begin(), markers_.end(), marker) == markers_.end())
+      markers_.push_back(marker);
+  };
+  for (const auto& [begin, end] : before) add_marker(prefix_.substr(begin, end - begin));
+  for (const auto& [begin, end] : behind) add_marker(suffix_.substr(begin, end - begin));
+  for (const int32_t id : stop_ids_)
+    if (const std::string& bytes = tokenizer_->bytes_of(id); tokenizer_->special(bytes) == id)
+      add_marker(bytes);
+
   direct_close_ = tokenizer_->encode(options_.direct_close, ours);
   think_open_ = tokenizer_->encode(options_.think_open, ours);
   think_close_ = tokenizer_->encode(options_.think_close, ours);

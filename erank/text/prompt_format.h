@@ -65,6 +65,9 @@ class PromptFormat {
   // them, and the added token with which the template closes an assistant's turn. Of a format file:
   // as written there.
   const std::vector<int32_t>& stop_ids() const { return stop_ids_; }
+  // What no reasoning may hold: the tags of the answer's grammar, the added tokens around a user's
+  // turn, and those of stop_ids().
+  const std::vector<std::string>& markers() const { return markers_; }
   const PromptOptions& options() const { return options_; }
   // The text before and after the user's turn, e.g. "<|im_start|>user\n" and
   // "<|im_end|>\n<|im_start|>assistant\n".
@@ -80,6 +83,7 @@ class PromptFormat {
   Ids prefix_ids_, suffix_ids_;
   std::string prefix_end_, suffix_begin_;
   std::vector<int32_t> stop_ids_;
+  std::vector<std::string> markers_;
   Ids direct_close_, think_open_, think_close_, answer_close_;
 
   void read_template();

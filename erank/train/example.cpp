@@ -1,8 +1,10 @@
 #include "erank/train/example.h"
 
 #include <algorithm>
+#include <span>
 
 #include "erank/base/error.h"
+#include "erank/rank/answer_watcher.h"
 
 namespace erank::train {
 namespace {
@@ -34,6 +36,12 @@ int64_t Example::num_tokens() const {
   return count;
 }
 
+int64_t Example::length() const {
+  size_t longest = 0;
+  for (const Branch& branch : branches) longest = std::max(longest, branch.ids.size());
+  return static_cast<int64_t>(prompt.size() + longest);
+}
+
 ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
                              ExampleOptions options)
     : format_(&format), tokenizer_(&tokenizer), options_(std::move(options)) {
@@ -56,6 +64,8 @@ text::Ids ExampleWriter::spell(int score) const {
 // The integer after branch.ids, by the teacher's distribution where it is learned.
 void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
                                 bool thinking) const {
+  branch.thinking = thinking;
+  branch.integer = static_cast<int32_t>(branch.ids.size());
   if (!options_.soft || !pair.distribution) {
     learn(branch, spell(pair.score));
     if (!thinking) learn(branch, {answer_close_.front()});
@@ -104,7 +114,47 @@ Example ExampleWriter::write(const data::TrainingPair& pair) const {
     drop_tail(thinking);
     example.branches.push_back(std::move(thinking));
   }
+  example.score = pair.score;
+  if (pair.distribution) {
+    example.score = 0;
+    for (size_t k = 0; k < pair.distribution->size(); ++k)
+      example.score += static_cast<double>(k) * (*pair.distribution)[k];
+  }
+  if (options_.rank) add_rank_terms(example);
   return example;
+}
+
+// A soft direct branch reads the same two rows already; else there is one more branch.
+void ExampleWriter::add_rank_terms(Example& example) const {
+  Branch rank{format_->direct_close(), {}, 0};
+  const auto row = static_cast<int32_t>(rank.ids.size());
+  rank.ids.push_back(digits_[1]);
+  Branch& last = example.branches.size() == 1 && example.branches.front().ids == rank.ids
+                     ? example.branches.front()
+                     : example.branches.emplace_back(std::move(rank));
+  for (const int32_t r : {row, row + 1}) last.terms.push_back({r, digits_[0], 0});
+  int32_t count = 0;
+  for (const Branch& branch : example.branches) count += static_cast<int32_t>(branch.terms.size());
+  example.rank_term = count - 2;
+}
+
+bool ExampleWriter::reads_back(const Example& example) const {
+  const auto& stop_ids = format_->stop_ids();
+  for (const Branch& branch : example.branches) {
+    const auto begin = std::ssize(format_->think_open());
+    if (!branch.thinking) continue;
+    // As the engine does: every token of the model's own is shown to the watcher.
+    const std::span<const int32_t> written = std::span(branch.ids).subspan(begin);
+    const auto integer = branch.integer - begin;
+    rank::AnswerWatcher watcher(*tokenizer_);
+    for (int64_t i = 0; i <= integer; ++i) {
+      if (std::find(stop_ids.begin(), stop_ids.end(), written[i]) != stop_ids.end()) return false;
+      const engine::Verdict verdict = watcher(written.first(i + 1));
+      if (verdict.stop != (i == integer)) return false;
+      if (verdict.stop && (verdict.force || verdict.keep != integer)) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace erank::train

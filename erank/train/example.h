@@ -27,15 +27,23 @@ struct LossTerm {
 struct Branch {
   text::Ids ids;
   std::vector<LossTerm> terms;
-  int64_t num_learned = 1;  // tokens that are learned; an integer learned softly is one of them
+  // Tokens that are learned; an integer learned softly is one of them. 0: the branch is only read.
+  int64_t num_learned = 1;
+  bool thinking = false;  // the reasoning comes first
+  int32_t integer = 0;    // where in ids the answer's integer begins, as ExampleWriter writes it
 };
 
 struct Example {
   std::string qid;
   text::Ids prompt;
   std::vector<Branch> branches;
+  double score = 0;  // the teacher's, 0..10; of a distribution its mean
+  // With ExampleOptions::rank: of all the branches' terms, one after another, this one and the next
+  // have weight 0 and stand where the direct answer's first digit and what follows a "1" are read.
+  int32_t rank_term = -1;
 
   int64_t num_tokens() const;  // of the prompt and every branch
+  int64_t length() const;      // of the prompt and its longest branch: what the model reads at once
 };
 
 // Which answers a pair teaches.
@@ -49,6 +57,7 @@ struct ExampleOptions {
   Modes modes = Modes::kBoth;
   // Learn the teacher's distribution where there is one; false: the integer alone.
   bool soft = true;
+  bool rank = false;  // make the direct answer's whole distribution readable: Example::rank_term
   std::string default_instruction{text::kDefaultInstruction};
 };
 
@@ -69,6 +78,12 @@ class ExampleWriter {
                 ExampleOptions options);
 
   Example write(const data::TrainingPair& pair) const;
+  const text::Ids& digits() const { return digits_; }  // "0".."9"
+
+  // Whether serving, when the model writes what a thinking branch teaches, reads the answer where
+  // the branch has its integer: no stop token and no other answer come before it. True of examples
+  // without reasoning. `example`: what write() gave.
+  bool reads_back(const Example& example) const;
 
  private:
   const text::PromptFormat* format_;
@@ -76,6 +91,7 @@ class ExampleWriter {
   ExampleOptions options_;
   text::Ids digits_, answer_close_;  // "0".."9"; answer_close() and the end of the turn
 
+  void add_rank_terms(Example& example) const;
   void add_integer(Branch& branch, const data::TrainingPair& pair, bool thinking) const;
   text::Ids spell(int score) const;
 };

@@ -1,37 +1,36 @@
 #include "erank/train/loss.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/clamp.h>
-#include <ATen/ops/expm1.h>
-#include <ATen/ops/log.h>
-#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/tensor.h>
+
+#include "erank/train/log_probs.h"
 
 namespace erank::train {
 
 at::Tensor answer_loss(const at::Tensor& logits, const std::vector<LossTerm>& terms) {
-  const int64_t vocab = logits.size(1);
-  const at::Tensor log_total = at::logsumexp(logits, {1});
-  const auto sum_of = [&](bool complement) {
-    std::vector<int64_t> rows, places;
-    std::vector<float> weights;
+  std::vector<int64_t> rows, tokens;
+  std::vector<float> weights;
+  int64_t num_plain = 0;
+  for (const bool complement : {false, true}) {
     for (const LossTerm& term : terms) {
       if (term.complement != complement) continue;
       rows.push_back(term.row);
-      places.push_back(term.row * vocab + term.token);
+      tokens.push_back(term.token);
       weights.push_back(term.weight);
     }
-    if (rows.empty()) return at::Tensor();
-    const auto device = logits.device();
-    at::Tensor log_p = logits.reshape({-1}).index_select(0, at::tensor(places).to(device)) -
-                       log_total.index_select(0, at::tensor(rows).to(device));
-    // log(1 - p), away from the pole at p = 1.
-    if (complement) log_p = at::log(-at::expm1(at::clamp(log_p, std::nullopt, -1e-6)));
-    return -(log_p * at::tensor(weights).to(device)).sum();
+    if (!complement) num_plain = static_cast<int64_t>(rows.size());
+  }
+  const auto device = logits.device();
+  const at::Tensor weight = at::tensor(weights).to(device);
+  const at::Tensor log_p =
+      log_probs(logits, at::tensor(rows).to(device), at::tensor(tokens).to(device));
+  const int64_t num_complements = log_p.size(0) - num_plain;
+  const auto sum_of = [&](int64_t first, int64_t n, bool complement) {
+    const at::Tensor part = log_p.narrow(0, first, n);
+    return -((complement ? log_complement(part) : part) * weight.narrow(0, first, n)).sum();
   };
-  const at::Tensor plain = sum_of(false), complement = sum_of(true);
-  if (!complement.defined()) return plain;
-  return plain.defined() ? plain + complement : complement;
+  const at::Tensor plain = sum_of(0, num_plain, false);
+  return num_complements > 0 ? plain + sum_of(num_plain, num_complements, true) : plain;
 }
 
 }  // namespace erank::train

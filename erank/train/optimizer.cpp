@@ -8,9 +8,11 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "erank/base/error.h"
+#include "erank/model/tensor_file.h"
 
 namespace erank::train {
 
@@ -52,9 +54,10 @@ double AdamW::step(double learning_rate) {
   }
   const double norm =
       at::linalg_vector_norm(at::stack(norms), 2, std::nullopt, false, at::kDouble).item<double>();
-  if (!std::isfinite(norm))
-    base::fail(base::ErrorKind::kInvalidInput, "train", "the gradients of step ", num_steps_ + 1,
-               " are not finite; a smaller --learning-rate or --precision fp32 may help");
+  if (!std::isfinite(norm)) {
+    for (Slot& slot : slots_) slot.gradient.reset();
+    return norm;
+  }
   ++num_steps_;
   // One pass over memory: of a whole model's parameters that is what a step costs.
   std::vector<at::Tensor> masters, gradients, exp_avgs, exp_avg_sqs;
@@ -80,6 +83,13 @@ double AdamW::step(double learning_rate) {
     slot.gradient.reset();
   }
   return norm;
+}
+
+bool AdamW::is_finite() const {
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return model::is_finite(slot.parameter.tensor) && model::is_finite(slot.master) &&
+           model::is_finite(slot.exp_avg) && model::is_finite(slot.exp_avg_sq);
+  });
 }
 
 std::vector<model::NamedTensor> AdamW::state() {

@@ -25,8 +25,10 @@ class AdamW {
   // loss.backward(), and what came into the parameters is added to the fp32 gradients.
   void backward(const at::Tensor& loss);
   // Clips, steps, writes the parameters, forgets the gradients. Returns the gradients' norm before
-  // clipping. Throws Error{kInvalidInput} when it is not finite; then nothing was changed.
+  // clipping. When that is not finite, nothing but the gradients was changed.
   double step(double learning_rate);
+  // Whether every value of parameters, masters and moments is.
+  bool is_finite() const;
 
   // Masters (where there are some) and moments, for checkpoints: `<parameter>.exp_avg`,
   // `<parameter>.exp_avg_sq`, `<parameter>.master`.

@@ -70,7 +70,8 @@ class Writer {
                    bool by_branch) {
     micro_.examples.push_back(&example);
     const auto scale_of = [&](const Branch& branch) {
-      return by_branch ? branch_scale / static_cast<float>(branch.num_learned) : branch_scale;
+      return by_branch ? branch_scale / static_cast<float>(std::max<int64_t>(1, branch.num_learned))
+                       : branch_scale;
     };
     const text::Ids& prompt = example.prompt;
     if (example.branches.size() == 1) {  // one sequence: nothing else comes after the passage
@@ -125,13 +126,23 @@ class Writer {
 
 }  // namespace
 
+std::vector<Group> groups_by_query(const std::vector<Example>& examples) {
+  std::vector<Group> groups;
+  for (const Example& example : examples) {
+    if (groups.empty() || groups.back().front()->qid != example.qid) groups.emplace_back();
+    groups.back().push_back(&example);
+  }
+  return groups;
+}
+
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options) {
   std::vector<Group> parts;
   int64_t branches = 0, learned = 0;
   for (const Group& group : groups) {
     ERANK_CHECK(!group.empty());
     for (const Example* example : group)
-      for (const Branch& branch : example->branches) ++branches, learned += branch.num_learned;
+      for (const Branch& branch : example->branches)
+        branches += branch.num_learned > 0, learned += branch.num_learned;
     split(group, options.max_tokens, parts);
   }
   const auto longest = [](const Group& group) {

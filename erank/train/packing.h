@@ -12,8 +12,9 @@ namespace erank::train {
 
 // How much each learned token weighs in a step's loss.
 enum class Weighting {
-  kExamples,  // the mean over branches of the mean over the branch's learned tokens
-  kTokens,    // the mean over all learned tokens of the step
+  // The mean over branches that learn a token of the mean over the branch's learned tokens.
+  kExamples,
+  kTokens,  // the mean over all learned tokens of the step
 };
 
 // One forward and backward pass. terms[i].row counts the asked rows of `batch`; weights are divided
@@ -27,6 +28,8 @@ struct MicroBatch {
 
 // Examples of one query: their prompts' common beginning is computed once.
 using Group = std::vector<const Example*>;
+// A group for each run of examples with the same qid. Points into `examples`.
+std::vector<Group> groups_by_query(const std::vector<Example>& examples);
 
 struct PackingOptions {
   Weighting weighting = Weighting::kExamples;

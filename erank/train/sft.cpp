@@ -1,27 +1,32 @@
 #include "erank/train/sft.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
+
 #include <algorithm>
 #include <cmath>
 #include <unordered_map>
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
+#include "erank/train/log_probs.h"
 #include "erank/train/loss.h"
+#include "erank/train/shuffle.h"
 
 namespace erank::train {
-namespace {
-
-template <typename T>
-void shuffle(std::vector<T>& values, base::Random& random) {
-  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
-}
-
-}  // namespace
-
 SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& options,
                            std::unique_ptr<RankingValidation> validation)
     : examples_(std::move(examples)), options_(options), validation_(std::move(validation)) {
   ERANK_CHECK(!examples_.empty() && options.batch_size > 0 && options.group_size > 0);
+  if (!(options.epochs > 0 && options.epochs <= 10000))
+    base::fail(base::ErrorKind::kInvalidInput, "--epochs", "is ", options.epochs,
+               ", expected a number over 0 and up to 10000");
+  if (!(options.rank_weight >= 0 && options.rank_weight <= 1e6))
+    base::fail(base::ErrorKind::kInvalidInput, "--rank-weight", "is ", options.rank_weight,
+               ", expected a number from 0 to 1000000");
+  if (options.max_steps < 0)
+    base::fail(base::ErrorKind::kInvalidInput, "--max-steps", "is ", options.max_steps,
+               ", expected 0 or more");
   std::unordered_map<std::string, size_t> numbers;
   for (size_t i = 0; i < examples_.size(); ++i) {
     const auto [it, fresh] = numbers.emplace(examples_[i].qid, queries_.size());
@@ -91,19 +96,54 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
       ++stats.num_examples;
       for (const Branch& branch : example->branches) stats.num_learned += branch.num_learned;
     }
+  const bool rank = options_.rank.kind != RankLoss::kNone;
+  double rank_loss = 0;
   for (const MicroBatch& micro : pack(groups, options_.packing)) {
-    const at::Tensor loss = answer_loss(model.forward.forward(micro.batch), micro.terms);
-    stats.loss += loss.item<double>();
+    const at::Tensor logits = model.forward.forward(micro.batch);
+    std::vector<LossTerm> terms;
+    for (const LossTerm& term : micro.terms)
+      if (term.weight != 0) terms.push_back(term);
+    at::Tensor loss = answer_loss(logits, terms);
     stats.num_tokens += micro.num_tokens;
+    if (rank) {
+      const at::Tensor part = rank_loss_of(logits, micro) / static_cast<double>(groups.size());
+      rank_loss += part.item<double>();
+      loss = loss + options_.rank_weight * part;
+    }
+    stats.loss += loss.item<double>();
     backward(loss);
   }
+  if (rank) stats.figures = {{"rank_loss", rank_loss}};
   return stats;
 }
 
-std::optional<double> SftObjective::validate(const TrainedModel& model,
-                                             base::ProgressSink* progress) {
-  if (!validation_) return std::nullopt;
-  return validation_->measure(model.parameters, progress);
+// The sum over the pass's queries.
+at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const {
+  AnswerRows rows;
+  ERANK_CHECK(options_.digits.size() == rows.digits.size());
+  std::copy(options_.digits.begin(), options_.digits.end(), rows.digits.begin());
+  std::vector<double> targets;
+  std::vector<int64_t> sizes;
+  size_t first = 0;  // the example's terms
+  const Example* before = nullptr;
+  for (const Example* example : pass.examples) {
+    ERANK_CHECK(example->rank_term >= 0, "no rank terms");
+    const size_t term = first + static_cast<size_t>(example->rank_term);
+    rows.first.push_back(pass.terms[term].row);
+    rows.after_one.push_back(pass.terms[term + 1].row);
+    targets.push_back(example->score);
+    if (!before || before->qid != example->qid) sizes.push_back(0);
+    ++sizes.back();
+    before = example;
+    for (const Branch& branch : example->branches) first += branch.terms.size();
+  }
+  const at::Tensor z = expected_scores(answer_log_probs(logits, rows));
+  return rank_loss(z, at::tensor(targets).to(z.options()), sizes, options_.rank);
+}
+
+Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
+  if (!validation_) return {};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
 }
 
 }  // namespace erank::train

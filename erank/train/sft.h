@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "erank/train/packing.h"
+#include "erank/train/rank_loss.h"
 #include "erank/train/trainer.h"
 #include "erank/train/validation.h"
 
@@ -19,19 +20,26 @@ struct SftOptions {
   double epochs = 1;
   int64_t max_steps = 0;  // 0: as many as the epochs have
   PackingOptions packing;
+  // Added to the step's loss: rank_weight times the mean over its groups of the loss that compares
+  // a group's pairs in a pass (rank_loss.h). REQUIRES: examples with rank terms, and `digits`.
+  RankLossOptions rank;
+  double rank_weight = 1;
+  text::Ids digits;   // ids of "0".."9"
   uint64_t seed = 1;  // of the order
 };
 
 class SftObjective : public Objective {
  public:
-  // `validation` may be null.
+  // `validation` may be null. Throws Error{kInvalidInput} for epochs that are not a number over 0
+  // and up to 10000, and for a negative max_steps.
   SftObjective(std::vector<Example> examples, const SftOptions& options,
                std::unique_ptr<RankingValidation> validation);
 
   int64_t num_steps() const override { return num_steps_; }
+  int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
   StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override;
-  std::optional<double> validate(const TrainedModel& model, base::ProgressSink* progress) override;
+  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
   // The groups of a step, a pure function of the seed and the step: each epoch cuts every query's
   // shuffled pairs into groups and shuffles the groups; steps take them in that order.
@@ -40,6 +48,8 @@ class SftObjective : public Objective {
   int64_t num_tokens(int64_t first_step, int64_t last_step) const;
 
  private:
+  at::Tensor rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const;
+
   std::vector<Example> examples_;
   std::vector<std::vector<size_t>> queries_;  // examples of each query
   SftOptions options_;

@@ -31,14 +31,19 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kWeights = "weights.safetensors";
 constexpr const char* kState = "optimizer.safetensors";
+constexpr const char* kPrepared = "prepared.safetensors";
 constexpr const char* kTrainer = "trainer.json";
 constexpr const char* kStepPrefix = "step-";
 // What a checkpoint's folder and best/ hold, first what makes a folder a checkpoint.
-constexpr const char* kOwnFiles[] = {kTrainer, kState, kWeights, "adapter_model.safetensors",
-                                     "adapter_config.json"};
+constexpr const char* kOwnFiles[] = {
+    kTrainer, kState, kPrepared, kWeights, "adapter_model.safetensors", "adapter_config.json"};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 std::string step_name(int64_t step) {
@@ -46,19 +51,102 @@ std::string step_name(int64_t step) {
   return kStepPrefix + std::string(digits.size() < 6 ? 6 - digits.size() : 0, '0') + digits;
 }
 
-std::vector<int64_t> checkpoint_steps(const std::string& folder) {
+std::string rounded(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
+}
+
+// The numbers of the folders that are named as checkpoints, ascending. A run that was killed may
+// have left step-N.unfinished, which is none.
+std::vector<int64_t> step_folders(const std::string& folder) {
   std::vector<int64_t> steps;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none)) {
     const std::string name = entry.path().filename();
-    if (!name.starts_with(kStepPrefix) || !base::file_exists(entry.path() / kTrainer)) continue;
+    if (!name.starts_with(kStepPrefix)) continue;
     int64_t step = 0;
     std::from_chars(name.data() + std::strlen(kStepPrefix), name.data() + name.size(), step);
-    // A run that was killed may have left step-N.unfinished.
     if (step_name(step) == name) steps.push_back(step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
+}
+
+bool is_checkpoint(const std::string& folder, int64_t step) {
+  return base::file_exists(folder + "/checkpoints/" + step_name(step) + "/" + kTrainer);
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& folder) {
+  auto steps = step_folders(folder);
+  std::erase_if(steps, [&](int64_t step) { return !is_checkpoint(folder, step); });
+  return steps;
+}
+
+// trainer.json of a checkpoint.
+struct Description {
+  int64_t step = 0, num_steps = 0, best_step = 0, validated_step = 0;
+  std::optional<double> best_metric, last_metric;
+  bool prepared = false;
+  base::Json identity;
+
+  static Description read(const std::string& where) {
+    const base::Json json = base::parse_json(base::read_file(where, size_t{1} << 20), where);
+    const auto corrupt = [&](const char* what) {
+      base::fail(ErrorKind::kCorrupt, "--resume", where, ": ", what);
+    };
+    if (!json.is_object() || !json.contains("identity") || !json["identity"].is_object())
+      corrupt("not a checkpoint's description");
+    const auto integer = [&](const char* key) {
+      return base::json_require<int64_t>(json, key, where);
+    };
+    const auto metric = [&](const char* key) -> std::optional<double> {
+      if (!json.contains(key) || json[key].is_null()) return std::nullopt;
+      return base::json_require<double>(json, key, where);
+    };
+    Description d{integer("step"),
+                  integer("num_steps"),
+                  integer("best_step"),
+                  integer("validated_step"),
+                  metric("best_metric"),
+                  metric("last_metric"),
+                  base::json_value<bool>(json, "prepared", false, where),
+                  json["identity"]};
+    if (fs::path(where).parent_path().filename() != step_name(d.step) || d.step > d.num_steps ||
+        d.best_step < 0 || d.best_step > d.step || d.validated_step > d.step)
+      corrupt("its steps cannot be");
+    return d;
+  }
+  void write(const std::string& path) const {
+    base::Json json = {{"step", step},         {"num_steps", num_steps},
+                       {"identity", identity}, {"best_step", best_step},
+                       {"prepared", prepared}, {"validated_step", validated_step}};
+    json["best_metric"] = best_metric ? base::Json(*best_metric) : base::Json();
+    json["last_metric"] = last_metric ? base::Json(*last_metric) : base::Json();
+    base::write_file_atomic(path, json.dump(2) + "\n");
+  }
+};
+
+// Throws Error{kInvalidInput} naming what of a run is another.
+void check_identity(const Description& before, base::Json now, const std::string& path) {
+  base::Json was_all = before.identity;
+  was_all["steps"] = before.num_steps;
+  const auto compare = [&](const base::Json& keys) {
+    for (const auto& entry : keys.items()) {
+      const std::string& key = entry.key();
+      const base::Json was = was_all.value(key, base::Json()), is = now.value(key, base::Json());
+      if (was != is)
+        base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key,
+                   " (", base::dump_json(was), ", now ", base::dump_json(is),
+                   "); give the options of before, or --overwrite");
+    }
+  };
+  compare(now);
+  compare(was_all);
+}
+
+void add(base::OrderedJson& line, const Figures& figures) {
+  for (const auto& [name, value] : figures) line[name] = value;
 }
 
 void sync_folder(const std::string& path) {
@@ -68,8 +156,8 @@ void sync_folder(const std::string& path) {
   ::close(fd);
 }
 
-std::vector<model::NamedTensor> prepare(model::Parameters& parameters,
-                                        const TrainOptions& options) {
+// The parameters to train, with their adapter active.
+std::vector<model::NamedTensor> choose(model::Parameters& parameters, const TrainOptions& options) {
   const model::Adapter* adapter = parameters.adapter(kTrainedAdapter);
   if (!options.lora) {
     ERANK_CHECK(!adapter, "an adapter to train and every parameter to train");
@@ -92,7 +180,14 @@ void remove_run(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none))
     if (entry.path().filename().string().starts_with(kStepPrefix)) folders.push_back(entry.path());
   for (const auto& path : folders) base::remove_files_of(path, kOwnFiles);
-  if (base::file_exists(folder + "/log.jsonl")) fs::remove(folder + "/log.jsonl", none);
+  std::vector<fs::path> files = {folder + "/log.jsonl"};
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("events.out.tfevents.") && name.ends_with(".erank"))
+      files.push_back(entry.path());
+  }
+  for (const auto& path : files)
+    if (base::file_exists(path)) fs::remove(path, none);
 }
 
 std::optional<int64_t> newest_checkpoint(const std::string& folder) {
@@ -109,7 +204,7 @@ Trainer::Trainer(model::Parameters& parameters, Objective& objective, const Trai
       folder_(std::move(folder)),
       identity_(std::move(identity)),
       forward_(parameters),
-      optimizer_(prepare(parameters, options), options.adamw) {
+      optimizer_(choose(parameters, options), options.adamw) {
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
   for (const auto& linear : parameters_.linears()) {
@@ -122,9 +217,28 @@ Trainer::Trainer(model::Parameters& parameters, Objective& objective, const Trai
   flops_per_token_ = frozen * (options_.lora ? 4 : 6) + adapters * 6;
 }
 
-void Trainer::resume() {
-  const auto newest = newest_checkpoint(folder_);
-  if (newest) load_checkpoint(folder_ + "/checkpoints/" + step_name(*newest));
+std::vector<std::string> Trainer::resume() {
+  auto steps = step_folders(folder_);
+  for (; !steps.empty(); steps.pop_back()) {
+    const std::string path = folder_ + "/checkpoints/" + step_name(steps.back());
+    if (!is_checkpoint(folder_, steps.back())) {
+      skipped_.push_back(path + " has no " + kTrainer);
+      continue;
+    }
+    try {
+      load_checkpoint(path);
+      break;
+    } catch (const base::Error& e) {
+      if (e.kind() != ErrorKind::kCorrupt) throw;
+      const bool another = std::any_of(steps.begin(), steps.end() - 1,
+                                       [&](int64_t step) { return is_checkpoint(folder_, step); });
+      if (!another)
+        base::fail(ErrorKind::kCorrupt, "--resume", "no checkpoint in ", folder_,
+                   " is whole; --overwrite starts anew. ", e.what());
+      skipped_.emplace_back(e.what());
+    }
+  }
+  return skipped_;
 }
 
 std::vector<model::NamedTensor> Trainer::trained() const {
@@ -149,20 +263,17 @@ void Trainer::load_weights_from(const std::string& folder) {
 
 // Everything goes into a folder of another name, which is synced and renamed.
 void Trainer::save_checkpoint() {
+  if (saved_step_ == step_) return;
+  check_weights();
   const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
                     unfinished = done + ".unfinished";
-  if (base::file_exists(done + "/" + kTrainer)) return;
   base::remove_files_of(unfinished, kOwnFiles);
   save_weights_to(unfinished);
   model::save_tensors(unfinished + "/" + kState, optimizer_.state(), at::kFloat);
-  base::Json json = {{"step", step_},
-                     {"num_steps", objective_.num_steps()},
-                     {"identity", identity_},
-                     {"best_step", best_step_},
-                     {"validated_step", validated_step_}};
-  json["best_metric"] = best_metric_ ? base::Json(*best_metric_) : base::Json();
-  json["last_metric"] = last_metric_ ? base::Json(*last_metric_) : base::Json();
-  base::write_file_atomic(unfinished + "/" + kTrainer, json.dump(2) + "\n");
+  const bool prepared = objective_.save(unfinished + "/" + kPrepared, step_);
+  Description{step_,        objective_.num_steps(), best_step_, validated_step_,
+              best_metric_, last_metric_,           prepared,   identity_}
+      .write(unfinished + "/" + kTrainer);
   sync_folder(unfinished);
   base::remove_files_of(done, kOwnFiles);
   std::error_code error;
@@ -171,52 +282,38 @@ void Trainer::save_checkpoint() {
     base::fail(ErrorKind::kInvalidInput, "train", done,
                ": cannot become a checkpoint: ", error.message(), "; move away what else is there");
   sync_folder(all);
+  saved_step_ = step_;
   auto steps = checkpoint_steps(folder_);
-  while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(1, options_.keep_checkpoints)) {
-    base::remove_files_of(all + "/" + step_name(steps.front()), kOwnFiles);
-    steps.erase(steps.begin());
-  }
+  const auto remove = [&](std::vector<int64_t>::iterator step) {
+    base::remove_files_of(all + "/" + step_name(*step), kOwnFiles);
+    steps.erase(step);
+  };
+  while (steps.back() > step_) remove(steps.end() - 1);  // damaged ones that resume() skipped
+  while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(1, options_.keep_checkpoints))
+    remove(steps.begin());
 }
 
+// Throws Error{kCorrupt} for whatever is damaged.
 void Trainer::load_checkpoint(const std::string& path) {
-  const std::string where = path + "/" + kTrainer;
-  const base::Json json = base::parse_json(base::read_file(where, size_t{1} << 20), where);
-  const auto corrupt = [&](const char* what) {
-    base::fail(ErrorKind::kCorrupt, "--resume", where, ": ", what,
-               "; remove this checkpoint to go on from the one before");
-  };
-  if (!json.is_object() || !json.contains("identity") || !json["identity"].is_object())
-    corrupt("not a checkpoint's description");
-  base::Json before = json["identity"], now = identity_;
-  before["steps"] = base::json_require<int64_t>(json, "num_steps", where);
-  now["steps"] = objective_.num_steps();
-  const auto compare = [&](const base::Json& keys) {
-    for (const auto& entry : keys.items()) {
-      const std::string& key = entry.key();
-      const base::Json was = before.value(key, base::Json()), is = now.value(key, base::Json());
-      if (was != is)
-        base::fail(ErrorKind::kInvalidInput, "--resume", path, " was trained with another ", key,
-                   " (", base::dump_json(was), ", now ", base::dump_json(is),
-                   "); give the options of before, or --overwrite");
+  const auto whole = [](const auto& read) {
+    try {
+      return read();
+    } catch (const base::Error& e) {
+      throw base::Error(ErrorKind::kCorrupt, e.what());
     }
   };
-  compare(now);
-  compare(before);
-  const auto step = base::json_require<int64_t>(json, "step", where);
-  const auto best_step = base::json_require<int64_t>(json, "best_step", where);
-  const auto validated_step = base::json_require<int64_t>(json, "validated_step", where);
-  if (fs::path(path).filename() != step_name(step) || step > objective_.num_steps() ||
-      best_step < 0 || best_step > step || validated_step > step)
-    corrupt("its steps cannot be");
-  const auto metric = [&](const char* key) -> std::optional<double> {
-    if (!json.contains(key) || json[key].is_null()) return std::nullopt;
-    return base::json_require<double>(json, key, where);
-  };
-  best_metric_ = metric("best_metric");
-  last_metric_ = metric("last_metric");
-  load_weights_from(path);
-  model::load_tensors(path + "/" + kState, optimizer_.state());
-  step_ = step, best_step_ = best_step, validated_step_ = validated_step;
+  const Description d = whole([&] { return Description::read(path + "/" + kTrainer); });
+  base::Json now = identity_;
+  now["steps"] = objective_.num_steps();
+  check_identity(d, std::move(now), path);
+  whole([&] {
+    load_weights_from(path);
+    model::load_tensors(path + "/" + kState, optimizer_.state());
+    if (d.prepared) objective_.load(path + "/" + kPrepared);
+  });
+  best_metric_ = d.best_metric, last_metric_ = d.last_metric;
+  step_ = d.step, best_step_ = d.best_step, validated_step_ = d.validated_step;
+  saved_step_ = step_;
   optimizer_.restored(step_);
 }
 
@@ -225,28 +322,111 @@ void Trainer::log(base::OrderedJson line) {
   file << line.dump() << "\n";
   file.flush();
   if (!file) base::fail(ErrorKind::kExhausted, "train", folder_, "/log.jsonl: cannot write to it");
+  std::vector<EventFile::Figure> figures;
+  for (const auto& [key, value] : line.items())
+    if (value.is_number() && key != "step") figures.push_back({key, value.get<double>()});
+  if (!figures.empty()) events_->add(line["step"].get<int64_t>(), wall_time(), figures);
 }
 
 void Trainer::validate(base::ProgressSink* progress) {
   if (validated_step_ == step_) return;
+  check_weights();
   const auto start = Clock::now();
-  const auto metric = [&] {
+  const Figures figures = [&] {
     const at::NoGradGuard no_grad;
     forward_.set_training(false);
     return objective_.validate({parameters_, forward_}, progress);
   }();
   validated_step_ = step_;
-  if (!metric) return;
-  last_metric_ = metric;
-  const bool better = !best_metric_ || *metric > *best_metric_;
+  if (figures.empty()) return;
+  last_metric_ = figures.front().second;
+  const bool better = !best_metric_ || *last_metric_ > *best_metric_;
   if (better) {
-    best_metric_ = metric, best_step_ = step_;
+    best_metric_ = last_metric_, best_step_ = step_;
     save_weights_to(folder_ + "/best");  // each file is replaced as a whole
   }
-  log({{"step", step_},
-       {"validation", *metric},
-       {"best", better},
-       {"seconds", seconds_since(start)}});
+  base::OrderedJson line = {{"step", step_}, {"validation", *last_metric_}};
+  add(line, {figures.begin() + 1, figures.end()});
+  line["best"] = better;
+  line["seconds"] = seconds_since(start);
+  log(line);
+}
+
+// The weights of step_ may be what is wrong, so a checkpoint of them is not a good one.
+void Trainer::halt(int64_t step, const std::string& reason) {
+  log({{"step", step}, {"halted", reason}});
+  std::string good = "there is no checkpoint before it";
+  for (const int64_t saved : checkpoint_steps(folder_))
+    if (saved < step_)
+      good = "the last good checkpoint is " + folder_ + "/checkpoints/" + step_name(saved);
+  base::fail(ErrorKind::kInvalidInput, "train", "step ", step, ": ", reason, "; ", good);
+}
+
+void Trainer::check_weights() {
+  if (!optimizer_.is_finite())
+    halt(step_, "the weights are not finite after it; a smaller --learning-rate may help");
+}
+
+bool Trainer::prepare(const WorkControl& control) {
+  const auto start = Clock::now();
+  const Preparation prepared = [&] {
+    const at::NoGradGuard no_grad;
+    forward_.set_training(false);
+    return objective_.prepare({parameters_, forward_}, step_, control);
+  }();
+  if (!prepared.complete) return false;
+  if (!prepared.figures.empty()) {
+    base::OrderedJson line = {{"step", step_ + 1}, {"prepared", true}};
+    add(line, prepared.figures);
+    line["seconds"] = seconds_since(start);
+    log(line);
+  }
+  if (!prepared.halt.empty()) halt(step_ + 1, prepared.halt);
+  return true;
+}
+
+void Trainer::step(base::ProgressSink* progress) {
+  const auto start = Clock::now();
+  const int64_t total = objective_.num_steps();
+  forward_.set_training(true);
+  at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)));  // dropout
+  const double rate = learning_rate(options_.schedule, step_, total);
+  const StepStats stats = objective_.accumulate(
+      {parameters_, forward_}, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
+  const auto not_finite = [&](const char* what) {
+    halt(step_ + 1, base::str(what,
+                              " not finite; a smaller --learning-rate or --precision fp32 "
+                              "may help"));
+  };
+  if (!stats.halt.empty()) halt(step_ + 1, stats.halt);
+  if (!std::isfinite(stats.loss)) not_finite("the loss is");
+  const double norm = optimizer_.step(rate);
+  if (!std::isfinite(norm)) not_finite("the gradients are");
+  ++step_;
+  const double seconds = seconds_since(start);
+  tokens_ += stats.num_tokens, seconds_ += seconds;
+  const double speed = static_cast<double>(stats.num_tokens) / seconds;
+  base::OrderedJson line = {{"step", step_},
+                            {"loss", stats.loss},
+                            {"learning_rate", rate},
+                            {"gradient_norm", norm},
+                            {"examples", stats.num_examples},
+                            {"learned_tokens", stats.num_learned},
+                            {"tokens", stats.num_tokens},
+                            {"seconds", seconds},
+                            {"tokens_per_s", speed},
+                            {"share_of_gemm_peak", speed * flops_per_token_ / gemm_peak_}};
+  add(line, stats.figures);
+  log(line);
+  if (!progress) return;
+  std::string measured = base::str("loss ", rounded(stats.loss));
+  for (size_t i = 0; i < std::min<size_t>(2, stats.figures.size()); ++i)
+    measured += base::str(", ", stats.figures[i].first, " ", rounded(stats.figures[i].second));
+  char detail[96];
+  const double mean = static_cast<double>(tokens_) / seconds_;
+  std::snprintf(detail, sizeof detail, ", rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", rate,
+                mean, 100 * mean * flops_per_token_ / gemm_peak_);
+  progress->update({"train", step_, total, "steps", measured + detail});
 }
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
@@ -257,45 +437,19 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
                                        .cuda = parameters_.device().is_cuda(),
                                        .threads = at::get_num_threads()})
                          .flops_per_s;
-  const int64_t total = objective_.num_steps();
-  if (step_ > 0) log({{"step", step_}, {"resumed", true}});
-  int64_t tokens = 0, here = 0;
-  double busy = 0;
+  const int64_t total = objective_.num_steps(), first = step_;
+  events_.emplace(folder_, step_ + 1, wall_time());
+  if (step_ > 0 || !skipped_.empty()) {
+    base::OrderedJson line = {{"step", step_}, {"resumed", true}};
+    if (!skipped_.empty()) line["skipped"] = skipped_;
+    log(line);
+  }
   bool stopped = false;
   while (step_ < total) {
-    if (stop() || (options_.stop_after > 0 && here >= options_.stop_after)) {
-      stopped = true;
-      break;
-    }
-    const auto start = Clock::now();
-    forward_.set_training(true);
-    at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)));  // dropout
-    const double rate = learning_rate(options_.schedule, step_, total);
-    const StepStats stats = objective_.accumulate(
-        {parameters_, forward_}, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
-    const double norm = optimizer_.step(rate);
-    ++step_, ++here;
-    const double seconds = seconds_since(start);
-    tokens += stats.num_tokens, busy += seconds;
-    const double speed = static_cast<double>(stats.num_tokens) / seconds;
-    log({{"step", step_},
-         {"loss", stats.loss},
-         {"learning_rate", rate},
-         {"gradient_norm", norm},
-         {"examples", stats.num_examples},
-         {"learned_tokens", stats.num_learned},
-         {"tokens", stats.num_tokens},
-         {"seconds", seconds},
-         {"tokens_per_s", speed},
-         {"share_of_gemm_peak", speed * flops_per_token_ / gemm_peak_}});
-    if (progress) {
-      char detail[128];
-      const double mean = static_cast<double>(tokens) / busy;
-      std::snprintf(detail, sizeof detail,
-                    "loss %.4f, rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", stats.loss, rate,
-                    mean, 100 * mean * flops_per_token_ / gemm_peak_);
-      progress->update({"train", step_, total, "steps", detail});
-    }
+    stopped = stop() || (options_.stop_after > 0 && step_ - first >= options_.stop_after) ||
+              !prepare({progress, stop});
+    if (stopped) break;
+    step(progress);
     const bool last = step_ == total;
     if (last || (options_.validate_steps > 0 && step_ % options_.validate_steps == 0))
       validate(progress);

@@ -5,16 +5,21 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
 #include "erank/model/parameters.h"
+#include "erank/train/event_file.h"
 #include "erank/train/optimizer.h"
 #include "erank/train/schedule.h"
 #include "erank/train/tree_forward.h"
 
 namespace erank::train {
+
+// Measured values and their names, in the order in which they are shown.
+using Figures = std::vector<std::pair<std::string, double>>;
 
 // What one optimiser step learned from.
 struct StepStats {
@@ -22,6 +27,16 @@ struct StepStats {
   int64_t num_examples = 0;
   int64_t num_learned = 0;  // tokens in the loss
   int64_t num_tokens = 0;   // that went through the network, without padding
+  // What else the step's line of the log says; the first two are shown beside the progress.
+  Figures figures;
+  std::string halt;  // why the run must end before this step changes the weights; "": go on
+};
+
+// What came of preparing a step.
+struct Preparation {
+  bool complete = true;  // false: stop() ended it and nothing was kept
+  Figures figures;       // of a line {"step", "prepared": true, ..., "seconds"}; none: no line
+  std::string halt;      // why the run must end; "": go on
 };
 
 // What a step computes with: the parameters, whose active adapter is the trained one, and their
@@ -31,19 +46,38 @@ struct TrainedModel {
   TreeForward& forward;
 };
 
-// What a trainer minimises. Step s must depend on s and the weights alone, not on steps before it:
-// that is what makes resuming exact.
+// How long work tells where it is, and learns that it is to end. `progress` may be null.
+struct WorkControl {
+  base::ProgressSink* progress = nullptr;
+  const std::function<bool()>& stop;
+};
+
+// What a trainer minimises. Step s must depend on s, the weights and what prepare() made for it
+// alone; what is prepared must depend on s and the weights at that time alone. That is what makes
+// resuming exact: a checkpoint holds the weights and what is prepared.
 class Objective {
  public:
   virtual ~Objective() = default;
   virtual int64_t num_steps() const = 0;
+  // Called before every step: makes what step `step` and those after it learn from (samples of the
+  // weights as they are now), unless it is there. May take long; without gradients and dropout.
+  // When control.stop() is true it may return incomplete: the run ends with a checkpoint, and a
+  // resumed one prepares the same step again.
+  virtual Preparation prepare(const TrainedModel&, int64_t /*step*/, const WorkControl&) {
+    return {};
+  }
   // Computes step `step` in one pass or more, calling `backward` with each pass's loss; the losses
   // add up to the step's.
   virtual StepStats accumulate(const TrainedModel& model, int64_t step,
                                const std::function<void(const at::Tensor&)>& backward) = 0;
-  // How good the weights are, more is better; nullopt: there is nothing to measure on.
-  virtual std::optional<double> validate(const TrainedModel& model,
-                                         base::ProgressSink* progress) = 0;
+  // How good the weights are, more is better: the first value chooses the best ones. None: there is
+  // nothing to measure on.
+  virtual Figures validate(const TrainedModel& model, base::ProgressSink* progress) = 0;
+  // For a checkpoint: writes what is prepared and steps from `step` on still need as the file
+  // `path`; false: nothing is needed, no file.
+  virtual bool save(const std::string& /*path*/, int64_t /*step*/) const { return false; }
+  // Takes back what save() wrote. Throws Error when the file is damaged; nothing is prepared then.
+  virtual void load(const std::string& /*path*/) {}
 };
 
 // The name in Parameters of the adapter that a trainer trains.
@@ -68,14 +102,15 @@ struct TrainOptions {
 struct TrainResult {
   int64_t steps_done = 0;  // of all, with earlier runs
   bool finished = false;   // false: `stop` ended it, the newest checkpoint holds everything
-  std::optional<double> last_metric, best_metric;
+  std::optional<double> last_metric, best_metric;  // first figures of validations
   int64_t best_step = 0;
 };
 
 // Files in `folder` (docs/formats.md, "Training folder"):
-//   log.jsonl                  a line a step, a validation, a resume
-//   checkpoints/step-N/        weights (fp32), optimiser state, trainer.json; appears whole or not
-//                              at all
+//   log.jsonl                  a line a step, a preparation, a validation, a resume, a halt
+//   events.out.tfevents.*      the same numbers for TensorBoard (event_file.h)
+//   checkpoints/step-N/        weights (fp32), optimiser state, what is prepared, trainer.json;
+//                              appears whole or not at all
 //   best/                      weights (fp32) of the best validation so far
 // Not thread-safe; the parameters are the trainer's until run() returns.
 class Trainer {
@@ -85,12 +120,16 @@ class Trainer {
   Trainer(model::Parameters& parameters, Objective& objective, const TrainOptions& options,
           std::string folder, base::Json identity);
 
-  // Goes on from the newest checkpoint in the folder, if there is one. Throws Error{kInvalidInput}
-  // naming the key when its identity is another, Error{kCorrupt} when it is damaged.
-  void resume();
+  // Goes on from the newest checkpoint in the folder that is whole, if there is one. Returns what
+  // is damaged about newer ones, a line each; the log will say it too. Throws Error{kInvalidInput}
+  // naming the key when its identity is another, Error{kCorrupt} when every one is damaged.
+  std::vector<std::string> resume();
 
-  // Trains to the end, or until stop() is true between two steps: then a checkpoint is written.
-  // At the end the parameters hold the best weights (the last ones without validation).
+  // Trains to the end, or until stop() is true between two steps or in a preparation: then a
+  // checkpoint is written. At the end the parameters hold the best weights (the last ones without
+  // validation). Throws Error{kInvalidInput} when the objective halts the run, or when loss,
+  // gradients or weights are not finite: the log says why, the error names the last good
+  // checkpoint, and nothing more is saved.
   TrainResult run(base::ProgressSink* progress, const std::function<bool()>& stop);
 
   int64_t num_trained_values() const { return optimizer_.num_values(); }
@@ -100,6 +139,10 @@ class Trainer {
   double flops_per_token() const { return flops_per_token_; }
 
  private:
+  bool prepare(const WorkControl& control);
+  void step(base::ProgressSink* progress);
+  [[noreturn]] void halt(int64_t step, const std::string& reason);
+  void check_weights();
   void save_checkpoint();
   void load_checkpoint(const std::string& path);
   void save_weights_to(const std::string& folder) const;
@@ -117,12 +160,16 @@ class Trainer {
   AdamW optimizer_;
   int64_t step_ = 0;  // steps done
   std::optional<double> last_metric_, best_metric_;
-  int64_t best_step_ = 0, validated_step_ = -1;
+  int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
+  std::vector<std::string> skipped_;  // damaged checkpoints, for the log
+  std::optional<EventFile> events_;   // of this run()
   double flops_per_token_ = 0, gemm_peak_ = 0;
+  int64_t tokens_ = 0;  // of this run's steps, and their time
+  double seconds_ = 0;
 };
 
-// Removes what an earlier run in a training folder left: its log, its checkpoints, best/. What is
-// not a trainer's stays.
+// Removes what an earlier run in a training folder left: its log and event files, its checkpoints,
+// best/. What is not a trainer's stays.
 void remove_run(const std::string& folder);
 
 // The newest checkpoint's number of steps in a training folder, nullopt when there is none.

@@ -1,8 +1,8 @@
 // How good the weights in training are at what they are for: ranking held-out candidates.
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,8 +11,20 @@
 #include "erank/model/parameters.h"
 #include "erank/rank/score_reader.h"
 #include "erank/text/tokenizer.h"
+#include "erank/train/serving.h"
 
 namespace erank::train {
+
+// A query's documents as the first stage orders them, and their scores.
+struct ScoredList {
+  std::string qid;
+  std::span<const std::string> docids;
+  std::vector<double> scores;
+};
+
+// The mean nDCG@10 over the lists, by falling score; ties keep the first stage's order. REQUIRES:
+// each query once, with a judgement.
+double mean_ndcg_10(const data::Qrels& qrels, const std::vector<ScoredList>& lists);
 
 // Ranks candidates by the expected score of the direct answer, as serving does: by the engine on
 // the inference network that the parameters and their active adapter give, with the same reader of
@@ -28,22 +40,20 @@ class RankingValidation {
   // Error{kInvalidInput} when no query has a judgement.
   RankingValidation(std::vector<List> lists, data::Qrels qrels, rank::ScoreReader reader,
                     text::Ids answer_prefix);
-  ~RankingValidation();
 
   // The mean nDCG@10 over the judged queries. Throws Error for a prompt that does not fit the
   // model's context.
   double measure(const model::Parameters& parameters, base::ProgressSink* progress);
 
+  // Its network, for others that serve the same parameters in turn with it.
+  const std::shared_ptr<Serving>& serving() const { return serving_; }
+
  private:
-  struct Serving;
-
-  std::vector<double> scores(const List& list, const std::function<void()>& on_pair);
-
   std::vector<List> lists_;
   data::Qrels qrels_;
   rank::ScoreReader reader_;
   text::Ids answer_prefix_;
-  std::unique_ptr<Serving> serving_;  // made by the first measurement
+  std::shared_ptr<Serving> serving_ = std::make_shared<Serving>();
 };
 
 }  // namespace erank::train

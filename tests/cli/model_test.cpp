@@ -131,6 +131,22 @@ TEST_F(TinyModelVerb, MergesAnAdapterIntoAFolderOfItsOwn) {
             base::read_file(path("m/tokenizer.json")));
 }
 
+TEST_F(TinyModelVerb, MergesNothingThatIsNotFinite) {
+  run("random --shape tiny --out " + path("m"));
+  const auto parameters = model::load_parameters(path("m"), at::kFloat);
+  auto adapter =
+      model::make_adapter(parameters->config(), {.rank = 2, .target_modules = {"v_proj"}}, 1);
+  for (auto& [name, tensor] : adapter.named()) tensor.fill_(1e30);  // finite, their product is not
+  model::save_adapter(adapter, path("adapter"), "m", at::kFloat);
+  for (const char* verb : {"merge", "quantize"}) {
+    EXPECT_THAT(run(std::string(verb) + " --model " + path("m") + " --adapter " + path("adapter") +
+                    " --out " + path("bad")),
+                HasSubstr("v_proj.weight' has values that are not finite"));
+    EXPECT_EQ(exit_code_, 2);
+    EXPECT_FALSE(base::file_exists(path("bad/model.safetensors")));
+  }
+}
+
 TEST_F(TinyModelVerb, NamesWhatIsWrongInItsInput) {
   run("random --shape tiny --out " + path("m"));
   const std::pair<const char*, const char*> cases[] = {

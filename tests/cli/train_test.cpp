@@ -262,6 +262,60 @@ TEST_F(TinyTrain, RefusesInOneLine) {
                  "the model reads at most 2048");
 }
 
+TEST_F(TinyTrain, OptionsThatWouldRuinTheWeightsAreRefusedBeforeTheFirstStep) {
+  for (const auto& [option, value] : {std::pair{"--learning-rate", "nan"},
+                                      {"--learning-rate", "1e38"},
+                                      {"--learning-rate", "-1"},
+                                      {"--epochs", "nan"},
+                                      {"--epochs", "-1"},
+                                      {"--clip-norm", "inf"},
+                                      {"--weight-decay", "-0.1"},
+                                      {"--adam-beta1", "nan"},
+                                      {"--max-steps", "-1"}})
+    expect_refused(run(sft("o", {option, value})), option);
+  EXPECT_FALSE(fs::exists(path("o")));
+}
+
+TEST_F(TinyTrain, AReasoningThatWouldTeachAnotherAnswerIsRefusedOrCleaned) {
+  std::string lines = base::read_file(pairs());
+  const std::string end = "</think><answer>3</answer>";
+  lines.replace(lines.find("The letters differ."), 3, "Th" + end);
+  auto args = sft("o", {"--max-steps", "1"});
+  args[5] = put("bad.jsonl", lines);
+  expect_refused(run(args), "bad.jsonl:2: the reasoning holds '");
+  args.push_back("--clean");
+  const Outcome clean = run(args);
+  EXPECT_EQ(clean.exit_code, 0);
+  EXPECT_THAT(clean.err, HasSubstr("out of the reasoning of 1 pairs and dropped 0 of 16"));
+}
+
+TEST_F(TinyTrain, ResumesOnTheSameModelAloneAndBehindADamagedCheckpoint) {
+  const auto args = [&](const std::vector<std::string>& more) {
+    auto all = sft("r", {"--checkpoint-steps", "1"});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  ASSERT_EQ(run(sft("whole", {"--checkpoint-steps", "1"})).exit_code, 0);
+  ASSERT_EQ(run(args({"--stop-after", "3"})).exit_code, 0);
+  // Another base under the same path; then the same base under another one.
+  const std::string weights = tiny_model() + "/model.safetensors",
+                    before = base::read_file(weights);
+  std::string other = before;
+  other[other.size() / 2] ^= 1;
+  base::write_file_atomic(weights, other);
+  expect_refused(run(args({"--resume"})), "another model");
+  base::write_file_atomic(weights, before);
+  fs::copy(tiny_model(), path("moved"), fs::copy_options::recursive);
+  put("r/checkpoints/step-000003/optimizer.safetensors", "");
+  auto moved = args({"--resume"});
+  moved[3] = path("moved");
+  const Outcome resumed = run(moved);
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("a damaged checkpoint is skipped"));
+  EXPECT_THAT(resumed.err, HasSubstr("step-000003"));
+  EXPECT_EQ(adapter("r"), adapter("whole"));
+}
+
 TEST_F(TinyTrain, AnExistingFolderIsResumedOrOverwrittenOnlyWhenAsked) {
   ASSERT_EQ(run(sft("run", {"--max-steps", "1"})).exit_code, 0);
   const std::string before = adapter("run");

@@ -47,6 +47,8 @@ TEST(TrainingPairs, AreReadWithEveryKey) {
       "{\"qid\": \"q2\", \"docid\": 3, \"query\": \"\", \"text\": \"\", \"score\": 0, "
       "\"thought\": null, \"instruction\": null, \"distribution\": null}");
   ASSERT_EQ(pairs.size(), 2u);
+  EXPECT_EQ(pairs[0].line, 1);
+  EXPECT_EQ(pairs[1].line, 3);
   EXPECT_EQ(pairs[0].qid, "7");
   EXPECT_EQ(pairs[0].docid, "d");
   EXPECT_EQ(pairs[0].query, "why");

@@ -96,6 +96,17 @@ std::string fault_with(const char* key, const char* value) {
   }
 }
 
+TEST(TinyLora, WhatIsNotFiniteIsNotSaved) {
+  // The last value is finite as fp32 alone.
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), 3.4e38f}) {
+    Adapter adapter = make_adapter(golden_config(), {.rank = 2, .target_modules = {}}, 7);
+    adapter.layers.back().lora.b[0][0] = bad;
+    const TestFolder folder;
+    EXPECT_THROW(save_adapter(adapter, folder.path("a"), "base", at::kBFloat16), base::Error);
+    EXPECT_FALSE(base::file_exists(folder.path("a/adapter_model.safetensors")));
+  }
+}
+
 TEST(TinyLora, RefusesKeysThatChangeTheMathsByName) {
   const std::pair<const char*, const char*> cases[] = {{"peft_type", "\"IA3\""},
                                                        {"use_dora", "true"},

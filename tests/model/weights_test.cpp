@@ -183,6 +183,33 @@ TEST(TinyWeights, Int8FilesHoldEachOutputOver127AndAreReadBack) {
         << after[i].name;
 }
 
+TEST(TinyWeights, WhatIsNotFiniteIsNotSaved) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()})
+      for (const char* name : {"model.layers.1.mlp.up_proj.weight", "model.norm.weight"}) {
+        Parameters parameters(small(), dtype);
+        parameters.init_random(3);
+        for (auto& [parameter, tensor] : parameters.named())
+          if (parameter == name) tensor.view({-1})[5] = bad;
+        const TestFolder folder;
+        const auto fault = [&](const std::function<void()>& save) -> std::string {
+          try {
+            save();
+          } catch (const base::Error& e) {
+            return e.what();
+          }
+          return "";
+        };
+        EXPECT_THAT(fault([&] { save_weights(parameters, folder.path("m")); }),
+                    ::testing::HasSubstr(base::str("'", name, "' has values that are not finite")));
+        EXPECT_FALSE(base::folder_exists(folder.path("m")));
+        EXPECT_THAT(
+            fault([&] { save_int8_weights(ParametersSource(parameters), folder.path("q")); }),
+            ::testing::HasSubstr(base::str("'", name, "' has values that are not finite")));
+        EXPECT_FALSE(base::file_exists(folder.path("q/model.safetensors")));
+      }
+}
+
 TEST(TinyWeights, Int8WithoutItsScalesOrInAnotherFormIsOneClearError) {
   Parameters parameters(small(), at::kFloat);
   parameters.init_random(3, 0.2);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "erank/base/random.h"
+#include "erank/model/tensor_file.h"
 #include "erank/model/weights.h"
 #include "erank/text/tokenizer_export.h"
 
@@ -58,10 +59,12 @@ std::string chain_checkpoint(const std::string& name, const std::map<int, int>& 
 std::string damaged_checkpoint(const std::string& name, int token) {
   model::Parameters parameters(model::config_of_shape("tiny"), at::kFloat);
   parameters.init_random(1, kScale);
+  const std::string folder = save(parameters, name);
   for (auto& [parameter, tensor] : parameters.named())
     if (parameter == "model.embed_tokens.weight")
       tensor.select(0, token).fill_(std::numeric_limits<float>::quiet_NaN());
-  return save(parameters, name);
+  model::save_tensors(folder + "/model.safetensors", parameters.named(), at::kFloat);
+  return folder;
 }
 
 std::map<int, int> spelled(const std::string& text, int last) {

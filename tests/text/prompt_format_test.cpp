@@ -277,6 +277,18 @@ void expect_refused(const Tokenizer& tokenizer, const std::string& message) {
   }
 }
 
+TEST(PromptFormat, ListsTheMarkersThatNoReasoningMayHold) {
+  const TestFolder folder;
+  const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);
+  EXPECT_THAT(PromptFormat(tokenizer, {}).markers(),
+              ElementsAre("<think>", "</think>", "<answer>", "</answer>", "<|im_start|>",
+                          "<|im_end|>", "<|endoftext|>"));
+  // A stop id of a format file may be any token; only added ones are markers.
+  folder.write("format.json", R"({"prefix": "Q: ", "suffix": "\nA:", "stop_ids": [10, 258]})");
+  EXPECT_THAT(PromptFormat(tokenizer, {}, folder.path("format.json")).markers(),
+              ElementsAre("<think>", "</think>", "<answer>", "</answer>", "<|im_end|>"));
+}
+
 TEST(PromptFormat, RefusesATemplateThatDoesNotPassTheUsersTextOn) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"", "has no chat template"},

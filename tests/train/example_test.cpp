@@ -185,6 +185,35 @@ TEST_F(ExampleWriting, HardTargetsForgetTheDistribution) {
   EXPECT_EQ(spelled(hard.terms, tokenizer_), spelled(write(pair(2)).branches[0].terms, tokenizer_));
 }
 
+TEST_F(ExampleWriting, AnAnswerIsReadBackOnlyWhereServingReadsIt) {
+  const auto reads_back = [&](const std::string& thought, int score) {
+    data::TrainingPair own = pair(score);
+    own.thought = thought;
+    const ExampleWriter writer(format_, tokenizer_, {});
+    return writer.reads_back(writer.write(own));
+  };
+  for (const int score : {0, 1, 7, 10}) {
+    EXPECT_TRUE(reads_back("It scatters 3 < 4.", score));
+    EXPECT_TRUE(reads_back("", score));
+    EXPECT_TRUE(reads_back("</answer> 7 <answer>7", score));  // no answer follows a reasoning
+  }
+  EXPECT_FALSE(reads_back("Hm.</think><answer>3</answer>", 7));
+  EXPECT_FALSE(reads_back("Hm.</think> <answer> 10", 7));
+  EXPECT_FALSE(reads_back("Hm.</think><answer>7", 7));  // the same integer, read too early
+  // Serving stops at a newline by this file.
+  const std::string file =
+      folder_.write("format.json", R"({"prefix": "Q: ", "suffix": "\nA:", "stop_ids": [10]})");
+  const text::PromptFormat lines(tokenizer_, {}, file);
+  const ExampleWriter writer(lines, tokenizer_, {});
+  data::TrainingPair own = pair(7);
+  own.thought = "one line";
+  EXPECT_TRUE(writer.reads_back(writer.write(own)));
+  own.thought = "two\nlines";
+  EXPECT_FALSE(writer.reads_back(writer.write(own)));
+  own.thought = std::nullopt;
+  EXPECT_TRUE(writer.reads_back(writer.write(own)));
+}
+
 TEST_F(ExampleWriting, ATokenizerWithoutADigitIsRefused) {
   base::Json json = text::small_tokenizer({});
   json["model"]["vocab"].erase("7");

@@ -4,6 +4,8 @@
 #include <ATen/ops/norm.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "erank/model/lora.h"
@@ -72,6 +74,17 @@ TEST(SftOrder, IsAFunctionOfSeedAndStepAlone) {
   EXPECT_NE(seen[0], seen[forward.num_steps() / 3]);  // of the next epoch
 }
 
+TEST(SftOrder, EpochsAndStepsThatCannotBeAreRefused) {
+  const auto make = [](double epochs, int64_t max_steps) {
+    SftObjective(random_examples(2, 4), {.epochs = epochs, .max_steps = max_steps, .packing = {}},
+                 nullptr);
+  };
+  for (const double bad : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity(), 1e9})
+    EXPECT_THROW(make(bad, 0), base::Error) << bad;
+  EXPECT_THROW(make(1, -1), base::Error);
+  make(0.001, 0);
+}
+
 TEST(SftOrder, EpochsMayBeFractionsAndStepsLimited) {
   const auto examples = random_examples(2, 40);
   const auto steps_of = [&](double epochs, int64_t max_steps) {
@@ -124,6 +137,73 @@ TEST(TinySft, TheWholeLossHasTheGradientOfItsFiniteDifferences) {
     expect_finite_differences(objective, full, full.named());
     expect_finite_differences(objective, adapted, adapted.adapter("a")->named());
   }
+}
+
+// Examples as ExampleWriter writes them, some with a direct branch whose rows serve the comparison.
+std::vector<Example> ranked_examples(uint64_t seed, int num_queries) {
+  base::Random random(seed);
+  auto examples = random_examples(seed, num_queries);
+  for (Example& example : examples) {
+    example.score = static_cast<double>(random.below(11));
+    Branch rank{random_ids(random, 3), {{2, 0, 0}, {3, 0, 0}}, 0};
+    example.branches.push_back(rank);
+    int32_t count = 0;
+    for (const Branch& branch : example.branches)
+      count += static_cast<int32_t>(branch.terms.size());
+    example.rank_term = count - 2;
+  }
+  return examples;
+}
+
+TEST(TinySft, TheRankLossIsPartOfTheLossAndOfItsGradient) {
+  SftOptions options{.batch_size = 100,
+                     .packing = {},
+                     .rank_weight = 0.05,
+                     .digits = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
+  model::Parameters parameters(tiny_config(), at::kFloat);
+  parameters.init_random(1, 0.15);
+  TreeForward forward(parameters);
+  const auto stats = [&](RankLoss kind, const std::vector<Example>& examples) {
+    options.rank.kind = kind;
+    SftObjective objective(examples, options, nullptr);
+    return objective.accumulate({parameters, forward}, 0, [](const at::Tensor&) {});
+  };
+  const auto examples = ranked_examples(3, 6);
+  // Branches that are only read do not change the mean.
+  const double plain = stats(RankLoss::kNone, examples).loss;
+  EXPECT_NEAR(plain, stats(RankLoss::kNone, random_examples(3, 6)).loss, 1e-5);
+  for (const RankLoss kind : {RankLoss::kMargin, RankLoss::kSoftmax}) {
+    const StepStats with = stats(kind, examples);
+    ASSERT_EQ(with.figures.front().first, "rank_loss");
+    EXPECT_GT(with.figures.front().second, 0);
+    EXPECT_NEAR(with.loss, plain + 0.05 * with.figures.front().second, 1e-5);
+    SftObjective objective(examples, options, nullptr);
+    model::Parameters full(tiny_config(), at::kFloat);
+    full.init_random(1, 0.15);
+    expect_finite_differences(objective, full, full.named());
+  }
+}
+
+TEST(TinySft, TheRankLossComparesDifferencesOfScores) {
+  SftOptions options{.batch_size = 100, .packing = {}, .digits = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
+  options.rank.kind = RankLoss::kMargin;
+  model::Parameters parameters(tiny_config(), at::kFloat);
+  parameters.init_random(1, 0.3);
+  TreeForward forward(parameters);
+  auto examples = ranked_examples(5, 8);
+  const auto loss = [&] {
+    return SftObjective(examples, options, nullptr)
+        .accumulate({parameters, forward}, 0, [](const at::Tensor&) {})
+        .figures.front()
+        .second;
+  };
+  for (Example& example : examples) example.score = 0;
+  const double all_equal = loss();
+  for (Example& example : examples) example.score = 4;
+  EXPECT_NEAR(loss(), all_equal, 1e-6);
+  for (size_t i = 1; i < examples.size(); ++i)
+    if (examples[i].qid == examples[i - 1].qid) examples[i].score = 14 - examples[i - 1].score;
+  EXPECT_GT(loss(), all_equal + 1);  // each query has documents of both 4 and 10
 }
 
 TEST(TinySft, CountsWhatAStepLearnsFrom) {

@@ -63,15 +63,6 @@ inline std::vector<Example> random_examples(uint64_t seed, int num_queries) {
   return examples;
 }
 
-inline std::vector<Group> groups_by_query(const std::vector<Example>& examples) {
-  std::vector<Group> groups;
-  for (const Example& example : examples) {
-    if (groups.empty() || groups.back().front()->qid != example.qid) groups.emplace_back();
-    groups.back().push_back(&example);
-  }
-  return groups;
-}
-
 inline at::Tensor flat_gradients(const std::vector<model::NamedTensor>& parameters) {
   std::vector<at::Tensor> all;
   for (const auto& p : parameters) {

@@ -29,9 +29,10 @@ class Objectives : public Objective {
                        const std::function<void(const at::Tensor&)>& backward) override {
     return sft_.accumulate(model, step, backward);
   }
-  std::optional<double> validate(const TrainedModel&, base::ProgressSink*) override {
-    if (metrics_.empty()) return std::nullopt;
-    return metrics_.at(next_++);
+  Figures validate(const TrainedModel&, base::ProgressSink*) override {
+    if (metrics_.empty()) return {};
+    const double metric = metrics_.at(next_++);
+    return {{"first", metric}, {"second", 1 - metric}};
   }
 
  private:
@@ -194,6 +195,10 @@ TEST_F(Training, LogsEachStepWithWhatItCost) {
   for (std::string text; std::getline(lines, text);) {
     const base::Json line = base::parse_json(text, "log.jsonl");
     resumed += line.contains("resumed"), validated += line.contains("validation");
+    if (line.contains("validation")) {
+      EXPECT_EQ(line["validation"], 0.25);
+      EXPECT_EQ(line["second"], 0.75);
+    }
     if (!line.contains("loss")) continue;
     steps.push_back(line["step"].get<int64_t>());
     EXPECT_NEAR(line["learning_rate"].get<double>(),
@@ -239,6 +244,44 @@ TEST_F(Training, WhatAKilledRunLeftUnfinishedIsNoCheckpoint) {
   options.stop_after = 0;
   expect_same_bits(run("r", options, true), run("whole", options));
   EXPECT_EQ(newest_checkpoint(folder_.path("none")), std::nullopt);
+}
+
+TEST_F(Training, ADamagedNewestCheckpointIsSkippedForTheOneBefore) {
+  const TrainOptions options = options_of(false);
+  const Trained whole = run("whole", options);
+  TrainOptions five = options;
+  five.stop_after = 5;  // checkpoints after 4 and 5
+  const auto damage = [&](const std::string& name, const char* file, size_t bytes) {
+    run(name, five);
+    const std::string path = folder_.path(name + "/checkpoints/step-000005/") + file;
+    base::write_file_atomic(path, base::read_file(path).substr(0, bytes));
+  };
+  damage("a", "trainer.json", 0);
+  damage("b", "trainer.json", 20);
+  damage("c", "optimizer.safetensors", 300);
+  damage("d", "adapter_model.safetensors", 0);
+  run("e", five);
+  fs::remove(folder_.path("e/checkpoints/step-000005/trainer.json"));
+  run("f", five);
+  fs::remove(folder_.path("f/checkpoints/step-000005/optimizer.safetensors"));
+  for (const char* name : {"a", "b", "c", "d", "e", "f"}) {
+    expect_same_bits(whole, run(name, options, true));
+    const std::string log = base::read_file(folder_.path(name + std::string("/log.jsonl")));
+    EXPECT_THAT(log, HasSubstr("{\"step\":4,\"resumed\":true,\"skipped\":[")) << name;
+    EXPECT_THAT(log, HasSubstr("step-000005")) << name;
+    EXPECT_THAT(checkpoints(name), ::testing::Contains("step-000007")) << name;
+  }
+  // A run that stops before the damaged one removes it, and the good one stays.
+  damage("g", "trainer.json", 0);
+  TrainOptions none = options;
+  none.keep_checkpoints = 1, none.stop_after = 1, none.checkpoint_steps = 0;
+  run("g", none, true);
+  EXPECT_THAT(checkpoints("g"), ElementsAre("step-000005"));
+  expect_same_bits(whole, run("g", options, true));
+  // The run's identity is looked at before its tensors.
+  damage("h", "optimizer.safetensors", 300);
+  identity_["seed"] = "2";
+  EXPECT_THAT(fault([&] { run("h", options, true); }), HasSubstr("another seed"));
 }
 
 TEST_F(Training, OnlyItsOwnFilesGoWithAnOldCheckpoint) {

@@ -1,0 +1,43 @@
+// Which files a model is read from, and what tells one model from another.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace erank::rank {
+
+// FNV-1a over texts and where each ends.
+class Digest {
+ public:
+  void add(std::string_view text);
+  std::string hex() const;
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325ull;
+};
+
+// The files and folders that `model`, as --model names it, is read from. Throws as find_checkpoint
+// does.
+std::vector<std::string> paths_of_model(const std::string& model);
+
+// `path`, or those files in it that a model may consist of; sorted. No fault where nothing is.
+std::vector<std::string> model_files(const std::string& path);
+
+// Of the names, sizes and bytes of the files that model_files() gives for each path. Of a file over
+// a megabyte 256 blocks of 4 KiB spread over it are read: trained weights differ everywhere. A path
+// where nothing is counts as such.
+std::string files_digest(const std::vector<std::string>& paths);
+
+// Of the weights and the tokenizer in `weights` (Checkpoint::weights) wherever they lie: of a
+// .gguf file, or of the names and bytes of a folder's *.safetensors (an adapter's left out),
+// config.json, and the tokenizer's files. Of a file over 256 MiB the size, the first MiB and 1024
+// blocks of 4 KiB are read.
+std::string weights_digest(const std::string& weights);
+
+// Throws Error{kInvalidInput} when one of `targets`, which are to be written or removed, is one of
+// the files that are read: "-" is stdin or stdout, "" is none, an input folder is a model's.
+void refuse_inputs(const std::vector<std::string>& targets, const std::vector<std::string>& inputs);
+
+}  // namespace erank::rank

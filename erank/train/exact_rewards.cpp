@@ -1,0 +1,190 @@
+#include "erank/train/exact_rewards.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "erank/base/error.h"
+#include "erank/train/advantages.h"
+
+namespace erank::train {
+namespace {
+
+constexpr int kRest = kNumAnswers;  // the outcome without an answer
+
+// Coefficients of a polynomial in x. A document contributes the factor stay + count x, so that
+// coefficient n is the probability that n of the documents are counted (and none is excluded).
+using Polynomial = std::vector<double>;
+
+void multiply(Polynomial& p, double stay, double count) {
+  p.push_back(0);
+  for (size_t n = p.size() - 1; n > 0; --n) p[n] = p[n] * stay + p[n - 1] * count;
+  p[0] *= stay;
+}
+
+Polynomial multiply(const Polynomial& a, const Polynomial& b) {
+  Polynomial product(a.size() + b.size() - 1);
+  for (size_t i = 0; i < a.size(); ++i)
+    for (size_t j = 0; j < b.size(); ++j) product[i + j] += a[i] * b[j];
+  return product;
+}
+
+// Pr(first <= answer <= last).
+double between(const Outcomes& p, int first, int last) {
+  double sum = 0;
+  for (int k = first; k <= last; ++k) sum += p[k];
+  return sum;
+}
+
+class Query {
+ public:
+  Query(const RewardTable& table, std::span<const Outcomes> policies)
+      : table_(table), policies_(policies) {
+    for (int64_t j = 0; j < table.num_documents(); ++j) has_positive_ |= table.is_positive(j);
+  }
+
+  Outcomes rewards_of(int64_t document) const {
+    Outcomes rewards{};
+    rewards[kRest] = table_.unformatted();
+    if (table_.options().reward == Reward::kSe)
+      for (int k = 0; k <= kMaxScore; ++k) rewards[k] = table_.squared_error(document, k);
+    else if (table_.is_positive(document))
+      for (int k = 0; k <= kMaxScore; ++k) rewards[k] = positive(document, k);
+    else
+      for (int k = 0; k <= kMaxScore; ++k)
+        rewards[k] = above_positive(document, k) + otherwise(document, k);
+    return rewards;
+  }
+
+ private:
+  enum class Which { kAll, kPositive, kNegative };
+
+  template <typename Visit>
+  void for_others(int64_t document, Which which, const Visit& visit) const {
+    for (int64_t j = 0; j < table_.num_documents(); ++j)
+      if (j != document &&
+          (which == Which::kAll || table_.is_positive(j) == (which == Which::kPositive)))
+        visit(policies_[j]);
+  }
+
+  // How many other documents of a kind answer above m.
+  Polynomial count_above(int64_t document, Which which, int m) const {
+    Polynomial counts = {1};
+    for_others(document, which, [&](const Outcomes& p) {
+      const double above = between(p, m + 1, kMaxScore);
+      multiply(counts, 1 - above, above);
+    });
+    return counts;
+  }
+
+  double positive(int64_t document, int k) const {
+    const Polynomial counts = count_above(document, Which::kAll, k);
+    double expected = 0;
+    for (size_t n = 0; n < counts.size(); ++n)
+      expected += counts[n] * table_.positive(document, static_cast<int64_t>(n) + 1);
+    return expected;
+  }
+
+  // Pr(every positive answers within [first, last], or nothing).
+  double positives_within(int64_t document, int first, int last) const {
+    double product = 1;
+    for_others(document, Which::kPositive,
+               [&](const Outcomes& p) { product *= between(p, first, last) + p[kRest]; });
+    return product;
+  }
+
+  // E[reward; some positive answers below k].
+  double above_positive(int64_t document, int k) const {
+    if (!has_positive_) return 0;
+    if (!table_.options().scale_above) return -(1 - positives_within(document, k, kMaxScore));
+    double expected = 0;
+    for (int m = 0; m <= kMaxScore; ++m) {  // the highest answer of a positive
+      const auto up_to = [&](int last) {    // Pr(none above `last`, some below k)
+        return positives_within(document, 0, last) - positives_within(document, k, last);
+      };
+      const double probability = up_to(m) - up_to(m - 1);
+      const Polynomial counts = count_above(document, Which::kNegative, m);
+      const int64_t own = k > m ? 1 : 0;
+      for (size_t n = 0; n < counts.size(); ++n)
+        expected +=
+            probability * counts[n] * table_.above_positive(static_cast<int64_t>(n) + 1 + own);
+    }
+    return expected;
+  }
+
+  // E[reward; no positive answers below k].
+  double otherwise(int64_t document, int k) const {
+    if (!table_.options().scale_otherwise || !has_positive_)
+      return positives_within(document, k, kMaxScore) * table_.otherwise(document, k, std::nullopt);
+    double expected =
+        positives_within(document, 1, 0) * table_.otherwise(document, k, std::nullopt);
+    for (int m = k; m <= kMaxScore; ++m) {  // the lowest answer of a positive
+      // Of the positives that answer m or above, how many are above it; less those without one at
+      // m.
+      Polynomial from = {1}, beyond = {1};
+      for_others(document, Which::kPositive, [&](const Outcomes& p) {
+        const double above = between(p, m + 1, kMaxScore);
+        multiply(from, p[m] + p[kRest], above);
+        multiply(beyond, p[kRest], above);
+      });
+      for (size_t n = 0; n < from.size(); ++n) from[n] -= beyond[n];
+      const Polynomial counts = multiply(from, count_above(document, Which::kNegative, m));
+      for (size_t n = 0; n < counts.size(); ++n)
+        expected += counts[n] * table_.otherwise(document, k, static_cast<int64_t>(n) + 1);
+    }
+    return expected;
+  }
+
+  const RewardTable& table_;
+  std::span<const Outcomes> policies_;
+  bool has_positive_ = false;
+};
+
+}  // namespace
+
+Outcomes outcomes_of(std::span<const double, kNumAnswers> answers) {
+  Outcomes outcomes{};
+  std::copy(answers.begin(), answers.end(), outcomes.begin());
+  const double sum = std::accumulate(answers.begin(), answers.end(), 0.0);
+  ERANK_CHECK(sum >= 0 && sum < 1.01, "probabilities of the answers sum to ", sum);
+  if (sum > 1)
+    for (double& p : outcomes) p /= sum;
+  outcomes[kRest] = std::max(0.0, 1 - sum);
+  return outcomes;
+}
+
+std::vector<Outcomes> expected_rewards(const RewardTable& table,
+                                       std::span<const Outcomes> policies) {
+  ERANK_CHECK(table.num_documents() == std::ssize(policies));
+  for (const Outcomes& p : policies)
+    ERANK_CHECK(std::abs(std::accumulate(p.begin(), p.end(), 0.0) - 1) < 1e-6);
+  const Query query(table, policies);
+  std::vector<Outcomes> rewards;
+  for (int64_t i = 0; i < table.num_documents(); ++i) rewards.push_back(query.rewards_of(i));
+  return rewards;
+}
+
+ExactAdvantages exact_advantages(std::span<const Outcomes> rewards,
+                                 std::span<const Outcomes> policies, bool divide_by_std) {
+  ERANK_CHECK(rewards.size() == policies.size());
+  constexpr double kFlat = 1e-9;
+  ExactAdvantages advantages;
+  for (size_t i = 0; i < rewards.size(); ++i) {
+    const Outcomes &r = rewards[i], &p = policies[i];
+    const double mean = std::inner_product(p.begin(), p.end(), r.begin(), 0.0);
+    double variance = 0;
+    for (int k = 0; k < kNumOutcomes; ++k) variance += p[k] * (r[k] - mean) * (r[k] - mean);
+    const double deviation = std::sqrt(variance);
+    advantages.rewards.push_back(mean);
+    Outcomes& values = advantages.values.emplace_back();
+    if (deviation < kFlat) {
+      ++advantages.num_flat;
+      continue;
+    }
+    const double scale = divide_by_std ? 1 / (deviation + kAdvantageEpsilon) : 1;
+    for (int k = 0; k < kNumOutcomes; ++k) values[k] = (r[k] - mean) * scale;
+  }
+  return advantages;
+}
+
+}  // namespace erank::train

@@ -1,0 +1,354 @@
+#include "erank/train/grpo.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "erank/base/error.h"
+#include "erank/base/random.h"
+#include "erank/model/tensor_file.h"
+#include "erank/train/log_probs.h"
+#include "erank/train/packing.h"
+#include "erank/train/shuffle.h"
+
+namespace erank::train {
+namespace {
+
+using base::ErrorKind;
+
+// A judgement for each document, so that each query has one.
+data::Qrels qrels_of(const std::vector<RankedQuery>& queries) {
+  data::Qrels qrels;
+  for (const RankedQuery& query : queries) {
+    qrels.qids.push_back(query.qid);
+    auto& grades = qrels.grades[query.qid];
+    for (size_t i = 0; i < query.docids.size(); ++i) grades[query.docids[i]] = query.grades[i];
+  }
+  return qrels;
+}
+
+// Smaller ones count as this, so that their logarithms are finite.
+constexpr double kLeastProbability = 1e-30;
+
+}  // namespace
+
+void check(const GrpoOptions& options) {
+  const auto within = [](const char* name, double value, double low, double high) {
+    if (!(value >= low && value <= high))  // nor a NaN
+      base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
+                 " to ", high);
+  };
+  within("--iterations", static_cast<double>(options.iterations), 1, 1 << 30);
+  within("--queries-per-iteration", static_cast<double>(options.queries_per_iteration), 1, 1 << 30);
+  within("--mini-batch", static_cast<double>(options.mini_batch), 1, 1 << 30);
+  within("--kl-coef", options.kl_coef, 0, 1e6);
+  within("--max-kl", options.max_kl, 1e-9, 1e9);
+}
+
+GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
+                             GrpoFormat format, std::unique_ptr<RankingValidation> validation)
+    : queries_(std::move(queries)),
+      options_(options),
+      format_(format),
+      reader_(format.tokenizer),
+      validation_(std::move(validation)),
+      serving_(validation_ ? validation_->serving() : std::make_shared<Serving>()),
+      qrels_(qrels_of(queries_)) {
+  check(options_);
+  ERANK_CHECK(!queries_.empty());
+  const auto count = std::ssize(queries_);
+  options_.queries_per_iteration = std::min(options_.queries_per_iteration, count);
+  iterations_per_epoch_ = count / options_.queries_per_iteration;
+  size_t pairs = 0;
+  for (const RankedQuery& query : queries_) {
+    ERANK_CHECK(!query.prompts.empty());
+    first_pair_.push_back(pairs);
+    pairs += query.prompts.size();
+  }
+  const double per_iteration = static_cast<double>(pairs) / static_cast<double>(count) *
+                               static_cast<double>(options_.queries_per_iteration);
+  steps_per_iteration_ =
+      std::clamp<int64_t>(std::llround(per_iteration / static_cast<double>(options_.mini_batch)), 1,
+                          options_.queries_per_iteration);
+  const auto n = static_cast<int64_t>(pairs);
+  reference_scores_ = at::zeros({n}), reference_answers_ = at::zeros({n, kNumAnswers});
+}
+
+std::vector<size_t> GrpoObjective::queries_of(int64_t iteration) const {
+  std::vector<size_t> order(queries_.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  base::Random random(
+      base::derived_seed(options_.seed, static_cast<uint64_t>(iteration / iterations_per_epoch_)));
+  shuffle(order, random);
+  const auto first =
+      order.begin() + iteration % iterations_per_epoch_ * options_.queries_per_iteration;
+  return {first, first + options_.queries_per_iteration};
+}
+
+// A mini batch ends with the query that brings it nearest to its share of pairs.
+std::vector<size_t> GrpoObjective::mini_batch(int64_t step) const {
+  const auto all = queries_of(step / steps_per_iteration_);
+  const auto pairs_of = [&](size_t query) { return queries_[query].prompts.size(); };
+  size_t total = 0;
+  for (const size_t query : all) total += pairs_of(query);
+  const auto count = static_cast<size_t>(steps_per_iteration_);
+  const auto wanted = static_cast<size_t>(step % steps_per_iteration_);
+  size_t begin = 0, end = 0, taken = 0;
+  for (size_t i = 0; i <= wanted; ++i) {
+    begin = end;
+    const size_t last = all.size() - (count - 1 - i), share = total * (i + 1) / count;
+    do taken += pairs_of(all[end++]);
+    while (end < last && (i + 1 == count || taken + pairs_of(all[end]) / 2 < share));
+  }
+  return {all.begin() + static_cast<int64_t>(begin), all.begin() + static_cast<int64_t>(end)};
+}
+
+Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t step,
+                                             const WorkControl& control) {
+  if (has_reference_) return {};
+  ERANK_CHECK(step == 0, "no reference after the first step");
+  std::set<size_t> drawn;
+  for (int64_t i = 0; i < options_.iterations && drawn.size() < queries_.size(); ++i)
+    for (const size_t query : queries_of(i)) drawn.insert(query);
+  serving_->load(model.parameters);
+  int64_t total = 0, done = 0;
+  for (const size_t query : drawn) total += std::ssize(queries_[query].prompts);
+  std::vector<std::vector<double>> scores;
+  for (const size_t query : drawn) {
+    if (control.stop()) return {.complete = false, .figures = {}, .halt = ""};
+    const auto answers = reference_answers(queries_[query].prompts, [&] {
+      ++done;
+      if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
+    });
+    scores.emplace_back();
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const auto pair = static_cast<int64_t>(first_pair_[query] + i);
+      reference_scores_[pair] = static_cast<double>(answers[i].greedy());
+      for (int k = 0; k < kNumAnswers; ++k)
+        reference_answers_[pair][k] = std::log(std::max(answers[i].p[k], kLeastProbability));
+      scores.back().push_back(answers[i].expected());
+    }
+  }
+  has_reference_ = true;
+  return {.complete = true,
+          .figures = {{"reference_ndcg_10", ndcg_10({drawn.begin(), drawn.end()}, scores)}},
+          .halt = ""};
+}
+
+std::vector<text::ScoreDistribution> GrpoObjective::reference_answers(
+    const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair) {
+  return serving_->direct_answers(prompts, reader_, format_.format.direct_close(), on_pair);
+}
+
+RewardTable GrpoObjective::reward_table(size_t query, int64_t num_rollouts) const {
+  const RankedQuery& q = queries_[query];
+  const float* scores = reference_scores_.const_data_ptr<float>() + first_pair_[query];
+  const std::vector<double> reference(scores, scores + q.prompts.size());
+  return {q.grades, reference, num_rollouts, options_.reward};
+}
+
+std::vector<model::NamedTensor> GrpoObjective::reference_tensors() const {
+  return {{"reference.scores", reference_scores_}, {"reference.answers", reference_answers_}};
+}
+
+bool GrpoObjective::save_tensors(const std::string& path, int64_t step,
+                                 const std::vector<model::NamedTensor>& more) const {
+  if (!has_reference_ || step >= num_steps()) return false;
+  auto tensors = reference_tensors();
+  tensors.insert(tensors.end(), more.begin(), more.end());
+  model::save_tensors(path, tensors, at::kFloat);
+  return true;
+}
+
+std::string GrpoObjective::reason_to_halt(double mean_kl, double unformatted) const {
+  if (mean_kl > options_.max_kl)
+    return base::str("the KL to the reference is ", mean_kl, ", over --max-kl ", options_.max_kl,
+                     "; a smaller --learning-rate or a larger --kl-coef may help");
+  if (unformatted > 1 - 1e-6)
+    return "no answer is formatted, so that nothing can be learned; train with `erank train sft` "
+           "first";
+  return "";
+}
+
+double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
+                              std::vector<std::vector<double>> scores) const {
+  std::vector<ScoredList> lists;
+  for (size_t i = 0; i < queries.size(); ++i)
+    lists.push_back({queries_[queries[i]].qid, queries_[queries[i]].docids, std::move(scores[i])});
+  return mean_ndcg_10(qrels_, lists);
+}
+
+Figures GrpoObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
+  if (!validation_) return {};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
+}
+
+ExactObjective::ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
+                               GrpoFormat format, std::unique_ptr<RankingValidation> validation)
+    : GrpoObjective(std::move(queries), options, format, std::move(validation)) {}
+
+// A mini batch: an example a pair, whose two terms are read at the rows of the answer's digits.
+struct ExactObjective::Batch {
+  std::vector<size_t> queries;
+  std::vector<std::pair<size_t, size_t>> pairs;  // of each example: place in queries, document
+  std::vector<Example> examples;
+  std::vector<MicroBatch> passes;
+
+  size_t number(const Example* example) const { return example - examples.data(); }
+};
+
+ExactObjective::Batch ExactObjective::make_batch(int64_t step) const {
+  Batch batch;
+  batch.queries = mini_batch(step);
+  const int32_t zero = reader_.choices()[0].front(), one = reader_.choices()[1].front();
+  Branch branch{format_.format.direct_close(), {}};
+  const auto row = static_cast<int32_t>(branch.ids.size());
+  branch.ids.push_back(one);
+  branch.terms = {{row, zero}, {row + 1, zero}};
+  for (size_t q = 0; q < batch.queries.size(); ++q) {
+    const RankedQuery& query = queries_[batch.queries[q]];
+    for (size_t i = 0; i < query.prompts.size(); ++i) {
+      batch.pairs.emplace_back(q, i);
+      batch.examples.push_back({query.qid, query.prompts[i], {branch}});
+    }
+  }
+  batch.passes = pack(groups_by_query(batch.examples), {.max_tokens = options_.max_pass_tokens});
+  return batch;
+}
+
+int64_t ExactObjective::num_tokens(int64_t step) const {
+  int64_t tokens = 0;
+  for (const MicroBatch& pass : make_batch(step).passes) tokens += pass.num_tokens;
+  return tokens;
+}
+
+Preparation ExactObjective::prepare(const TrainedModel& model, int64_t step,
+                                    const WorkControl& control) {
+  return prepare_reference(model, step, control);
+}
+
+// A query whose documents are in one pass needs no other: its rewards come from the forward pass
+// whose gradient is taken. Of a query that is spread over several the policies are computed first.
+StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
+                                     const std::function<void(const at::Tensor&)>& backward) {
+  model.forward.set_training(false);  // dropout would make another policy
+  const Batch batch = make_batch(step);
+  const size_t num_documents = batch.examples.size();
+  std::vector<Outcomes> policies(num_documents), advantages(num_documents);
+  std::vector<double> rewards(num_documents);
+  StepStats stats;
+  stats.num_examples = stats.num_learned = static_cast<int64_t>(num_documents);
+  std::vector<size_t> first(batch.queries.size() + 1, num_documents);
+  for (size_t e = num_documents; e-- > 0;) first[batch.pairs[e].first] = e;
+  int64_t num_flat = 0;
+  std::vector<size_t> known(batch.queries.size(), 0);  // policies
+  const auto finish_query = [&](size_t q) {
+    const size_t n = first[q + 1] - first[q];
+    const std::span<const Outcomes> of_query(policies.data() + first[q], n);
+    const auto expected = expected_rewards(reward_table(batch.queries[q], 1), of_query);
+    const auto exact = exact_advantages(expected, of_query, options_.divide_by_std);
+    std::copy(exact.values.begin(), exact.values.end(), advantages.begin() + first[q]);
+    std::copy(exact.rewards.begin(), exact.rewards.end(), rewards.begin() + first[q]);
+    num_flat += exact.num_flat;
+  };
+  const auto answers_of = [&](const MicroBatch& pass) {
+    AnswerRows rows;
+    for (size_t i = 0; i < 10; ++i) rows.digits[i] = reader_.choices()[i].front();
+    for (size_t i = 0; i < pass.terms.size(); i += 2) {
+      rows.first.push_back(pass.terms[i].row);
+      rows.after_one.push_back(pass.terms[i + 1].row);
+    }
+    stats.num_tokens += pass.num_tokens;
+    return answer_log_probs(model.forward.forward(pass.batch), rows);
+  };
+  const auto learn_policies = [&](const MicroBatch& pass, const at::Tensor& answers) {
+    const at::Tensor p = answers.detach().to(at::kCPU, at::kDouble).exp();
+    const double* values = p.const_data_ptr<double>();
+    for (size_t i = 0; i < pass.examples.size(); ++i) {
+      const size_t e = batch.number(pass.examples[i]), q = batch.pairs[e].first;
+      if (known[q] == first[q + 1] - first[q]) continue;
+      policies[e] =
+          outcomes_of(std::span<const double, kNumAnswers>(values + i * kNumAnswers, kNumAnswers));
+      if (++known[q] == first[q + 1] - first[q]) finish_query(q);
+    }
+  };
+  for (const MicroBatch& pass : batch.passes) {
+    std::vector<size_t> here(batch.queries.size(), 0);
+    for (const Example* example : pass.examples) ++here[batch.pairs[batch.number(example)].first];
+    bool whole = true;
+    for (size_t q = 0; q < here.size(); ++q)
+      whole = whole && (here[q] == 0 || here[q] == first[q + 1] - first[q]);
+    if (whole) continue;
+    const at::NoGradGuard no_grad;
+    learn_policies(pass, answers_of(pass));
+  }
+  int64_t needed = 0;
+  for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
+  PolicyFigures figures;
+  for (const MicroBatch& pass : batch.passes) {
+    const at::Tensor answers = answers_of(pass);
+    learn_policies(pass, answers);
+    std::vector<Outcomes> of_pass;
+    std::vector<int64_t> pairs;
+    for (const Example* example : pass.examples) {
+      const size_t e = batch.number(example);
+      of_pass.push_back(advantages[e]);
+      pairs.push_back(static_cast<int64_t>(first_pair(batch.queries[batch.pairs[e].first]) +
+                                           batch.pairs[e].second));
+    }
+    const at::Tensor reference =
+        reference_answers_.index_select(0, at::tensor(pairs)).to(answers.options());
+    const PolicyLoss loss = exact_policy_loss(
+        answers, of_pass, reference,
+        {.num_documents = static_cast<int64_t>(num_documents), .kl_coef = options_.kl_coef});
+    stats.loss += loss.loss.item<double>();
+    figures += loss.figures;
+    backward(loss.loss);
+  }
+
+  const auto count = static_cast<double>(num_documents);
+  double sum = 0, squares = 0, unformatted = 0, positive = 0, num_positive = 0;
+  std::vector<std::vector<double>> scores(batch.queries.size());
+  for (size_t e = 0; e < num_documents; ++e) {
+    const auto [q, i] = batch.pairs[e];
+    sum += rewards[e], squares += rewards[e] * rewards[e];
+    unformatted += policies[e].back();
+    if (queries_[batch.queries[q]].grades[i] >= options_.reward.positive_grade)
+      positive += rewards[e], ++num_positive;
+    double score = 0;
+    for (int k = 0; k < kNumAnswers; ++k) score += k * policies[e][k];
+    scores[q].push_back(score / std::max(1 - policies[e].back(), kLeastProbability));
+  }
+  const double mean = sum / count, num_negative = count - num_positive;
+  stats.figures = {
+      {"reward", mean},
+      {"ndcg_10", ndcg_10(batch.queries, std::move(scores))},
+      {"reward_std", std::sqrt(std::max(0.0, squares / count - mean * mean))},
+      {"reward_positive", positive / std::max(1.0, num_positive)},
+      {"reward_negative", (sum - positive) / std::max(1.0, num_negative)},
+      {"unformatted", unformatted / count},
+      {"flat_groups", static_cast<double>(num_flat) / count},
+      {"computed_per_needed", static_cast<double>(stats.num_tokens) / static_cast<double>(needed)},
+      {"kl", figures.mean(figures.kl)},
+      {"entropy", figures.mean(figures.entropy)}};
+  stats.halt = reason_to_halt(figures.mean(figures.kl), unformatted / count);
+  return stats;
+}
+
+bool ExactObjective::save(const std::string& path, int64_t step) const {
+  return save_tensors(path, step, {});
+}
+
+void ExactObjective::load(const std::string& path) {
+  has_reference_ = false;
+  model::load_tensors(path, reference_tensors());
+  has_reference_ = true;
+}
+
+}  // namespace erank::train

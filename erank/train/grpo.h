@@ -1,0 +1,119 @@
+// Reinforcement learning whose reward comes from how a query's documents rank together (ERank,
+// arXiv 2509.00520, section 3.3): what its two objectives share, and the one without sampling.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "erank/train/exact_rewards.h"
+#include "erank/train/policy_loss.h"
+#include "erank/train/ranked_queries.h"
+#include "erank/train/rollouts.h"
+#include "erank/train/serving.h"
+#include "erank/train/trainer.h"
+#include "erank/train/validation.h"
+
+namespace erank::train {
+
+struct GrpoOptions {
+  int64_t iterations = 320;
+  int64_t queries_per_iteration = 64;
+  // Pairs of an optimiser step: as many whole queries as come nearest to it, at least one.
+  int64_t mini_batch = 320;
+  RewardOptions reward;
+  bool divide_by_std = true;  // advantages (advantages.h)
+  double kl_coef = 0.001;
+  double max_kl = 10;  // nats a learned token; a step over it halts the run
+  int64_t max_pass_tokens = 4096;
+  uint64_t seed = 1;  // of the order and of samples
+};
+
+// Throws Error{kInvalidInput} for a number outside its range.
+void check(const GrpoOptions& options);
+
+// Iterations of several optimiser steps. An epoch is a shuffled order of the queries, cut into
+// iterations of queries_per_iteration; what is left over waits for the next one. The reference is
+// the model as it is before the first step: it is asked once, and every checkpoint holds what it
+// said.
+class GrpoObjective : public Objective {
+ public:
+  int64_t num_steps() const override { return options_.iterations * steps_per_iteration_; }
+  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
+
+  // Tokens that go through the network in a step, without padding: of samples as if each were as
+  // long as it may be.
+  virtual int64_t num_tokens(int64_t step) const = 0;
+  int64_t steps_per_iteration() const { return steps_per_iteration_; }
+  const std::vector<RankedQuery>& queries() const { return queries_; }
+  // Numbers of queries, each once; pure functions of the seed and the argument.
+  std::vector<size_t> queries_of(int64_t iteration) const;
+  std::vector<size_t> mini_batch(int64_t step) const;
+
+ protected:
+  // `validation` may be null. Throws Error{kInvalidInput} for an option outside its range.
+  // REQUIRES: at least one query, and each has documents.
+  GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, GrpoFormat format,
+                std::unique_ptr<RankingValidation> validation);
+
+  // Asks the reference about every query that is drawn, unless that is done. REQUIRES: the weights
+  // are those before the first step, or it is done.
+  Preparation prepare_reference(const TrainedModel& model, int64_t step,
+                                const WorkControl& control);
+  // What the reference answers after each prompt; the engine has its weights.
+  virtual std::vector<text::ScoreDistribution> reference_answers(
+      const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair);
+  RewardTable reward_table(size_t query, int64_t num_rollouts) const;
+  // Numbers of a query's pairs begin here: all documents of all queries are counted.
+  size_t first_pair(size_t query) const { return first_pair_[query]; }
+  std::vector<model::NamedTensor> reference_tensors() const;
+  // Writes them and what else a checkpoint needs; false where no step needs it.
+  bool save_tensors(const std::string& path, int64_t step,
+                    const std::vector<model::NamedTensor>& more) const;
+  // Why a step that measured so must not change the weights; "": it may.
+  std::string reason_to_halt(double mean_kl, double unformatted) const;
+  // Over the queries, by their documents' scores.
+  double ndcg_10(const std::vector<size_t>& queries, std::vector<std::vector<double>> scores) const;
+
+  std::vector<RankedQuery> queries_;
+  GrpoOptions options_;
+  GrpoFormat format_;
+  rank::ScoreReader reader_;
+  std::unique_ptr<RankingValidation> validation_;
+  std::shared_ptr<Serving> serving_;
+  // [pairs] greedy scores, [pairs, 11] log-probabilities of the answers; 0 where never drawn.
+  at::Tensor reference_scores_, reference_answers_;
+  bool has_reference_ = false;
+
+ private:
+  std::vector<size_t> first_pair_;
+  data::Qrels qrels_;
+  int64_t steps_per_iteration_ = 1, iterations_per_epoch_ = 1;
+};
+
+// Direct answers with the expectation over all of them instead of samples (exact_rewards.h). Each
+// step computes with the policy of its own weights, so that every ratio is 1.
+class ExactObjective : public GrpoObjective {
+ public:
+  // As GrpoObjective.
+  ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, GrpoFormat format,
+                 std::unique_ptr<RankingValidation> validation);
+
+  Preparation prepare(const TrainedModel& model, int64_t step, const WorkControl& control) override;
+  StepStats accumulate(const TrainedModel& model, int64_t step,
+                       const std::function<void(const at::Tensor&)>& backward) override;
+  bool save(const std::string& path, int64_t step) const override;
+  void load(const std::string& path) override;
+
+  int64_t num_tokens(int64_t step) const override;
+
+ private:
+  struct Batch;
+
+  Batch make_batch(int64_t step) const;
+};
+
+}  // namespace erank::train

@@ -1,0 +1,50 @@
+// The judged lists of documents that reinforcement learning ranks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "erank/train/run.h"
+
+namespace erank::train {
+
+// A query with N documents in the first stage's order.
+struct RankedQuery {
+  std::string qid;
+  std::vector<std::string> docids;  // [N]
+  std::vector<int> grades;          // [N] judged; without a judgement 0
+  std::vector<text::Ids> prompts;   // [N]
+};
+
+struct RankedQueriesOptions {
+  int64_t documents = 20;  // of a query at most
+  int positive_grade = 1;  // documents graded at least so are relevant
+  // Tokens that may follow a prompt and its answer prefix.
+  int64_t answer_tokens = 2;
+  uint64_t seed = 1;
+};
+
+struct RankedQueries {
+  std::vector<RankedQuery> queries;  // in the file's order
+  int64_t num_left_out = 0;          // queries without a relevant document
+  int64_t longest = 0;               // tokens of the longest prompt
+};
+
+// Reads candidates with text and their judgements and renders prompts for the run's model. A longer
+// list is cut by sample_documents. Throws Error{kInvalidInput} when no query has a relevant
+// candidate, and naming query and document of a prompt that the model cannot read whole; also as
+// data::read_candidates and read_qrels do.
+RankedQueries read_ranked_queries(const std::string& candidates, const std::string& qrels,
+                                  const Run& run, const RankedQueriesOptions& options);
+
+// Which `count` documents of a list in the first stage's order are learned from (ERank, arXiv
+// 2509.00520, section 4.1): the document with the largest grade; of those below `positive_grade`
+// the ones of ranks 1 to 10; for the rest one half of ranks 11 to 100 and one half of later ranks,
+// drawn at random, more of one kind where the other has too few; then other relevant ones. Every
+// one when there are no more than `count`. Ascending. A function of its arguments alone.
+std::vector<size_t> sample_documents(std::span<const int> grades, int positive_grade, int64_t count,
+                                     uint64_t seed);
+
+}  // namespace erank::train

@@ -1,0 +1,212 @@
+#include "erank/train/rollouts.h"
+
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+
+#include "erank/base/error.h"
+#include "erank/data/safetensors.h"
+#include "erank/model/tensor_file.h"
+#include "erank/rank/answer_watcher.h"
+#include "erank/text/answer_parser.h"
+
+namespace erank::train {
+namespace {
+
+using base::ErrorKind;
+
+text::Ids joined(const text::Ids& a, const text::Ids& b) {
+  text::Ids both = a;
+  both.insert(both.end(), b.begin(), b.end());
+  return both;
+}
+
+}  // namespace
+
+RolloutSampler::RolloutSampler(GrpoFormat format, const RolloutOptions& options)
+    : format_(format), options_(options), reader_(format.tokenizer) {
+  ERANK_CHECK(options.num_samples > 0 && options.max_think_tokens > 0);
+}
+
+const text::Ids& RolloutSampler::context_close() const {
+  return options_.mode == rank::Mode::kThink ? format_.format.think_open()
+                                             : format_.format.direct_close();
+}
+
+int RolloutSampler::score_of(const text::Ids& tokens) const {
+  const auto& choices = reader_.choices();
+  if (options_.mode == rank::Mode::kDirect) {
+    for (int digit = 0; digit < 10; ++digit)
+      if (tokens.front() == choices[digit].front())
+        return digit == 1 && tokens.size() > 1 && tokens[1] == choices[0].front() ? 10 : digit;
+    return kUnformatted;
+  }
+  const auto unknown = [&](int32_t id) { return !format_.tokenizer.has(id); };
+  if (std::any_of(tokens.begin(), tokens.end(), unknown)) return kUnformatted;
+  const auto answer = text::AnswerParser().parse(format_.tokenizer.decode(tokens));
+  return answer ? answer->value : kUnformatted;
+}
+
+Rollout RolloutSampler::read(const engine::Completion& completion) const {
+  Rollout rollout;
+  rollout.tokens = completion.new_tokens;
+  if (!rollout.tokens.empty()) rollout.score = score_of(rollout.tokens);
+  rollout.overlong = options_.mode == rank::Mode::kThink && rollout.score == kUnformatted &&
+                     (completion.finish == engine::Finish::kBudget ||
+                      completion.finish == engine::Finish::kContext);
+  if (completion.finish == engine::Finish::kStopped) rollout.tokens.push_back(completion.stop_id);
+  ERANK_CHECK(completion.log_probs.size() == rollout.tokens.size());
+  for (const auto& log_prob : completion.log_probs)
+    rollout.log_probs.push_back(static_cast<float>(log_prob.at_one));
+  return rollout;
+}
+
+std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<Prompt>& prompts,
+                                            const std::function<void()>& on_rollout,
+                                            const std::function<bool()>& stop) const {
+  const bool think = options_.mode == rank::Mode::kThink;
+  const int32_t one = reader_.choices()[1].front();
+  const auto samples = static_cast<size_t>(options_.num_samples);
+  std::vector<Rollout> rollouts(prompts.size() * samples);
+  std::vector<int64_t> requests;
+  std::exception_ptr fault;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    engine::Request request;
+    request.prompt = joined(*prompts[i].ids, context_close());
+    request.sampling = {.temperature = 1, .seed = prompts[i].seed};
+    request.num_samples = options_.num_samples;
+    request.log_probs = true;
+    request.max_new_tokens = think ? options_.max_think_tokens : 2;
+    if (think)
+      request.stop_ids = format_.format.stop_ids();
+    else
+      request.watch = [one](int, std::span<const int32_t> tokens) {
+        return engine::Verdict{.stop = tokens.front() != one, .force = false};
+      };
+    requests.push_back(
+        serving.engine().submit(std::move(request), [&, i](const engine::Completion& completion) {
+          if (completion.fault)
+            fault = completion.fault;
+          else if (completion.finish != engine::Finish::kCancelled)
+            rollouts[i * samples + static_cast<size_t>(completion.sample)] = read(completion);
+          on_rollout();
+        }));
+  }
+  bool stopped = false;
+  while (!(stopped = stop()) && serving.engine().step()) {
+  }
+  if (stopped) {
+    for (const int64_t request : requests) serving.engine().cancel(request);
+    serving.engine().run();
+    return {};
+  }
+  if (fault) std::rethrow_exception(fault);
+  return rollouts;
+}
+
+std::vector<text::ScoreDistribution> RolloutSampler::greedy_answers(
+    Serving& serving, const std::vector<text::Ids>& prompts,
+    const std::function<void()>& on_pair) const {
+  if (options_.mode == rank::Mode::kDirect)
+    return serving.direct_answers(prompts, reader_, context_close(), on_pair);
+  std::vector<text::ScoreDistribution> answers(prompts.size());
+  std::exception_ptr fault;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto watcher = std::make_shared<rank::AnswerWatcher>(format_.tokenizer);
+    engine::Request request;
+    request.prompt = joined(prompts[i], context_close());
+    request.max_new_tokens = options_.max_think_tokens;
+    request.stop_ids = format_.format.stop_ids();
+    request.answer_prefix = format_.format.think_close();
+    request.choices = reader_.choices();
+    request.watch = [watcher](int, std::span<const int32_t> ids) { return (*watcher)(ids); };
+    serving.engine().submit(std::move(request), [&, i](const engine::Completion& completion) {
+      if (completion.fault)
+        fault = completion.fault;
+      else
+        answers[i] = reader_.read(completion);
+      on_pair();
+    });
+  }
+  serving.engine().run();
+  if (fault) std::rethrow_exception(fault);
+  return answers;
+}
+
+int64_t RolloutTokens::num_tokens() const {
+  int64_t count = 0;
+  for (const Rollout& rollout : rollouts) count += std::ssize(rollout.tokens);
+  return count;
+}
+
+std::vector<model::NamedTensor> RolloutTokens::tensors() const {
+  std::vector<float> lengths, scores, overlong, tokens, log_probs;
+  for (const Rollout& rollout : rollouts) {
+    lengths.push_back(static_cast<float>(rollout.tokens.size()));
+    scores.push_back(static_cast<float>(rollout.score));
+    overlong.push_back(rollout.overlong ? 1 : 0);
+    for (const int32_t id : rollout.tokens) {  // below 2^24: exact
+      ERANK_CHECK(id < (1 << 24));
+      tokens.push_back(static_cast<float>(id));
+    }
+    log_probs.insert(log_probs.end(), rollout.log_probs.begin(), rollout.log_probs.end());
+  }
+  return {{"rollouts.lengths", at::tensor(lengths)},
+          {"rollouts.scores", at::tensor(scores)},
+          {"rollouts.overlong", at::tensor(overlong)},
+          {"rollouts.tokens", at::tensor(tokens)},
+          {"rollouts.log_probs", at::tensor(log_probs)},
+          {"rollouts.old_log_probs", at::tensor(old_log_probs)},
+          {"rollouts.reference_log_probs", at::tensor(reference_log_probs)}};
+}
+
+RolloutTokens RolloutTokens::load(const std::string& path, int64_t count,
+                                  std::vector<model::NamedTensor> others) {
+  const auto corrupt = [&](const char* what) {
+    base::fail(ErrorKind::kCorrupt, "--resume", path, ": ", what);
+  };
+  std::vector<std::vector<float>> read;
+  const data::SafetensorsFile file = data::SafetensorsFile::open(path);
+  for (const auto& named : RolloutTokens().tensors()) {
+    at::Tensor tensor;
+    for (const auto& info : file.tensors())
+      if (info.name == named.name && info.shape.size() == 1) tensor = at::zeros(info.shape);
+    if (!tensor.defined()) corrupt("no rollouts");
+    others.push_back({named.name, tensor});
+  }
+  model::load_tensors(path, others);
+  for (size_t i = others.size() - 7; i < others.size(); ++i) {
+    const float* values = others[i].tensor.const_data_ptr<float>();
+    read.emplace_back(values, values + others[i].tensor.numel());
+  }
+  const auto size = static_cast<size_t>(count);
+  RolloutTokens result;
+  if (read[0].size() != size || read[1].size() != size || read[2].size() != size)
+    corrupt("not as many rollouts as there are");
+  size_t at = 0;
+  const size_t total = read[3].size();
+  for (size_t i = 0; i < size; ++i) {
+    const float length = read[0][i], score = read[1][i];
+    if (!(length >= 1 && length <= static_cast<float>(total - at)) ||
+        !(score >= kUnformatted && score <= kMaxScore) || read[4].size() != total)
+      corrupt("its rollouts cannot be");
+    Rollout& rollout = result.rollouts.emplace_back();
+    rollout.score = static_cast<int>(score);
+    rollout.overlong = read[2][i] > 0;
+    for (const size_t end = at + static_cast<size_t>(length); at < end; ++at) {
+      if (!(read[3][at] >= 0 && read[3][at] < 1 << 24)) corrupt("its rollouts cannot be");
+      rollout.tokens.push_back(static_cast<int32_t>(read[3][at]));
+      rollout.log_probs.push_back(read[4][at]);
+    }
+  }
+  result.old_log_probs = std::move(read[5]), result.reference_log_probs = std::move(read[6]);
+  if (at != total || result.old_log_probs.size() != total ||
+      (!result.reference_log_probs.empty() && result.reference_log_probs.size() != total))
+    corrupt("its rollouts cannot be");
+  return result;
+}
+
+}  // namespace erank::train

@@ -1,0 +1,85 @@
+// Samples of what the model writes after its prompts, as reinforcement learning learns from them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "erank/model/adapter.h"
+#include "erank/rank/checkpoint.h"
+#include "erank/rank/score_reader.h"
+#include "erank/text/prompt_format.h"
+#include "erank/train/rewards.h"
+#include "erank/train/serving.h"
+
+namespace erank::train {
+
+// How the model is asked and read. Both must outlive what holds it.
+struct GrpoFormat {
+  const text::Tokenizer& tokenizer;
+  const text::PromptFormat& format;
+};
+
+struct RolloutOptions {
+  rank::Mode mode = rank::Mode::kDirect;
+  int num_samples = 5;          // G, of each prompt
+  int max_think_tokens = 1024;  // kThink: most tokens of a rollout, reasoning and answer
+};
+
+// What was sampled at temperature 1 from all tokens. The context of a rollout is its prompt and
+// context_close().
+struct Rollout {
+  text::Ids tokens;              // every one that was drawn, also a stop id at the end
+  std::vector<float> log_probs;  // of each, by the engine
+  int score = kUnformatted;      // 0..10, or kUnformatted
+  bool overlong = false;         // cut at its budget or the model's context
+};
+
+// kThink: the model writes reasoning, answer and end of its turn by itself; what AnswerParser does
+// not read is unformatted. kDirect: after direct_close() one token, and another one after a "1";
+// other than a digit it is unformatted, and "1" followed by anything but "0" is a 1.
+class RolloutSampler {
+ public:
+  RolloutSampler(GrpoFormat format, const RolloutOptions& options);
+
+  struct Prompt {
+    const text::Ids* ids;
+    uint64_t seed;  // sample i draws with engine::sample_seed(seed, i)
+  };
+  // Rollouts [prompts, G]; `on_rollout` is called after each. Empty when stop() became true.
+  // REQUIRES: serving.load(). Throws Error for a prompt that does not fit the model's context.
+  std::vector<Rollout> sample(Serving& serving, const std::vector<Prompt>& prompts,
+                              const std::function<void()>& on_rollout,
+                              const std::function<bool()>& stop) const;
+
+  // What stands between a prompt and a rollout's first token.
+  const text::Ids& context_close() const;
+  // What serving reads after greedy reasoning (kThink) or at once. As Serving::direct_answers.
+  std::vector<text::ScoreDistribution> greedy_answers(Serving& serving,
+                                                      const std::vector<text::Ids>& prompts,
+                                                      const std::function<void()>& on_pair) const;
+
+ private:
+  Rollout read(const engine::Completion& completion) const;
+  int score_of(const text::Ids& tokens) const;
+
+  GrpoFormat format_;
+  RolloutOptions options_;
+  rank::ScoreReader reader_;
+};
+
+// For a checkpoint: rollouts with what belongs to each of their tokens, as named fp32 tensors.
+struct RolloutTokens {
+  std::vector<Rollout> rollouts;
+  std::vector<float> old_log_probs, reference_log_probs;  // [tokens]; the latter may be empty
+
+  int64_t num_tokens() const;
+  std::vector<model::NamedTensor> tensors() const;
+  // Takes back what tensors() gave from a file that holds them among others, which `others` fills.
+  // Throws Error{kCorrupt} when they cannot be `count` rollouts.
+  static RolloutTokens load(const std::string& path, int64_t count,
+                            std::vector<model::NamedTensor> others);
+};
+
+}  // namespace erank::train

@@ -1,0 +1,258 @@
+#include "erank/train/run.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/threads.h"
+#include "erank/data/records.h"
+#include "erank/model/gemm_peak.h"
+#include "erank/model/lora.h"
+#include "erank/model/weights.h"
+#include "erank/rank/model_files.h"
+#include "erank/text/tokenizer_export.h"
+
+namespace erank::train {
+namespace {
+
+namespace fs = std::filesystem;
+using base::ErrorKind;
+
+// What was asked for with this run's changes.
+rank::Checkpoint find_model(const RunOptions& options) {
+  rank::Checkpoint checkpoint = rank::find_checkpoint(options.model);
+  if (options.model.empty()) checkpoint.adapter.reset();  // the default is the base, anew
+  rank::CheckpointDefaults& defaults = checkpoint.defaults;
+  if (options.layout) defaults.prompt.layout = *options.layout;
+  if (!options.instruction.empty()) defaults.instruction = options.instruction;
+  if (options.max_query_tokens > 0) defaults.prompt.max_query_tokens = options.max_query_tokens;
+  if (options.max_document_tokens > 0)
+    defaults.prompt.max_document_tokens = options.max_document_tokens;
+  return checkpoint;
+}
+
+// What would end in weights that are no use, or not be what was meant.
+void check_options(const RunOptions& options) {
+  const auto within = [](const char* name, double value, double low, double high) {
+    if (!(value >= low && value <= high))  // nor a NaN
+      base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
+                 " to ", high);
+  };
+  const TrainOptions& train = options.train;
+  within("--learning-rate", train.schedule.peak, 0, 1);
+  within("--warmup-ratio", train.schedule.warmup_ratio, 0, 1);
+  within("--floor-ratio", train.schedule.floor_ratio, 0, 1);
+  within("--adam-beta1", train.adamw.beta1, 0, 0.999999);
+  within("--adam-beta2", train.adamw.beta2, 0, 0.999999);
+  within("--weight-decay", train.adamw.weight_decay, 0, 1);
+  within("--clip-norm", train.adamw.clip_norm, 0, 1e6);
+  constexpr auto kMost = static_cast<double>(int64_t{1} << 40);
+  within("--validate-steps", static_cast<double>(train.validate_steps), 0, kMost);
+  within("--checkpoint-steps", static_cast<double>(train.checkpoint_steps), 0, kMost);
+  within("--keep-checkpoints", static_cast<double>(train.keep_checkpoints), 0, kMost);
+  within("--stop-after", static_cast<double>(train.stop_after), 0, kMost);
+  within("--max-query-tokens", options.max_query_tokens, 0, kMost);
+  within("--max-doc-tokens", options.max_document_tokens, 0, kMost);
+  if (!train.lora) return;
+  within("--lora-alpha", train.lora->alpha, 0, 1e6);
+  within("--lora-dropout", train.lora->dropout, 0, 0.99);
+}
+
+}  // namespace
+
+Run::Run(RunOptions options, RunHooks hooks)
+    : options_(std::move(options)), hooks_(std::move(hooks)) {
+  if (options_.full) options_.train.lora.reset();
+  check_options(options_);
+  if (!options_.dry_run) check_folder();
+  at::set_num_threads(options_.threads > 0 ? options_.threads : base::num_processors());
+  checkpoint_ = find_model(options_);
+  config_ = model::load_config(checkpoint_.weights);
+  tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
+  format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
+  options_.train.base_name = base_name();
+}
+
+void Run::check_folder() const {
+  std::error_code none;
+  const std::string& out = options_.out;
+  const bool there = fs::exists(out, none);
+  if (there && !fs::is_directory(out, none))
+    base::fail(ErrorKind::kInvalidInput, "--out", out, " is a file, expected a folder");
+  if (there && !fs::is_empty(out, none) && !options_.resume && !options_.overwrite)
+    base::fail(ErrorKind::kInvalidInput, "--out", out,
+               " exists; --resume goes on where it stopped, --overwrite starts anew");
+  if (there) check_own();
+  if (options_.resume && !newest_checkpoint(out))
+    hooks_.warn(out + " has no checkpoint; starting from the first step");
+}
+
+// In a folder that no run has begun, files with the names of a run's are someone else's; in any,
+// what this run reads must not be what it writes.
+void Run::check_own() const {
+  constexpr const char* kNames[] = {"train.toml",
+                                    "log.jsonl",
+                                    "best",
+                                    "checkpoints",
+                                    "erank.json",
+                                    "config.json",
+                                    "tokenizer.json",
+                                    "model.safetensors",
+                                    "adapter_config.json",
+                                    "adapter_model.safetensors"};
+  std::error_code none;
+  const std::string &out = options_.out, toml = out + "/train.toml";
+  const bool begun = base::file_exists(toml) &&
+                     base::read_file(toml).find("\nmax-pass-tokens=") != std::string::npos;
+  std::vector<std::string> targets;
+  for (const char* name : kNames) {
+    targets.push_back(out + "/" + name);
+    if (!begun && fs::exists(fs::symlink_status(targets.back(), none)))
+      base::fail(ErrorKind::kInvalidInput, "--out", out, " holds ", name,
+                 ", but no run of this verb, by its train.toml; choose another folder");
+  }
+  std::vector<fs::path> folders = {out + "/best"};
+  for (const auto& entry : fs::directory_iterator(out + "/checkpoints", none))
+    folders.push_back(entry.path());
+  for (const auto& own : folders)
+    for (auto& file : rank::model_files(own)) targets.push_back(std::move(file));
+  std::vector<std::string> inputs = rank::paths_of_model(options_.model);
+  for (const auto& [name, path] : options_.data) inputs.push_back(path);
+  inputs.insert(inputs.end(), {options_.validation, options_.validation_qrels});
+  rank::refuse_inputs(targets, inputs);
+}
+
+void Run::make_folder() const {
+  std::error_code error;
+  fs::create_directories(options_.out, error);
+  if (error)
+    base::fail(ErrorKind::kInvalidInput, "--out", options_.out,
+               ": cannot make this folder: ", error.message());
+  if (options_.overwrite) remove_run(options_.out);
+}
+
+std::unique_ptr<RankingValidation> Run::make_validation() const {
+  if (options_.validation.empty() != options_.validation_qrels.empty())
+    base::fail(ErrorKind::kInvalidInput, "--validation",
+               "needs both: --validation CANDIDATES and --validation-qrels QRELS");
+  if (options_.validation.empty()) return nullptr;
+  std::vector<RankingValidation::List> lists;
+  for (const auto& candidates : data::read_candidates(options_.validation)) {
+    auto& list = lists.emplace_back();
+    list.qid = candidates.query.id;
+    for (const auto& candidate : candidates.candidates) {
+      list.docids.push_back(candidate.document.id);
+      auto ids = format_->render(instruction(), candidates.query.text, candidate.document.text).ids;
+      const auto size = std::ssize(ids) + std::ssize(format_->direct_close()) + 1;  // a digit
+      if (size > config_.max_position_embeddings)
+        base::fail(ErrorKind::kInvalidInput, "--validation", options_.validation, ": query '",
+                   list.qid, "' with document '", candidate.document.id, "' has ", size,
+                   " tokens, the model reads at most ", config_.max_position_embeddings,
+                   "; a smaller --max-doc-tokens or --max-query-tokens cuts them");
+      list.prompts.push_back(std::move(ids));
+    }
+  }
+  return std::make_unique<RankingValidation>(
+      std::move(lists), data::read_qrels(options_.validation_qrels), rank::ScoreReader(*tokenizer_),
+      format_->direct_close());
+}
+
+model::Parameters& Run::parameters() {
+  if (parameters_) return *parameters_;
+  const at::Device device = options_.cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  const at::ScalarType dtype = options_.dtype.value_or(model::usual_dtype(device));
+  parameters_ = model::load_parameters(checkpoint_.weights, dtype, device, hooks_.progress);
+  if (checkpoint_.adapter) {
+    parameters_->add_adapter(
+        kTrainedAdapter, model::load_adapter(parameters_->config(), *checkpoint_.adapter, device));
+    if (options_.full) parameters_->merge_active();
+  }
+  return *parameters_;
+}
+
+base::Json Run::identity() const {
+  std::istringstream lines(options_.config);
+  base::Json all = base::Json::object();
+  for (std::string line; std::getline(lines, line);) {
+    const size_t equals = line.find('=');
+    if (line.empty() || line[0] == '#' || equals == line.npos) continue;
+    const std::string key = line.substr(0, equals);
+    if (key != "checkpoint-steps" && key != "keep-checkpoints" && key != "threads")
+      all[key] = line.substr(equals + 1);
+  }
+  all["model"] = rank::weights_digest(checkpoint_.weights);  // wherever it lies
+  for (const auto& [name, path] : options_.data) all[name] = base::sha256_file(path);
+  const base::Json defaults = rank::to_json(checkpoint_.defaults);
+  for (const auto& [key, value] : defaults.items())
+    if (key != "mode" && key != "score" && key != "max_think_tokens")
+      all["value of " + key + " in the model's erank.json"] = value;
+  if (checkpoint_.adapter)
+    all["adapter"] = base::sha256_file(*checkpoint_.adapter + "/adapter_model.safetensors");
+  return all;
+}
+
+std::string Run::base_name() const {
+  const auto weights = fs::path(checkpoint_.weights).lexically_normal();
+  return (weights.has_filename() ? weights : weights.parent_path()).filename();
+}
+
+std::unique_ptr<Trainer> Run::make_trainer(Objective& objective) {
+  auto trainer =
+      std::make_unique<Trainer>(parameters(), objective, options_.train, options_.out, identity());
+  if (options_.resume)
+    for (const auto& damage : trainer->resume())
+      hooks_.warn("a damaged checkpoint is skipped: " + damage);
+  return trainer;
+}
+
+Estimate Run::estimate(Objective& objective, int64_t pass_tokens, int64_t longest) {
+  const auto trainer = make_trainer(objective);
+  const model::Parameters& parameters = *parameters_;
+  const auto& c = config_;
+  int64_t weights = 0;
+  for (const auto& parameter : parameters.named()) weights += parameter.tensor.numel();
+  // What a layer keeps for its backward pass: its two norms' inputs and outputs, q k v, the
+  // attention's result, gate, up and their product; attention's weights are added.
+  const int64_t per_token = c.num_hidden_layers * (5 * c.hidden_size + 2 * c.q_size() +
+                                                   2 * c.kv_size() + 3 * c.intermediate_size);
+  const int64_t attention =
+      c.num_hidden_layers * c.num_attention_heads * std::min<int64_t>(longest, 1024);
+  const auto width = static_cast<int64_t>(c10::elementSize(parameters.dtype()));
+  const double peak = model::gemm_peak({.precision = model::precision_of(parameters.dtype()),
+                                        .cuda = parameters.device().is_cuda(),
+                                        .threads = at::get_num_threads()})
+                          .flops_per_s;
+  return {.trained_parameters = trainer->num_trained_values(),
+          .weights_bytes = weights * width,
+          .optimizer_bytes = trainer->state_bytes(),
+          .activation_bytes = pass_tokens * (per_token + attention) * width,
+          .gemm_peak = peak,
+          .seconds_per_token = trainer->flops_per_token() / (0.5 * peak)};
+}
+
+TrainResult Run::train(Objective& objective) {
+  parameters();
+  make_folder();
+  const auto trainer = make_trainer(objective);
+  base::write_file_atomic(options_.out + "/train.toml", options_.config);
+  const TrainResult result = trainer->run(hooks_.progress, hooks_.stop);
+  if (result.finished) write_model();
+  return result;
+}
+
+void Run::write_model() {
+  const std::string& out = options_.out;
+  if (options_.full) {
+    model::save_weights(*parameters_, out, model::kMaxShardBytes, hooks_.progress);
+    text::copy_tokenizer(checkpoint_.weights, out);
+  } else {
+    model::save_adapter(*parameters_->adapter(kTrainedAdapter), out, base_name(), at::kBFloat16);
+  }
+  rank::write_checkpoint(out, checkpoint_.defaults, options_.full ? nullptr : &checkpoint_);
+}
+
+}  // namespace erank::train

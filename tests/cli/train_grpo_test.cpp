@@ -1,0 +1,195 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/random.h"
+#include "tests/cli/program.h"
+
+namespace erank::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Clock = std::chrono::steady_clock;
+
+// Five queries with four documents each, one of them relevant; a sixth query has no judgement.
+class TinyGrpo : public Program {
+ protected:
+  void SetUp() override {
+    std::string lists, qrels;
+    for (int q = 0; q < 6; ++q) {
+      base::OrderedJson list = {{"qid", base::str("q", q)},
+                                {"query", base::str("letter ", static_cast<char>('a' + q))}};
+      for (int d = 0; d < 4; ++d)
+        list["hits"].push_back({{"docid", base::str("d", d)},
+                                {"text", std::string(5 + 3 * d, static_cast<char>('a' + d))}});
+      lists += list.dump() + "\n";
+      if (q < 5) qrels += base::str("q", q, " 0 d", q % 4, " 1\n");
+    }
+    candidates_ = put("train.jsonl", lists);
+    qrels_ = put("train.qrels", qrels);
+  }
+  // One that knows how an answer is written.
+  std::string formatted_model() {
+    std::string pairs;
+    for (int q = 0; q < 5; ++q)
+      for (int d = 0; d < 4; ++d)
+        pairs +=
+            base::str(R"({"qid": "q)", q, R"(", "docid": "d)", d, R"(", "query": "letter )",
+                      static_cast<char>('a' + q), R"(", "text": ")",
+                      std::string(5 + 3 * d, static_cast<char>('a' + d)),
+                      R"(", "distribution": [0.2,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0,0]})", "\n");
+    const Outcome outcome =
+        run({"train", "sft", "--model", tiny_model(), "--data", put("pairs.jsonl", pairs), "--out",
+             path("sft"), "--epochs", "20", "--learning-rate", "0.01", "--full"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return path("sft");
+  }
+  // On the tiny model, unless `more` names another.
+  std::vector<std::string> grpo(const std::string& out, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> args = {"train",
+                                     "grpo",
+                                     "--candidates",
+                                     candidates_,
+                                     "--qrels",
+                                     qrels_,
+                                     "--out",
+                                     path(out),
+                                     "--iterations",
+                                     "4",
+                                     "--queries-per-iteration",
+                                     "4",
+                                     "--mini-batch",
+                                     "8"};
+    if (std::find(more.begin(), more.end(), "--model") == more.end())
+      args.insert(args.end(), {"--model", tiny_model()});
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  std::string adapter(const std::string& out) const {
+    return base::read_file(path(out + "/adapter_model.safetensors"));
+  }
+
+  std::string candidates_, qrels_;
+};
+
+TEST_F(TinyGrpo, ARunKilledAtRandomMomentsEndsWithTheBytesOfAnUnbrokenOne) {
+  const std::vector<std::string> options = {
+      "--model", formatted_model(), "--rollouts", "5", "--checkpoint-steps",
+      "1",       "--learning-rate", "0.01"};
+  const Outcome unbroken = run(grpo("whole", options));
+  ASSERT_EQ(unbroken.exit_code, 0) << unbroken.err;
+  auto resumed = options;
+  resumed.push_back("--resume");
+  base::Random random(8);
+  for (const char* step : {"1", "4"}) {  // of 8; kills come some time after it
+    const pid_t pid = start(grpo("broken", resumed));
+    const auto end = Clock::now() + std::chrono::seconds(60);
+    while (!fs::exists(path("broken/checkpoints/step-00000") + step) && Clock::now() < end)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::microseconds(50000) * random.uniform());
+    ::kill(pid, SIGKILL);
+    EXPECT_EQ(finish(pid).exit_code, -1) << step;
+  }
+  const Outcome last = run(grpo("broken", resumed));
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_EQ(adapter("broken"), adapter("whole"));
+}
+
+TEST_F(TinyGrpo, ValidatesLogsAndIsReadByRerank) {
+  const Outcome o = run(grpo("run", {"--json", "--validation", candidates_, "--validation-qrels",
+                                     qrels_, "--validate-steps", "4"}));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("1 queries have no candidate graded 1 or more and are left out"));
+  EXPECT_EQ(json_lines(o.out).at(0)["steps"], 8);
+  int steps = 0, validations = 0;
+  for (const auto& line : json_lines(base::read_file(path("run/log.jsonl")))) {
+    validations += line.contains("validation");
+    if (!line.contains("reward")) continue;
+    EXPECT_EQ(line["step"], ++steps);
+    EXPECT_EQ(line["examples"], 8);
+  }
+  EXPECT_EQ(steps, 8);
+  EXPECT_EQ(validations, 2);
+  int events = 0;
+  for (const auto& entry : fs::directory_iterator(path("run")))
+    events += entry.path().filename().string().starts_with("events.out.tfevents.");
+  EXPECT_EQ(events, 1);
+  const Outcome ranked =
+      run({"rerank", "--model", path("run"), "--candidates", candidates_, "--direct"});
+  ASSERT_EQ(ranked.exit_code, 0) << ranked.err;
+  EXPECT_EQ(json_lines(ranked.out).size(), 24u);
+  // Overwritten, nothing of it stays.
+  ASSERT_EQ(run(grpo("run", {"--overwrite", "--full"})).exit_code, 0);
+  events = 0;
+  for (const auto& entry : fs::directory_iterator(path("run")))
+    events += entry.path().filename().string().starts_with("events.out.tfevents.");
+  EXPECT_EQ(events, 1);
+}
+
+TEST_F(TinyGrpo, TheSavedOptionsReproduceTheRun) {
+  const std::string model = formatted_model();
+  ASSERT_EQ(
+      run(grpo("first", {"--model", model, "--reward", "ndcg", "--adv-std", "off", "--kl-coef",
+                         "0.01", "--docs-per-query", "3", "--rollouts", "4", "--ratio", "sequence",
+                         "--clip", "0.2,0.3", "--loss-agg", "sequences"}))
+          .exit_code,
+      0);
+  const Outcome again =
+      run({"train", "grpo", "--config", path("first/train.toml"), "--model", model, "--candidates",
+           candidates_, "--qrels", qrels_, "--out", path("second")});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(adapter("second"), adapter("first"));
+  EXPECT_EQ(base::read_file(path("second/train.toml")), base::read_file(path("first/train.toml")));
+  const Outcome other = run(grpo("first", {"--model", model, "--resume", "--reward", "rr"}));
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("was trained with another"));
+}
+
+TEST_F(TinyGrpo, DryRunCountsAndWritesNothing) {
+  const Outcome o = run(grpo("none", {"--dry-run", "--json", "--rollouts", "3"}));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const auto line = json_lines(o.out).at(0);
+  EXPECT_EQ(line["queries"], 5);
+  EXPECT_EQ(line["left_out_queries"], 1);
+  EXPECT_EQ(line["pairs"], 20);
+  EXPECT_EQ(line["steps"], 8);
+  EXPECT_GT(line["tokens"].get<int64_t>(), 8 * 8 * 100);
+  EXPECT_EQ(line["sampling_tokens"], line["tokens"]);
+  EXPECT_FALSE(fs::exists(path("none")));
+}
+
+TEST_F(TinyGrpo, RefusesInOneLine) {
+  expect_refused(run(grpo("o", {"--rollouts", "1"})), "--rollouts");
+  expect_refused(run(grpo("o", {"--rollouts", "x"})), "--rollouts");
+  expect_refused(run(grpo("o", {"--modes", "think"})), "--modes think needs samples");
+  expect_refused(run(grpo("o", {"--clip", "0.2,x"})), "--clip");
+  expect_refused(run(grpo("o", {"--kl-coef", "-1"})), "--kl-coef");
+  expect_refused(run(grpo("o", {"--max-kl", "nan"})), "--max-kl");
+  expect_refused(run(grpo("o", {"--positive-grade", "2"})), "graded 2 or more");
+  expect_refused(
+      run(grpo("o", {"--modes", "think", "--rollouts", "2", "--max-think-tokens", "100000"})),
+      "the model reads at most");
+  expect_refused(
+      run({"train", "grpo", "--model", tiny_model(), "--qrels", qrels_, "--out", path("o")}),
+      "--candidates");
+  expect_refused(run({"train", "grpo", "--model", tiny_model(), "--candidates", candidates_,
+                      "--out", path("o")}),
+                 "--qrels");
+  // Reasoning that the model has never learned to write.
+  const Outcome mute =
+      run(grpo("mute", {"--modes", "think", "--rollouts", "2", "--max-think-tokens", "8"}));
+  EXPECT_EQ(mute.exit_code, 2);
+  EXPECT_THAT(mute.err, HasSubstr("no answer is formatted"));
+}
+
+}  // namespace
+}  // namespace erank::cli

@@ -1,0 +1,61 @@
+#include "erank/rank/model_files.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/test_folder.h"
+
+namespace erank::rank {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(WeightsDigest, IsOfWeightsAndTokenizerWhereverTheyLie) {
+  const TestFolder folder;
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"})
+    folder.write(std::string("a/") + name, name);
+  const std::string digest = weights_digest(folder.path("a"));
+  fs::copy(folder.path("a"), folder.path("b"));
+  EXPECT_EQ(weights_digest(folder.path("b")), digest);
+  for (const char* other : {"erank.json", "notes.txt", "adapter_model.safetensors"})
+    folder.write(std::string("b/") + other, "x");
+  EXPECT_EQ(weights_digest(folder.path("b")), digest);
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    folder.write(std::string("b/") + name, std::string("x") + (name + 1));
+    EXPECT_NE(weights_digest(folder.path("b")), digest) << name;
+    folder.write(std::string("b/") + name, name);
+  }
+  folder.write("b/merges.txt", "");
+  EXPECT_NE(weights_digest(folder.path("b")), digest);
+  EXPECT_NE(weights_digest(folder.path("a/model.safetensors")),
+            weights_digest(folder.path("a/config.json")));
+}
+
+TEST(WeightsDigest, OfALargeFileReadsSizeHeadAndBlocks) {
+  const TestFolder folder;
+  const std::string path = folder.write("big.gguf", "x");
+  const size_t size = (size_t{256} << 20) + 5000;
+  fs::resize_file(path, size);  // sparse
+  const std::string digest = weights_digest(path);
+  const auto with_byte_at = [&](size_t offset) {
+    const auto put = [&](char byte) {
+      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<std::streamoff>(offset));
+      file.put(byte);
+    };
+    put(1);
+    std::string changed = weights_digest(path);
+    put(0);
+    return changed;
+  };
+  for (const size_t offset : {size_t{70}, size_t{1} << 19, (size - 4096) / 1023 * 500, size - 1025})
+    EXPECT_NE(with_byte_at(offset), digest) << offset;
+  EXPECT_EQ(with_byte_at((size_t{1} << 20) + 8192), digest);  // between two blocks
+  fs::resize_file(path, size + 1);
+  EXPECT_NE(weights_digest(path), digest);
+}
+
+}  // namespace
+}  // namespace erank::rank
