@@ -81,7 +81,9 @@ class TinyGrpo : public Program {
   std::string candidates_, qrels_;
 };
 
-TEST_F(TinyGrpo, ARunKilledAtRandomMomentsEndsWithTheBytesOfAnUnbrokenOne) {
+using SlowGrpo = TinyGrpo;
+
+TEST_F(SlowGrpo, ARunKilledAtRandomMomentsEndsWithTheBytesOfAnUnbrokenOne) {
   const std::vector<std::string> options = {
       "--model", formatted_model(), "--rollouts", "5", "--checkpoint-steps",
       "1",       "--learning-rate", "0.01"};
