@@ -175,54 +175,50 @@ void add_train_grpo(CLI::App& train, Context& context) {
       "grpo", "Reinforcement learning on how the documents of a query rank together");
   auto flags = std::make_shared<GrpoFlags>();
   verb->footer(kExample);
-  const auto option = [&](const char* name, auto& value, const char* text) {
-    return verb->add_option(name, value, text)->capture_default_str();
-  };
-  const auto choice = [&](const char* name, std::string& value, std::vector<std::string> allowed,
-                          const char* text) {
-    return option(name, value, text)->check(CLI::IsMember(std::move(allowed)));
-  };
+  const OptionAdder add{*verb};
   run_only(verb->add_option("--candidates", flags->candidates,
                             "queries with candidates and their text, JSON lines"));
   run_only(verb->add_option("--qrels", flags->qrels, "judgements of --candidates"));
   flags->shared.add_to(*verb);
   auto& grpo = flags->grpo;
-  choice("--reward", flags->reward, {"rr", "ndcg", "se"},
-         "of an answer: its document's reciprocal rank (rr) or share of nDCG, or its squared error "
-         "to the reference (se)");
-  option("--rollouts", flags->rollouts,
-         "samples of each pair, or exact: direct answers, their expectation without sampling");
-  choice("--modes", flags->modes, {"direct", "think"},
-         "what is sampled: direct answers, or reasoning and answer");
-  option("--max-think-tokens", flags->max_think_tokens,
-         "most tokens of a sample in --modes think, reasoning and answer")
+  add.choice(
+      "--reward", flags->reward, {"rr", "ndcg", "se"},
+      "of an answer: its document's reciprocal rank (rr) or share of nDCG, or its squared error "
+      "to the reference (se)");
+  add.option("--rollouts", flags->rollouts,
+             "samples of each pair, or exact: direct answers, their expectation without sampling");
+  add.choice("--modes", flags->modes, {"direct", "think"},
+             "what is sampled: direct answers, or reasoning and answer");
+  add.option("--max-think-tokens", flags->max_think_tokens,
+             "most tokens of a sample in --modes think, reasoning and answer")
       ->check(CLI::Range(1, 1 << 20));
-  option("--iterations", grpo.iterations, "how often queries are drawn")
+  add.option("--iterations", grpo.iterations, "how often queries are drawn")
       ->check(CLI::Range(1, 1 << 30));
-  option("--queries-per-iteration", grpo.queries_per_iteration, "queries of an iteration")
+  add.option("--queries-per-iteration", grpo.queries_per_iteration, "queries of an iteration")
       ->check(CLI::Range(1, 1 << 30));
-  option("--docs-per-query", flags->documents,
-         "most documents of a query; of longer lists a mix of ranks is drawn")
+  add.option("--docs-per-query", flags->documents,
+             "most documents of a query; of longer lists a mix of ranks is drawn")
       ->check(CLI::Range(2, 1 << 20));
-  option("--mini-batch", grpo.mini_batch, "pairs of an optimiser step, by whole queries")
+  add.option("--mini-batch", grpo.mini_batch, "pairs of an optimiser step, by whole queries")
       ->check(CLI::Range(1, 1 << 30));
-  option("--kl-coef", grpo.kl_coef, "weight of the KL to the model before training");
-  option("--max-kl", grpo.max_kl, "stop when a step's KL is over this, in nats");
-  choice("--adv-std", flags->adv_std, {"on", "off"},
-         "divide advantages by the standard deviation of their group");
-  option("--positive-grade", grpo.reward.positive_grade,
-         "documents graded at least so are relevant")
+  add.option("--kl-coef", grpo.kl_coef, "weight of the KL to the model before training");
+  add.option("--max-kl", grpo.max_kl, "stop when a step's KL is over this, in nats");
+  add.choice("--adv-std", flags->adv_std, {"on", "off"},
+             "divide advantages by the standard deviation of their group");
+  add.option("--positive-grade", grpo.reward.positive_grade,
+             "documents graded at least so are relevant")
       ->check(CLI::Range(1, 1 << 20));
-  choice("--loss-agg", flags->loss_agg, {"tokens", "sequences", "constant"},
-         "samples: the loss is a mean over tokens, over samples of their means, or over samples of "
-         "their sums divided by --max-think-tokens");
-  choice("--ratio", flags->ratio, {"token", "sequence", "cispo"},
-         "samples: what is clipped, a token's ratio, a sample's (GSPO), or the weight (CISPO)");
-  option("--clip", flags->clip, "samples: ratios stay in 1 - LOW to 1 + HIGH; LOW[,HIGH]");
-  choice("--rollout-correction", flags->rollout_correction, {"off", "token"},
-         "samples: weigh tokens by the trainer's own probability over the engine's");
-  choice("--overlong", flags->overlong, {"mask", "penalty"},
-         "samples that were cut at --max-think-tokens: teach nothing, or that they are bad");
+  add.choice(
+      "--loss-agg", flags->loss_agg, {"tokens", "sequences", "constant"},
+      "samples: the loss is a mean over tokens, over samples of their means, or over samples of "
+      "their sums divided by --max-think-tokens");
+  add.choice("--ratio", flags->ratio, {"token", "sequence", "cispo"},
+             "samples: what is clipped, a token's ratio, a sample's (GSPO), or the weight (CISPO)");
+  add.option("--clip", flags->clip, "samples: ratios stay in 1 - LOW to 1 + HIGH; LOW[,HIGH]");
+  add.choice("--rollout-correction", flags->rollout_correction, {"off", "token"},
+             "samples: weigh tokens by the trainer's own probability over the engine's");
+  add.choice("--overlong", flags->overlong, {"mask", "penalty"},
+             "samples that were cut at --max-think-tokens: teach nothing, or that they are bad");
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
       flags->shared.complete(*verb);

@@ -87,13 +87,7 @@ std::string gigabytes(int64_t bytes) {
 }  // namespace
 
 void TrainFlags::add_to(CLI::App& verb) {
-  const auto option = [&](const char* name, auto& value, const char* text) {
-    return verb.add_option(name, value, text)->capture_default_str();
-  };
-  const auto choice = [&](const char* name, std::string& value, std::vector<std::string> allowed,
-                          const char* text) {
-    return option(name, value, text)->check(CLI::IsMember(std::move(allowed)));
-  };
+  const OptionAdder add{verb};
   run_only(verb.add_option("--config", config,
                            "TOML file with any of these options; the command line goes first"));
   run_only(verb.add_option("--out", out, "folder for the model, checkpoints and the log"));
@@ -108,9 +102,9 @@ void TrainFlags::add_to(CLI::App& verb) {
       "Hugging Face folder, .gguf file, or adapter folder, whose adapter is trained on (default: "
       "erank-135m's base)");
   verb.add_flag("--full", full, "train every parameter instead of a LoRA adapter");
-  option("--lora-rank", lora.rank, "rank of a new LoRA adapter")->check(CLI::Range(1, 4096));
-  option("--lora-alpha", lora.alpha, "LoRA alpha: the adapter is scaled by alpha / rank");
-  option("--lora-dropout", lora.dropout, "dropout probability on the adapter's input")
+  add.option("--lora-rank", lora.rank, "rank of a new LoRA adapter")->check(CLI::Range(1, 4096));
+  add.option("--lora-alpha", lora.alpha, "LoRA alpha: the adapter is scaled by alpha / rank");
+  add.option("--lora-dropout", lora.dropout, "dropout probability on the adapter's input")
       ->check(CLI::Range(0.0, 0.99));
   verb.add_option("--lora-targets", lora.target_modules,
                   "layers that get an adapter, e.g. q_proj,v_proj (default: all linear layers but "
@@ -119,40 +113,41 @@ void TrainFlags::add_to(CLI::App& verb) {
   verb.add_option("--validation", validation,
                   "candidates with text (JSON lines); nDCG@10 on them chooses the best weights");
   verb.add_option("--validation-qrels", validation_qrels, "judgements of --validation (qrels)");
-  option("--validate-steps", train.validate_steps, "steps between validations; 0: at the end");
-  option("--learning-rate", train.schedule.peak, "peak learning rate");
-  option("--warmup-ratio", train.schedule.warmup_ratio,
-         "linear warm-up of the learning rate, as a share of all steps")
+  add.option("--validate-steps", train.validate_steps, "steps between validations; 0: at the end");
+  add.option("--learning-rate", train.schedule.peak, "peak learning rate");
+  add.option("--warmup-ratio", train.schedule.warmup_ratio,
+             "linear warm-up of the learning rate, as a share of all steps")
       ->check(CLI::Range(0.0, 1.0));
-  choice("--schedule", schedule, {"cosine", "constant"},
-         "learning rate schedule after the warm-up");
-  option("--floor-ratio", train.schedule.floor_ratio,
-         "learning rate at the end of the cosine, as a share of the peak")
+  add.choice("--schedule", schedule, {"cosine", "constant"},
+             "learning rate schedule after the warm-up");
+  add.option("--floor-ratio", train.schedule.floor_ratio,
+             "learning rate at the end of the cosine, as a share of the peak")
       ->check(CLI::Range(0.0, 1.0));
-  option("--adam-beta1", train.adamw.beta1, "AdamW: decay rate of the first moment")
+  add.option("--adam-beta1", train.adamw.beta1, "AdamW: decay rate of the first moment")
       ->check(CLI::Range(0.0, 0.999999));
-  option("--adam-beta2", train.adamw.beta2, "AdamW: decay rate of the second moment")
+  add.option("--adam-beta2", train.adamw.beta2, "AdamW: decay rate of the second moment")
       ->check(CLI::Range(0.0, 0.999999));
-  option("--weight-decay", train.adamw.weight_decay, "AdamW: decoupled weight decay");
-  option("--clip-norm", train.adamw.clip_norm, "largest norm of all gradients; 0: no clipping");
-  option("--max-pass-tokens", max_pass_tokens,
-         "most tokens of one forward and backward pass; bounds the memory")
+  add.option("--weight-decay", train.adamw.weight_decay, "AdamW: decoupled weight decay");
+  add.option("--clip-norm", train.adamw.clip_norm, "largest norm of all gradients; 0: no clipping");
+  add.option("--max-pass-tokens", max_pass_tokens,
+             "most tokens of one forward and backward pass; bounds the memory")
       ->check(CLI::Range(1, 1 << 24));
-  choice("--layout", layout, {"paper", "passage-last"},
-         "layout of the prompt (default: the model's)")
+  add.choice("--layout", layout, {"paper", "passage-last"},
+             "layout of the prompt (default: the model's)")
       ->default_str("");
   verb.add_option("--instruction", instruction, "relevance instruction for pairs without one");
   verb.add_option("--max-query-tokens", max_query_tokens,
                   "cut queries to so many tokens (default: the model's)");
   verb.add_option("--max-doc-tokens", max_document_tokens,
                   "cut passages to so many tokens (default: the model's)");
-  option("--checkpoint-steps", train.checkpoint_steps, "steps between checkpoints");
-  option("--keep-checkpoints", train.keep_checkpoints, "number of newest checkpoints to keep");
-  option("--seed", train.seed, "random seed of the order, new adapters and dropout");
-  choice("--precision", precision, {"auto", "fp32", "bf16"},
-         "precision of weights and activations");
-  choice("--device", device, {"cpu", "cuda"}, "device to train on: cpu or cuda");
-  option("--threads", threads, "compute threads; 0: one per processor")->check(CLI::Range(0, 1024));
+  add.option("--checkpoint-steps", train.checkpoint_steps, "steps between checkpoints");
+  add.option("--keep-checkpoints", train.keep_checkpoints, "number of newest checkpoints to keep");
+  add.option("--seed", train.seed, "random seed of the order, new adapters and dropout");
+  add.choice("--precision", precision, {"auto", "fp32", "bf16"},
+             "precision of weights and activations");
+  add.choice("--device", device, {"cpu", "cuda"}, "device to train on: cpu or cuda");
+  add.option("--threads", threads, "compute threads; 0: one per processor")
+      ->check(CLI::Range(0, 1024));
 }
 
 void TrainFlags::complete(CLI::App& verb) {

@@ -12,6 +12,20 @@
 
 namespace erank::cli {
 
+// Adds options whose defaults --help shows.
+struct OptionAdder {
+  CLI::App& verb;
+
+  CLI::Option* option(const char* name, auto& value, const char* text) const {
+    return verb.add_option(name, value, text)->capture_default_str();
+  }
+  // One of `allowed`.
+  CLI::Option* choice(const char* name, std::string& value, std::vector<std::string> allowed,
+                      const char* text) const {
+    return option(name, value, text)->check(CLI::IsMember(std::move(allowed)));
+  }
+};
+
 // Values are the defaults that --help shows; a verb may set others before add_to().
 struct TrainFlags {
   std::string config, model, out, validation, validation_qrels, layout, instruction;

@@ -82,30 +82,25 @@ void add_train_sft(CLI::App& train, Context& context) {
       train.add_subcommand("sft", "Supervised fine-tuning on a teacher's scores and reasoning");
   auto flags = std::make_shared<SftFlags>();
   verb->footer(kExample);
-  const auto option = [&](const char* name, auto& value, const char* text) {
-    return verb->add_option(name, value, text)->capture_default_str();
-  };
-  const auto choice = [&](const char* name, std::string& value, std::vector<std::string> allowed,
-                          const char* text) {
-    return option(name, value, text)->check(CLI::IsMember(std::move(allowed)));
-  };
+  const OptionAdder add{*verb};
   run_only(verb->add_option("--data", flags->data, "training pairs, JSON lines (docs/formats.md)"));
   flags->shared.add_to(*verb);
-  option("--batch-size", flags->sft.batch_size, "pairs per step")->check(CLI::Range(1, 1 << 20));
-  option("--group-size", flags->sft.group_size,
-         "pairs of one query in a group, which share its prompt's beginning")
+  add.option("--batch-size", flags->sft.batch_size, "pairs per step")
       ->check(CLI::Range(1, 1 << 20));
-  option("--epochs", flags->sft.epochs, "passes over the data; may be a fraction");
-  option("--max-steps", flags->sft.max_steps, "most training steps; 0: no limit");
-  choice("--weighting", flags->weighting, {"examples", "tokens"},
-         "what weighs equally in the loss: every example, or every learned token");
-  choice("--modes", flags->modes, {"both", "direct", "think"},
-         "which answers a pair with reasoning trains: direct, think or both");
-  choice("--targets", flags->targets, {"soft", "hard"},
-         "learn the teacher's distribution where there is one (soft), or its integer (hard)");
-  choice("--rank-loss", flags->rank_loss, {"none", "margin", "softmax"},
-         "also compare the expected scores of a query's pairs with each other");
-  option("--rank-weight", flags->sft.rank_weight, "weight of --rank-loss in the loss");
+  add.option("--group-size", flags->sft.group_size,
+             "pairs of one query in a group, which share its prompt's beginning")
+      ->check(CLI::Range(1, 1 << 20));
+  add.option("--epochs", flags->sft.epochs, "passes over the data; may be a fraction");
+  add.option("--max-steps", flags->sft.max_steps, "most training steps; 0: no limit");
+  add.choice("--weighting", flags->weighting, {"examples", "tokens"},
+             "what weighs equally in the loss: every example, or every learned token");
+  add.choice("--modes", flags->modes, {"both", "direct", "think"},
+             "which answers a pair with reasoning trains: direct, think or both");
+  add.choice("--targets", flags->targets, {"soft", "hard"},
+             "learn the teacher's distribution where there is one (soft), or its integer (hard)");
+  add.choice("--rank-loss", flags->rank_loss, {"none", "margin", "softmax"},
+             "also compare the expected scores of a query's pairs with each other");
+  add.option("--rank-weight", flags->sft.rank_weight, "weight of --rank-loss in the loss");
   verb->add_flag("--clean", flags->clean,
                  "take tags and chat markers out of reasoning, and drop pairs whose reasoning does "
                  "not lead to their answer");

@@ -217,11 +217,11 @@ void PromptFormat::read_template() {
   const std::optional<std::string> answered = chat.try_render(turn);
   const size_t answer = answered ? answered->rfind(turn.messages[1].content) : std::string::npos;
   if (answer == std::string::npos) return;
-  const std::string behind = answered->substr(answer + turn.messages[1].content.size());
-  const auto markers = find_markers(*tokenizer_, behind);
-  if (markers.empty() || skip_white_space(behind, 0) < markers[0].first) return;
+  const std::string after = answered->substr(answer + turn.messages[1].content.size());
+  const auto markers = find_markers(*tokenizer_, after);
+  if (markers.empty() || skip_white_space(after, 0) < markers[0].first) return;
   add_stop_id(
-      tokenizer_->special(behind.substr(markers[0].first, markers[0].second - markers[0].first)));
+      tokenizer_->special(after.substr(markers[0].first, markers[0].second - markers[0].first)));
 }
 
 void PromptFormat::read_file(const std::string& path) {
@@ -258,8 +258,8 @@ void PromptFormat::prepare() {
   const size_t prefix_cut = before.empty() ? 0 : before.back().second;
   prefix_ids_ = tokenizer_->encode(std::string_view(prefix_).substr(0, prefix_cut), ours);
   prefix_end_ = prefix_.substr(prefix_cut);
-  const auto behind = find_markers(*tokenizer_, suffix_);
-  const size_t suffix_cut = behind.empty() ? suffix_.size() : behind.front().first;
+  const auto after = find_markers(*tokenizer_, suffix_);
+  const size_t suffix_cut = after.empty() ? suffix_.size() : after.front().first;
   suffix_begin_ = suffix_.substr(0, suffix_cut);
   suffix_ids_ = tokenizer_->encode(std::string_view(suffix_).substr(suffix_cut), ours);
 
@@ -270,7 +270,7 @@ void PromptFormat::prepare() {
       markers_.push_back(marker);
   };
   for (const auto& [begin, end] : before) add_marker(prefix_.substr(begin, end - begin));
-  for (const auto& [begin, end] : behind) add_marker(suffix_.substr(begin, end - begin));
+  for (const auto& [begin, end] : after) add_marker(suffix_.substr(begin, end - begin));
   for (const int32_t id : stop_ids_)
     if (const std::string& bytes = tokenizer_->bytes_of(id); tokenizer_->special(bytes) == id)
       add_marker(bytes);

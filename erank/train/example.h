@@ -39,7 +39,7 @@ struct Example {
   std::vector<Branch> branches;
   double score = 0;  // the teacher's, 0..10; of a distribution its mean
   // With ExampleOptions::rank: of all the branches' terms, one after another, this one and the next
-  // have weight 0 and stand where the direct answer's first digit and what follows a "1" are read.
+  // have weight 0 and are where the direct answer's first digit and what follows a "1" are read.
   int32_t rank_term = -1;
 
   int64_t num_tokens() const;  // of the prompt and every branch

@@ -13,6 +13,7 @@
 #include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/model/tensor_file.h"
+#include "erank/train/check_range.h"
 #include "erank/train/log_probs.h"
 #include "erank/train/packing.h"
 #include "erank/train/shuffle.h"
@@ -39,16 +40,12 @@ constexpr double kLeastProbability = 1e-30;
 }  // namespace
 
 void check(const GrpoOptions& options) {
-  const auto within = [](const char* name, double value, double low, double high) {
-    if (!(value >= low && value <= high))  // nor a NaN
-      base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
-                 " to ", high);
-  };
-  within("--iterations", static_cast<double>(options.iterations), 1, 1 << 30);
-  within("--queries-per-iteration", static_cast<double>(options.queries_per_iteration), 1, 1 << 30);
-  within("--mini-batch", static_cast<double>(options.mini_batch), 1, 1 << 30);
-  within("--kl-coef", options.kl_coef, 0, 1e6);
-  within("--max-kl", options.max_kl, 1e-9, 1e9);
+  check_range("--iterations", static_cast<double>(options.iterations), 1, 1 << 30);
+  check_range("--queries-per-iteration", static_cast<double>(options.queries_per_iteration), 1,
+              1 << 30);
+  check_range("--mini-batch", static_cast<double>(options.mini_batch), 1, 1 << 30);
+  check_range("--kl-coef", options.kl_coef, 0, 1e6);
+  check_range("--max-kl", options.max_kl, 1e-9, 1e9);
 }
 
 GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,

@@ -24,7 +24,7 @@ struct GrpoOptions {
   int64_t queries_per_iteration = 64;
   // Pairs of an optimiser step: as many whole queries as come nearest to it, at least one.
   int64_t mini_batch = 320;
-  RewardOptions reward;
+  RewardOptions reward = {};
   bool divide_by_std = true;  // advantages (advantages.h)
   double kl_coef = 0.001;
   double max_kl = 10;  // nats a learned token; a step over it halts the run

@@ -53,7 +53,7 @@ class RolloutSampler {
                               const std::function<void()>& on_rollout,
                               const std::function<bool()>& stop) const;
 
-  // What stands between a prompt and a rollout's first token.
+  // What is between a prompt and a rollout's first token.
   const text::Ids& context_close() const;
   // What serving reads after greedy reasoning (kThink) or at once. As Serving::direct_answers.
   std::vector<text::ScoreDistribution> greedy_answers(Serving& serving,

@@ -15,6 +15,7 @@
 #include "erank/model/weights.h"
 #include "erank/rank/model_files.h"
 #include "erank/text/tokenizer_export.h"
+#include "erank/train/check_range.h"
 
 namespace erank::train {
 namespace {
@@ -37,29 +38,24 @@ rank::Checkpoint find_model(const RunOptions& options) {
 
 // What would end in weights that are no use, or not be what was meant.
 void check_options(const RunOptions& options) {
-  const auto within = [](const char* name, double value, double low, double high) {
-    if (!(value >= low && value <= high))  // nor a NaN
-      base::fail(ErrorKind::kInvalidInput, name, "is ", value, ", expected a number from ", low,
-                 " to ", high);
-  };
   const TrainOptions& train = options.train;
-  within("--learning-rate", train.schedule.peak, 0, 1);
-  within("--warmup-ratio", train.schedule.warmup_ratio, 0, 1);
-  within("--floor-ratio", train.schedule.floor_ratio, 0, 1);
-  within("--adam-beta1", train.adamw.beta1, 0, 0.999999);
-  within("--adam-beta2", train.adamw.beta2, 0, 0.999999);
-  within("--weight-decay", train.adamw.weight_decay, 0, 1);
-  within("--clip-norm", train.adamw.clip_norm, 0, 1e6);
+  check_range("--learning-rate", train.schedule.peak, 0, 1);
+  check_range("--warmup-ratio", train.schedule.warmup_ratio, 0, 1);
+  check_range("--floor-ratio", train.schedule.floor_ratio, 0, 1);
+  check_range("--adam-beta1", train.adamw.beta1, 0, 0.999999);
+  check_range("--adam-beta2", train.adamw.beta2, 0, 0.999999);
+  check_range("--weight-decay", train.adamw.weight_decay, 0, 1);
+  check_range("--clip-norm", train.adamw.clip_norm, 0, 1e6);
   constexpr auto kMost = static_cast<double>(int64_t{1} << 40);
-  within("--validate-steps", static_cast<double>(train.validate_steps), 0, kMost);
-  within("--checkpoint-steps", static_cast<double>(train.checkpoint_steps), 0, kMost);
-  within("--keep-checkpoints", static_cast<double>(train.keep_checkpoints), 0, kMost);
-  within("--stop-after", static_cast<double>(train.stop_after), 0, kMost);
-  within("--max-query-tokens", options.max_query_tokens, 0, kMost);
-  within("--max-doc-tokens", options.max_document_tokens, 0, kMost);
+  check_range("--validate-steps", static_cast<double>(train.validate_steps), 0, kMost);
+  check_range("--checkpoint-steps", static_cast<double>(train.checkpoint_steps), 0, kMost);
+  check_range("--keep-checkpoints", static_cast<double>(train.keep_checkpoints), 0, kMost);
+  check_range("--stop-after", static_cast<double>(train.stop_after), 0, kMost);
+  check_range("--max-query-tokens", options.max_query_tokens, 0, kMost);
+  check_range("--max-doc-tokens", options.max_document_tokens, 0, kMost);
   if (!train.lora) return;
-  within("--lora-alpha", train.lora->alpha, 0, 1e6);
-  within("--lora-dropout", train.lora->dropout, 0, 0.99);
+  check_range("--lora-alpha", train.lora->alpha, 0, 1e6);
+  check_range("--lora-dropout", train.lora->dropout, 0, 0.99);
 }
 
 }  // namespace

@@ -22,10 +22,10 @@ struct SftOptions {
   PackingOptions packing;
   // Added to the step's loss: rank_weight times the mean over its groups of the loss that compares
   // a group's pairs in a pass (rank_loss.h). REQUIRES: examples with rank terms, and `digits`.
-  RankLossOptions rank;
+  RankLossOptions rank = {};
   double rank_weight = 1;
-  text::Ids digits;   // ids of "0".."9"
-  uint64_t seed = 1;  // of the order
+  text::Ids digits = {};  // ids of "0".."9"
+  uint64_t seed = 1;      // of the order
 };
 
 class SftObjective : public Objective {

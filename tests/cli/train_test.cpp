@@ -289,7 +289,7 @@ TEST_F(TinyTrain, AReasoningThatWouldTeachAnotherAnswerIsRefusedOrCleaned) {
   EXPECT_THAT(clean.err, HasSubstr("out of the reasoning of 1 pairs and dropped 0 of 16"));
 }
 
-TEST_F(TinyTrain, ResumesOnTheSameModelAloneAndBehindADamagedCheckpoint) {
+TEST_F(TinyTrain, ResumesOnTheSameModelAloneAndAfterADamagedCheckpoint) {
   const auto args = [&](const std::vector<std::string>& more) {
     auto all = sft("r", {"--checkpoint-steps", "1"});
     all.insert(all.end(), more.begin(), more.end());

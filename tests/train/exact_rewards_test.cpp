@@ -139,7 +139,7 @@ TEST(ExactRewards, GiveTheMeanOfSampledGradients) {
       }
     }
   }
-  EXPECT_GT(largest, 100);  // the gradients stand out of the noise: the comparison can fail
+  EXPECT_GT(largest, 100);  // the gradients exceed the noise: the comparison can fail
 }
 
 TEST(ExactRewards, PutTheReferenceInTheBaselineAndTheSpreadInTheScale) {

@@ -22,8 +22,8 @@ struct Int8Layout {
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // Zero weights. `outputs` and `inputs` are padded up to multiples of kPanel. `layout` counts with
-  // int8 only.
+  // Zero weights. `outputs` and `inputs` are padded up to multiples of kPanel. `layout` is looked
+  // at with int8 only.
   PackedMatrix(int64_t outputs, int64_t inputs, Precision precision, const Int8Layout& layout = {});
 
   // Weights of output `column`: `values` (float, or bf16 where precision() is kBf16) of inputs 0 ..
@@ -31,6 +31,7 @@ class PackedMatrix {
   void set(int64_t column, const void* values, int64_t n, const int32_t* places);
   // What set() wrote, as floats (of int8: the value that is multiplied): n inputs of one output.
   void get(int64_t column, float* values, int64_t n) const;
+
   int64_t num_panels() const { return outputs_ / kPanel; }
   int64_t inputs() const { return inputs_; }  // padded
   Precision precision() const { return precision_; }
