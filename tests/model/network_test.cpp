@@ -8,8 +8,8 @@
 
 #include <cmath>
 #include <functional>
+#include <iostream>
 #include <memory>
-#include <ostream>
 
 #include "erank/base/error.h"
 #include "erank/model/cpu/cpu_network.h"
@@ -347,11 +347,14 @@ void expect_real_logits(const Factory& factory, const std::string& file,
     GTEST_SKIP() << path << " is not there; tools/setup --slow fetches it";
   const base::Json golden = read_golden(golden_name);
   const auto network = factory.make(CheckpointSource::open(path));
+  double worst = 0;
   for (size_t i = 0; i < golden["logits"].size(); ++i) {
     const base::Json& expected = golden["logits"][i];
     const at::Tensor logits = whole_pass(*network, {golden["ids"][i].get<std::vector<int32_t>>()});
     const double tolerance = factory.real * expected["max"].get<double>();
-    EXPECT_LE(largest_difference(logits, expected["columns"], expected["rows"], 2), tolerance) << i;
+    const double difference = largest_difference(logits, expected["columns"], expected["rows"], 2);
+    EXPECT_LE(difference, tolerance) << i;
+    worst = std::max(worst, difference / expected["max"].get<double>());
     const at::Tensor last = logits.select(0, logits.size(0) - 1);
     const auto [top, top_ids] = at::topk(last, 5);
     for (int64_t k = 0; k < 5; ++k) {
@@ -362,6 +365,7 @@ void expect_real_logits(const Factory& factory, const std::string& file,
     EXPECT_NEAR(last.norm().item<double>(), expected["norm"].get<double>(),
                 factory.real * expected["norm"].get<double>());
   }
+  std::cout << factory.name << ": logits differ by " << worst << " of the largest at most\n";
 }
 
 class RealNetworks : public ::testing::TestWithParam<Factory> {};
