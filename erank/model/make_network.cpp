@@ -15,7 +15,10 @@ Precision usual_precision(bool cuda) {
                                                                 : Precision::kBf16;
 }
 
-bool int8_is_fast() { return std::string_view(cpu::kernels_level()) == "avx512bf16"; }
+bool int8_is_fast() {
+  const std::string_view level = cpu::kernels_level();
+  return level == "amx" || level == "avx512bf16";
+}
 
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {

@@ -1,5 +1,11 @@
 #include "erank/model/cpu/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -18,6 +24,11 @@ extern const Kernels kKernels;
 namespace avx512bf16 {
 extern const Kernels kKernels;
 }
+namespace amx {
+void matmul_bf16(const MatmulArgs& args);
+void matmul_int8(const MatmulArgs& args);
+void release();
+}  // namespace amx
 #endif
 
 namespace {
@@ -28,6 +39,36 @@ struct Level {
   bool supported;
 };
 
+#if defined(__x86_64__)
+// Whether the processor has tiles with bf16 and int8 products, and the system saves them and lets
+// this process use them.
+bool has_amx() {
+  uint32_t a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr uint32_t kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if ((d & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
+  __cpuid(1, a, b, c, d);
+  if ((c & bit_OSXSAVE) == 0) return false;
+  uint32_t low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr uint32_t kTileConfig = 1u << 17, kTileData = 1u << 18;
+  if ((low & (kTileConfig | kTileData)) != (kTileConfig | kTileData)) return false;
+  constexpr int kRequestPermission = 0x1023, kTileDataFeature = 18;  // of arch_prctl(2)
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileDataFeature) == 0;
+}
+
+const Kernels& amx_kernels() {
+  static const Kernels kernels = [] {
+    Kernels own = avx512bf16::kKernels;
+    own.bf16.matmul = amx::matmul_bf16;
+    own.matmul_int8 = amx::matmul_int8;
+    own.release = amx::release;
+    return own;
+  }();
+  return kernels;
+}
+#endif
+
 const Level& chosen() {
   static const Level level = [] {
 #if defined(__x86_64__)
@@ -37,10 +78,12 @@ const Level& chosen() {
                         __builtin_cpu_supports("avx512dq");
     const bool dot =
         avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-    const Level levels[] = {{"avx512bf16", &avx512bf16::kKernels, dot},
+    const char* wish = std::getenv("ERANK_CPU_LEVEL");
+    const bool tiles = dot && (!wish || std::strcmp(wish, "amx") == 0) && has_amx();
+    const Level levels[] = {{"amx", &amx_kernels(), tiles},
+                            {"avx512bf16", &avx512bf16::kKernels, dot},
                             {"avx512", &avx512::kKernels, avx512},
                             {"avx2", &avx2::kKernels, avx2}};
-    const char* wish = std::getenv("ERANK_CPU_LEVEL");
     bool wished = false;
     for (const Level& level : levels) {
       wished |= !wish || std::strcmp(wish, level.name) == 0;

@@ -138,12 +138,15 @@ struct Kernels {
   ChunkStats (*chunk_stats)(const float* x, int64_t n, bool sum);
   // sums[i] = sum of exp((x[j] - max) * scale) over chunk i of n logits.
   void (*exp_sums)(const float* x, int64_t n, float max, float scale, float* sums);
+  // Called by a thread after products that it has done for now: frees the tile registers, which
+  // every switch of threads would have to save.
+  void (*release)();
 };
 
 // The kernels of the best instruction set of this processor.
 const Kernels& kernels();
-// "avx512bf16", "avx512", "avx2" or "generic": what kernels() chose. ERANK_CPU_LEVEL names a lower
-// level to test and to compare.
+// "amx", "avx512bf16", "avx512", "avx2" or "generic": what kernels() chose. ERANK_CPU_LEVEL names a
+// lower level to test and to compare.
 const char* kernels_level();
 
 inline void exp_sums(const float* x, int64_t n, float max, float scale, float* sums) {

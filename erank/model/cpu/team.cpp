@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "erank/base/error.h"
+#include "erank/model/cpu/kernels.h"
 
 namespace erank::model::cpu {
 namespace {
@@ -52,6 +53,7 @@ Team::Team(int num_threads) : size_(num_threads), state_(std::make_unique<State>
         seen = s.round.load(std::memory_order_acquire);
         if (s.stopping) return;
         (*s.body)(member);
+        kernels().release();
         barrier();
       }
     });
@@ -65,12 +67,12 @@ Team::~Team() {
 }
 
 void Team::run(const std::function<void(int)>& body) {
-  if (size_ == 1) return body(0);
   State& s = *state_;
   s.body = &body;
   s.round.fetch_add(1, std::memory_order_release);
   s.round.notify_all();
   body(0);
+  kernels().release();
   barrier();
 }
 

@@ -18,8 +18,8 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return size_; }
-  // Calls body(member) on every member, 0 being the caller, and returns when all have returned.
-  // `body` must not throw.
+  // Calls body(member) on every member, 0 being the caller, and returns when all have returned and
+  // released what kernels keep (Kernels::release). `body` must not throw.
   void run(const std::function<void(int member)>& body);
   // Inside body, by every member: no member continues before all have arrived. Writes made before
   // it are visible to all members after it.

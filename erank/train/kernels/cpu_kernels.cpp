@@ -25,7 +25,7 @@ enum class Level { kGeneric, kAvx2, kAvx512 };
 // model/cpu chooses; these kernels have no use for its bf16 and int8 instructions.
 Level level() {
   const std::string_view chosen = model::cpu::kernels_level();
-  if (chosen.starts_with("avx512")) return Level::kAvx512;
+  if (chosen == "amx" || chosen.starts_with("avx512")) return Level::kAvx512;
   return chosen == "avx2" ? Level::kAvx2 : Level::kGeneric;
 }
 
