@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -95,7 +96,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace erank::cli
 
-int main(int argc, char** argv) {
+static int run_and_report(int argc, char** argv) {
   erank::cli::fill_closed_streams();
   erank::cli::start_with_sleeping_threads(argc, argv);
   std::signal(SIGINT, erank::cli::on_signal);
@@ -124,4 +125,13 @@ int main(int argc, char** argv) {
     say("internal error, please report it: " + std::string(what));
     return 1;
   }
+}
+
+// All that is ours is gone when run() returns. What remains is libtorch's tables, which take longer
+// to free one by one than to build; the system frees them at once.
+int main(int argc, char** argv) {
+  const int code = run_and_report(argc, argv);
+  std::cout.flush();
+  std::fflush(nullptr);
+  std::_Exit(code);
 }

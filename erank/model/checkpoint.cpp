@@ -15,9 +15,9 @@ namespace {
 using base::ErrorKind;
 using data::DType;
 
-// Values a block of work: large enough to hide the cost of handing it out, small enough that the
-// blocks of all threads together weigh nothing.
 constexpr int64_t kBlockValues = int64_t{1} << 19;
+// Values that are converted at once: they stay in the second-level cache until they are taken.
+constexpr int64_t kPieceValues = int64_t{1} << 14;
 
 bool is_plain(DType dtype) { return data::dtype_block_values(dtype) == 1; }
 
@@ -183,12 +183,13 @@ void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& exp
                "' has shape ", shape_text(entry.info->shape), ", expected ", shape_text(expected));
 }
 
-void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
-                   const std::function<void(int64_t, const void*, int64_t)>& take) {
+void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t begin, int64_t end,
+               const TakeRows& take) {
   const data::TensorInfo& info = *entry.info;
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   ERANK_CHECK(!info.shape.empty() && info.shape.size() <= 2);
   const int64_t rows = info.shape[0];
+  ERANK_CHECK(0 <= begin && begin <= end && end <= rows);
   const int64_t row_values = info.shape.size() == 2 ? info.shape[1] : 1;
   const auto block_values = static_cast<int64_t>(data::dtype_block_values(info.dtype));
   if (row_values % block_values != 0)
@@ -214,52 +215,58 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype,
   const bool as_it_is =
       entry.permuted_heads == 0 && ((dtype == at::kFloat && info.dtype == DType::kF32) ||
                                     (dtype == at::kBFloat16 && info.dtype == DType::kBF16));
-
-  // Whole heads a block, so that a block's rows are together in the file too.
-  const int64_t unit = head_rows > 0 ? head_rows : 1;
-  const int64_t block_rows = std::max<int64_t>(1, kBlockValues / (row_values * unit)) * unit;
-  const int64_t num_blocks = (rows + block_rows - 1) / block_rows;
-  at::parallel_for(0, num_blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> floats;
-    std::vector<uint16_t> halves;
-    const auto convert = [&](int64_t from_row, int64_t num_rows, int64_t to_row) {
-      const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
-      const int64_t n = num_rows * row_values, to = to_row * row_values;
-      if (entry.scale) {
-        for (int64_t i = 0; i < n; ++i) {
-          const float value =
-              scales[from_row + i / row_values] * static_cast<float>(static_cast<int8_t>(from[i]));
-          if (dtype == at::kFloat)
-            floats[to + i] = value;
-          else
-            halves[to + i] = c10::BFloat16(value).x;
-        }
-      } else if (dtype == at::kFloat)
-        dequantize(info.dtype, from, floats.data() + to, n);
-      else
-        dequantize_bf16(info.dtype, from, halves.data() + to, n);
-    };
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * block_rows, count = std::min(block_rows, rows - first);
-      if (as_it_is) {
-        take(first, bytes + first * row_bytes, count);
-      } else {
+  const int64_t piece = std::max<int64_t>(1, kPieceValues / std::max<int64_t>(1, row_values));
+  std::vector<float> floats;
+  std::vector<uint16_t> halves;
+  if (!as_it_is && dtype == at::kFloat) floats.resize(piece * row_values);
+  if (!as_it_is && dtype == at::kBFloat16) halves.resize(piece * row_values);
+  const auto convert = [&](int64_t from_row, int64_t num_rows, int64_t to_row) {
+    const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
+    const int64_t n = num_rows * row_values, to = to_row * row_values;
+    if (entry.scale) {
+      for (int64_t i = 0; i < n; ++i) {
+        const float value =
+            scales[from_row + i / row_values] * static_cast<float>(static_cast<int8_t>(from[i]));
         if (dtype == at::kFloat)
-          floats.resize(count * row_values);
+          floats[to + i] = value;
         else
-          halves.resize(count * row_values);
-        if (head_rows == 0)
-          convert(first, count, 0);
-        else
-          for (int64_t r = 0; r < count; ++r) convert(source_row(first + r), 1, r);
-        take(first, dtype == at::kFloat ? static_cast<const void*>(floats.data()) : halves.data(),
-             count);
+          halves[to + i] = c10::BFloat16(value).x;
       }
-      const size_t offset = info.begin + first * row_bytes;
-      entry.map->release(offset, offset + count * row_bytes);
+    } else if (dtype == at::kFloat)
+      dequantize(info.dtype, from, floats.data() + to, n);
+    else
+      dequantize_bf16(info.dtype, from, halves.data() + to, n);
+  };
+  for (int64_t first = begin; first < end; first += piece) {
+    const int64_t count = std::min(piece, end - first);
+    if (as_it_is) {
+      take(first, bytes + first * row_bytes, count);
+      continue;
     }
+    if (head_rows == 0)
+      convert(first, count, 0);
+    else
+      for (int64_t r = 0; r < count; ++r) convert(source_row(first + r), 1, r);
+    take(first, dtype == at::kFloat ? static_cast<const void*>(floats.data()) : halves.data(),
+         count);
+  }
+  const size_t offset = info.begin + begin * row_bytes;
+  entry.map->release(offset, offset + (end - begin) * row_bytes);
+}
+
+void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const TakeRows& take) {
+  const std::vector<int64_t>& shape = entry.info->shape;
+  ERANK_CHECK(!shape.empty());
+  const int64_t block = block_rows(shape.size() == 2 ? shape[1] : 1);
+  at::parallel_for(0, (shape[0] + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      read_rows(entry, dtype, i * block, std::min((i + 1) * block, shape[0]), take);
   });
-  entry.map->release(info.begin, info.end);
+  entry.map->release(entry.info->begin, entry.info->end);
+}
+
+int64_t block_rows(int64_t row_values) {
+  return std::max<int64_t>(1, kBlockValues / std::max<int64_t>(1, row_values));
 }
 
 }  // namespace erank::model

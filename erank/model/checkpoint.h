@@ -67,13 +67,21 @@ class Checkpoint {
 void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& expected,
                  const char* where);
 
-// Calls take(first_row, values, num_rows) for blocks of rows that cover the tensor, in parallel, in
-// any order; `values` are num_rows rows of `dtype` (kFloat or kBFloat16), rounded once to nearest
-// even, in Hugging Face's order, valid during the call. A tensor of one dimension has rows of one
-// value. Each block's pages of the map are released once it is read. `take` must be thread-safe.
-void for_each_rows(
-    const Checkpoint::Entry& entry, at::ScalarType dtype,
-    const std::function<void(int64_t first_row, const void* values, int64_t num_rows)>& take);
+// Takes rows of a tensor: `values` are num_rows rows of `dtype` (kFloat or kBFloat16), rounded once
+// to nearest even, in Hugging Face's order, valid during the call. A tensor of one dimension has
+// rows of one value.
+using TakeRows = std::function<void(int64_t first_row, const void* values, int64_t num_rows)>;
+
+// Gives `take` rows [begin, end) in pieces, in order, on this thread; their pages of the map are
+// released afterwards.
+void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t begin, int64_t end,
+               const TakeRows& take);
+// All rows, in parallel, in any order: `take` must be thread-safe.
+void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const TakeRows& take);
+
+// Rows of so many values that are a thread's piece of work: large enough to hide the cost of
+// handing it out, small enough that those of all threads together weigh nothing.
+int64_t block_rows(int64_t row_values);
 
 // "[5, 3]"
 std::string shape_text(const std::vector<int64_t>& shape);

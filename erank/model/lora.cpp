@@ -128,7 +128,7 @@ at::Tensor read_tensor(const Checkpoint::Entry& entry, std::vector<int64_t> shap
   at::Tensor tensor = at::empty(shape, at::dtype(at::kFloat));
   float* out = tensor.mutable_data_ptr<float>();
   const int64_t columns = shape[1];
-  for_each_rows(entry, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+  read_rows(entry, at::kFloat, 0, shape[0], [&](int64_t first, const void* values, int64_t count) {
     std::memcpy(out + first * columns, values, count * columns * sizeof(float));
   });
   return tensor.to(device);

@@ -2,9 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +11,7 @@
 
 #include "erank/base/error.h"
 #include "erank/model/lora.h"
+#include "erank/model/weight_kernels.h"
 
 namespace erank::model {
 namespace {
@@ -63,20 +61,46 @@ bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b) {
 
 }  // namespace
 
-void WeightSource::read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const {
+void WeightSource::read_rows(const std::string& name, at::ScalarType dtype, int64_t begin,
+                             int64_t end, const TakeRows& take) const {
   constexpr std::string_view kWeight = ".weight";
   const Lora* adapter =
       name.ends_with(kWeight) ? lora(name.substr(0, name.size() - kWeight.size())) : nullptr;
-  if (!adapter) return read_base(name, dtype, take);
+  if (!adapter) return read_base(name, dtype, begin, end, take);
+  ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   const at::NoGradGuard no_grad;
-  const at::Tensor a = adapter->a.to(at::kCPU, at::kFloat), b = adapter->b.to(at::kCPU, at::kFloat);
-  const int64_t columns = a.size(1);
-  read_base(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    const at::NoGradGuard no_grad_here;
-    const at::Tensor base = at::from_blob(const_cast<void*>(values), {count, columns}, at::kFloat);
-    const at::Tensor sum =
-        at::addmm(base, b.narrow(0, first, count), a, 1, adapter->scaling).to(dtype).contiguous();
-    take(first, sum.const_data_ptr(), count);
+  const at::Tensor a = adapter->a.to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor b =
+      adapter->b.narrow(0, begin, end - begin).to(at::kCPU, at::kFloat).contiguous();
+  const int64_t rank = a.size(0), columns = a.size(1);
+  std::vector<float> scaled(rank * columns), merged;
+  const auto scaling = static_cast<float>(adapter->scaling);
+  const auto* unscaled = a.const_data_ptr<float>();
+  for (int64_t i = 0; i < rank * columns; ++i) scaled[i] = scaling * unscaled[i];
+  std::vector<uint16_t> halves;
+  read_base(name, at::kFloat, begin, end, [&](int64_t first, const void* values, int64_t count) {
+    const int64_t n = count * columns;
+    if (std::ssize(merged) < n) merged.resize(n);
+    weight_kernels().merge({.w = static_cast<const float*>(values),
+                            .b = b.const_data_ptr<float>() + (first - begin) * rank,
+                            .a = scaled.data(),
+                            .rows = count,
+                            .rank = rank,
+                            .columns = columns,
+                            .out = merged.data()});
+    if (dtype == at::kFloat) return take(first, merged.data(), count);
+    if (std::ssize(halves) < n) halves.resize(n);
+    weight_kernels().to_bf16(merged.data(), halves.data(), n);
+    take(first, halves.data(), count);
+  });
+}
+
+void WeightSource::read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const {
+  const auto [rows, columns] = size_of(name);
+  const int64_t block = block_rows(columns);
+  at::parallel_for(0, (rows + block - 1) / block, 1, [&, rows = rows](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      read_rows(name, dtype, i * block, std::min((i + 1) * block, rows), take);
   });
 }
 
@@ -122,11 +146,18 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
   return source;
 }
 
-void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype,
-                                 const TakeRows& take) const {
+WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
+  const Checkpoint::Entry* entry = files_.find(name);
+  ERANK_CHECK(entry && !entry->info->shape.empty(), "no tensor '", name, "'");
+  const std::vector<int64_t>& shape = entry->info->shape;
+  return {shape[0], shape.size() == 2 ? shape[1] : 1};
+}
+
+void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype, int64_t begin,
+                                 int64_t end, const TakeRows& take) const {
   const Checkpoint::Entry* entry = files_.find(name);
   ERANK_CHECK(entry, "no tensor '", name, "'");
-  for_each_rows(*entry, dtype, take);
+  model::read_rows(*entry, dtype, begin, end, take);
 }
 
 const Lora* CheckpointSource::lora(const std::string& layer) const {
@@ -139,22 +170,28 @@ ParametersSource::ParametersSource(const Parameters& parameters)
     tensors_.emplace(parameter.name, parameter.tensor);
 }
 
-void ParametersSource::read_base(const std::string& name, at::ScalarType dtype,
-                                 const TakeRows& take) const {
-  const at::NoGradGuard no_grad;
+const at::Tensor& ParametersSource::find(const std::string& name) const {
   const auto found = tensors_.find(name);
   ERANK_CHECK(found != tensors_.end(), "no tensor '", name, "'");
-  const at::Tensor tensor = found->second.detach().to(at::kCPU).contiguous();
-  const int64_t rows = tensor.size(0);
-  const int64_t block = std::max<int64_t>(1, (int64_t{1} << 19) / (tensor.numel() / rows));
-  at::parallel_for(0, (rows + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
-    const at::NoGradGuard no_grad_here;
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i * block, count = std::min(block, rows - first);
-      const at::Tensor part = tensor.narrow(0, first, count).to(dtype).contiguous();
-      take(first, part.const_data_ptr(), count);
-    }
-  });
+  return found->second;
+}
+
+WeightSource::Size ParametersSource::size_of(const std::string& name) const {
+  const at::Tensor& tensor = find(name);
+  return {tensor.size(0), tensor.numel() / tensor.size(0)};
+}
+
+void ParametersSource::read_base(const std::string& name, at::ScalarType dtype, int64_t begin,
+                                 int64_t end, const TakeRows& take) const {
+  constexpr int64_t kPieceValues = 1 << 14;  // libtorch converts so few on this thread alone
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows = find(name).detach().narrow(0, begin, end - begin).to(at::kCPU);
+  const int64_t piece = std::max<int64_t>(1, kPieceValues * (end - begin) / rows.numel());
+  for (int64_t first = begin; first < end; first += piece) {
+    const int64_t count = std::min(piece, end - first);
+    const at::Tensor part = rows.narrow(0, first - begin, count).to(dtype).contiguous();
+    take(first, part.const_data_ptr(), count);
+  }
 }
 
 const Lora* ParametersSource::lora(const std::string& layer) const {

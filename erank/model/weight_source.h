@@ -22,12 +22,19 @@ class WeightSource {
   // Rows of a tensor, as for_each_rows gives them: `take(first, values, count)` in parallel, in any
   // order. With an adapter on that layer, of W + scaling B A, computed in fp32 and rounded once.
   // `name`: the checkpoint's; a tied head is not one. REQUIRES: parameter_shapes() has it.
-  using TakeRows = std::function<void(int64_t first, const void* values, int64_t count)>;
   void read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const;
+  // Rows [begin, end) in order, on this thread. Thread-safe.
+  void read_rows(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
+                 const TakeRows& take) const;
+
+  struct Size {
+    int64_t rows, columns;  // a vector's columns are 1
+  };
+  virtual Size size_of(const std::string& name) const = 0;
 
  protected:
   explicit WeightSource(const ModelConfig& config) : config_(config) {}
-  virtual void read_base(const std::string& name, at::ScalarType dtype,
+  virtual void read_base(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
                          const TakeRows& take) const = 0;
   virtual const Lora* lora(const std::string& layer) const = 0;
   ModelConfig config_;
@@ -44,9 +51,10 @@ class CheckpointSource : public WeightSource {
   static CheckpointSource open(const std::string& path, const std::string& adapter = "");
 
   const Checkpoint& files() const { return files_; }
+  Size size_of(const std::string& name) const override;
 
  protected:
-  void read_base(const std::string& name, at::ScalarType dtype,
+  void read_base(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
                  const TakeRows& take) const override;
   const Lora* lora(const std::string& layer) const override;
 
@@ -61,13 +69,15 @@ class CheckpointSource : public WeightSource {
 class ParametersSource : public WeightSource {
  public:
   explicit ParametersSource(const Parameters& parameters);
+  Size size_of(const std::string& name) const override;
 
  protected:
-  void read_base(const std::string& name, at::ScalarType dtype,
+  void read_base(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
                  const TakeRows& take) const override;
   const Lora* lora(const std::string& layer) const override;
 
  private:
+  const at::Tensor& find(const std::string& name) const;
   const Parameters& parameters_;
   std::map<std::string, at::Tensor> tensors_;
 };

@@ -14,8 +14,8 @@
 #include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "erank/model/checkpoint.h"
-#include "erank/model/quantize.h"
 #include "erank/model/tensor_file.h"
+#include "erank/model/weight_kernels.h"
 #include "erank/model/weights.h"
 
 namespace erank::model {
@@ -265,9 +265,9 @@ void save_int8_weights(const WeightSource& source, const std::string& folder,
                          [](float value) { return std::isfinite(value); }))
           finite = false;
         for (int64_t r = 0; r < count; ++r)
-          scales[first + r] =
-              quantize_row(values + r * columns, columns,
-                           reinterpret_cast<int8_t*>(bytes.data()) + (first + r) * columns);
+          scales[first + r] = weight_kernels().quantize(
+              values + r * columns, columns,
+              reinterpret_cast<int8_t*>(bytes.data()) + (first + r) * columns);
       });
     }
     if (!finite) refuse_not_finite(tensor.name);

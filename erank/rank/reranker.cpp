@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -155,13 +156,12 @@ struct Reranker::State {
   model::Precision precision = model::Precision::kBf16;  // set before load() returns
 
   // The network lives and dies on the engine's thread.
-  void run(base::ProgressSink* progress, std::promise<void> ready) {
+  void run(base::ProgressSink* progress, std::future<model::CheckpointSource> opening,
+           std::promise<void> ready) {
     std::unique_ptr<model::Network> network;
     std::unique_ptr<engine::Engine> engine;
     try {
-      const std::string adapter =
-          !options.adapter.empty() ? options.adapter : checkpoint.adapter.value_or("");
-      const auto source = model::CheckpointSource::open(checkpoint.weights, adapter);
+      const model::CheckpointSource source = opening.get();
       network = model::make_network(source,
                                     {.precision = precision_of(options, checkpoint, source),
                                      .cuda = options.cuda,
@@ -373,6 +373,14 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   auto& prompt = state->checkpoint.defaults.prompt;
   if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
   if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
+  // Beside the tokenizer, whose tables take as long.
+  auto opening =
+      std::async(std::launch::async,
+                 [weights = state->checkpoint.weights,
+                  adapter = !options.adapter.empty() ? options.adapter
+                                                     : state->checkpoint.adapter.value_or("")] {
+                   return model::CheckpointSource::open(weights, adapter);
+                 });
   state->tokenizer =
       std::make_unique<text::Tokenizer>(text::Tokenizer::load(state->checkpoint.weights));
   state->format =
@@ -383,9 +391,10 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   std::promise<void> ready;
   auto loaded = ready.get_future();
   State* raw = state.get();
-  state->thread = std::thread([raw, progress, ready = std::move(ready)]() mutable {
-    raw->run(progress, std::move(ready));
-  });
+  state->thread = std::thread(
+      [raw, progress, opening = std::move(opening), ready = std::move(ready)]() mutable {
+        raw->run(progress, std::move(opening), std::move(ready));
+      });
   auto reranker = std::unique_ptr<Reranker>(new Reranker(std::move(state)));
   loaded.get();
   return reranker;

@@ -108,15 +108,20 @@ Tokenizer::Tables::Tables(TokenizerSpec spec)
   }
   std::vector<BpeMerge> merges;
   merges.reserve(spec.merges.size());
-  const auto find = [&](const std::string& piece) -> std::optional<int32_t> {
-    const auto spelled = bytes_of_piece(piece);
-    if (!spelled) return std::nullopt;
-    const auto found = id_of_bytes.find(*spelled);
+  const auto find_bytes = [&](const std::string& spelled) -> std::optional<int32_t> {
+    const auto found = id_of_bytes.find(spelled);
     if (found == id_of_bytes.end()) return std::nullopt;
     return found->second;
   };
+  const auto find = [&](const std::string& piece) -> std::optional<int32_t> {
+    const auto spelled = bytes_of_piece(piece);
+    return spelled ? find_bytes(*spelled) : std::nullopt;
+  };
   for (const auto& [left, right] : spec.merges) {
-    const auto l = find(left), r = find(right), both = find(left + right);
+    const auto left_bytes = bytes_of_piece(left), right_bytes = bytes_of_piece(right);
+    if (!left_bytes || !right_bytes) continue;
+    const auto l = find_bytes(*left_bytes), r = find_bytes(*right_bytes);
+    const auto both = find_bytes(*left_bytes + *right_bytes);
     if (l && r && both) merges.push_back({*l, *r, *both});
   }
   bpe = std::make_unique<const BpeModel>(byte_ids, std::move(merges));

@@ -480,7 +480,7 @@ CpuNetwork::CpuNetwork(const WeightSource& source, Precision precision, int num_
 CpuNetwork::~CpuNetwork() = default;
 
 void CpuNetwork::load(const WeightSource& source, base::ProgressSink* progress) {
-  state_->weights.load(source, progress);
+  state_->weights.load(source, state_->team.size(), progress);
 }
 
 int64_t CpuNetwork::page_bytes() const { return state_->page_elements() * state_->element; }

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "erank/base/error.h"
+#include "erank/base/threads.h"
+#include "erank/model/weight_kernels.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::model::cpu {
@@ -16,37 +19,81 @@ int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 std::vector<float> read_vector(const WeightSource& source, const std::string& name,
                                int64_t padded_size) {
   std::vector<float> out(padded_size);
-  source.read(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    std::memcpy(out.data() + first, values, count * sizeof(float));
-  });
+  source.read_rows(name, at::kFloat, 0, source.size_of(name).rows,
+                   [&](int64_t first, const void* values, int64_t count) {
+                     std::memcpy(out.data() + first, values, count * sizeof(float));
+                   });
   return out;
 }
+
+// Reads of blocks of rows, which threads then share.
+class Reads {
+ public:
+  explicit Reads(const WeightSource& source) : source_(source) {}
+
+  // `take` may be called by several threads at once.
+  void add(const std::string& name, at::ScalarType dtype, const TakeRows& take) {
+    const auto [rows, columns] = source_.size_of(name);
+    const int64_t block = block_rows(columns);
+    tensors_.push_back({name, dtype, take});
+    for (int64_t first = 0; first < rows; first += block)
+      blocks_.push_back({tensors_.size() - 1, first, std::min(first + block, rows)});
+  }
+
+  // `done` is told on this thread how many blocks are read.
+  void run(int num_threads, const std::function<void(int64_t)>& done = {}) const {
+    std::atomic<size_t> next{0}, num_done{0};
+    const size_t members = std::min<size_t>(num_threads, blocks_.size());
+    base::parallel_ranges(members, num_threads, [&](size_t member, size_t) {
+      for (size_t i; (i = next++) < blocks_.size();) {
+        const Block& block = blocks_[i];
+        const Tensor& tensor = tensors_[block.tensor];
+        source_.read_rows(tensor.name, tensor.dtype, block.begin, block.end, tensor.take);
+        const size_t n = ++num_done;
+        if (member == 0 && done) done(static_cast<int64_t>(n));
+      }
+    });
+  }
+  int64_t size() const { return std::ssize(blocks_); }
+
+ private:
+  struct Tensor {
+    std::string name;
+    at::ScalarType dtype;
+    TakeRows take;
+  };
+  struct Block {
+    size_t tensor;
+    int64_t begin, end;
+  };
+  const WeightSource& source_;
+  std::vector<Tensor> tensors_;
+  std::vector<Block> blocks_;
+};
 
 }  // namespace
 
 // A few places of the residual stream hold values many times larger than the rest, the same in all
 // layers. Training has made what reads them small there: of gate and up, the columns with the
 // smallest norms are those of the largest activations. Every fourth layer is enough to see them.
-std::vector<int32_t> CpuWeights::outliers(const WeightSource& source) const {
+std::vector<int32_t> CpuWeights::outliers(const WeightSource& source, int num_threads) const {
   if (precision_ != Precision::kInt8) return {};
   const int64_t h = config_.hidden_size, layers = config_.num_hidden_layers;
   const int64_t count = std::clamp<int64_t>(h / 16 / 16 * 16, 16, kMaxOutliers);
   if (h < 2 * count) return {};
   // Integers, so that the order of additions does not count.
   std::vector<std::atomic<int64_t>> squares(h);
+  Reads reads(source);
   for (int64_t layer = 0; layer < layers; layer += 4)
     for (const char* name : {"gate", "up"})
-      source.read(base::str("model.layers.", layer, ".mlp.", name, "_proj.weight"), at::kFloat,
-                  [&](int64_t, const void* values, int64_t rows) {
-                    std::vector<int64_t> sums(h);
-                    const auto* from = static_cast<const float*>(values);
-                    for (int64_t i = 0; i < rows; ++i)
-                      for (int64_t k = 0; k < h; ++k) {
-                        const float value = from[i * h + k];
-                        sums[k] += static_cast<int64_t>(std::min(value * value, 1e6f) * 0x1p30f);
-                      }
-                    for (int64_t k = 0; k < h; ++k) squares[k] += sums[k];
-                  });
+      reads.add(base::str("model.layers.", layer, ".mlp.", name, "_proj.weight"), at::kFloat,
+                [&](int64_t, const void* values, int64_t rows) {
+                  std::vector<int64_t> sums(h);
+                  weight_kernels().add_squares(static_cast<const float*>(values), rows, h,
+                                               sums.data());
+                  for (int64_t k = 0; k < h; ++k) squares[k] += sums[k];
+                });
+  reads.run(num_threads);
   std::vector<int32_t> places(h);
   std::iota(places.begin(), places.end(), 0);
   std::stable_sort(places.begin(), places.end(),
@@ -66,15 +113,16 @@ CpuWeights::CpuWeights(const ModelConfig& config, Precision precision)
                ", expected an even one of at most 256");
 }
 
-void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) {
+void CpuWeights::load(const WeightSource& source, int num_threads, base::ProgressSink* progress) {
   const ModelConfig& c = config_;
   const int64_t d = c.head_dim, heads = c.num_attention_heads, kv = c.num_key_value_heads;
+  Reads reads(source);
   // Outputs of a tensor to the columns column(n) of a matrix.
   const auto pack = [&](const std::string& name, PackedMatrix& matrix, int64_t inputs,
                         const auto& column, const int32_t* places = nullptr) {
     const auto dtype = matrix.precision() == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
     const int64_t value_bytes = dtype == at::kFloat ? 4 : 2;
-    source.read(name, dtype, [&](int64_t first, const void* values, int64_t count) {
+    reads.add(name, dtype, [=, &matrix](int64_t first, const void* values, int64_t count) {
       for (int64_t i = 0; i < count; ++i)
         matrix.set(column(first + i), static_cast<const char*>(values) + i * inputs * value_bytes,
                    inputs, places);
@@ -92,9 +140,8 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
   // Finer sections cost time, coarser ones accuracy (docs/performance.md, "What int8 costs").
   const int64_t parts = (hidden_ + 319) / 320;
   const Int8Layout normed{.section = (hidden_ / parts + 15) / 16 * 16,
-                          .outliers = outliers(source)},
+                          .outliers = outliers(source, num_threads)},
       attended{.section = head_dim_}, gated{.section = 64};
-  const int64_t total = c.num_hidden_layers + 1;
   layers_.clear();
   layers_.resize(c.num_hidden_layers);
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
@@ -132,7 +179,6 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
     pack(p + "mlp.up_proj.weight", layer.gate_up, c.hidden_size, interleaved(1));
     layer.down = PackedMatrix(hidden_, feed_forward_, precision_, gated);
     pack(p + "mlp.down_proj.weight", layer.down, c.intermediate_size, same);
-    if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
   }
   final_norm_ = read_vector(source, "model.norm.weight", hidden_);
   head_ = {};
@@ -145,11 +191,14 @@ void CpuWeights::load(const WeightSource& source, base::ProgressSink* progress) 
     const auto kept = precision_ == Precision::kFp32 ? at::kFloat : at::kBFloat16;
     const int64_t row_bytes = c.hidden_size * (kept == at::kFloat ? 4 : 2);
     embedding_ = Memory(c.vocab_size * row_bytes);
-    source.read("model.embed_tokens.weight", kept,
-                [&](int64_t first, const void* values, int64_t count) {
-                  std::memcpy(embedding_.as<char>() + first * row_bytes, values, count * row_bytes);
-                });
+    reads.add("model.embed_tokens.weight", kept,
+              [=, this](int64_t first, const void* values, int64_t count) {
+                std::memcpy(embedding_.as<char>() + first * row_bytes, values, count * row_bytes);
+              });
   }
+  reads.run(num_threads, [&](int64_t done) {
+    if (progress) progress->update({"load weights", done, reads.size(), "blocks", ""});
+  });
   if (progress) progress->finish();
 }
 

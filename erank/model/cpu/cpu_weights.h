@@ -33,7 +33,7 @@ class CpuWeights {
  public:
   CpuWeights(const ModelConfig& config, Precision precision);
 
-  void load(const WeightSource& source, base::ProgressSink* progress);
+  void load(const WeightSource& source, int num_threads, base::ProgressSink* progress);
   // Writes the embedding of `token` to x [H'].
   void embed(int32_t token, float* x) const;
 
@@ -50,7 +50,7 @@ class CpuWeights {
 
  private:
   // The places of the residual stream that int8 products hold apart.
-  std::vector<int32_t> outliers(const WeightSource& source) const;
+  std::vector<int32_t> outliers(const WeightSource& source, int num_threads) const;
 
   ModelConfig config_;
   Precision precision_;

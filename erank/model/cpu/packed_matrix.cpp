@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "erank/base/error.h"
-#include "erank/model/quantize.h"
+#include "erank/model/weight_kernels.h"
 
 namespace erank::model::cpu {
 namespace {
@@ -63,25 +63,21 @@ void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int3
     if (i < n) to[i * kPanel] = from[i];
   } else {
     const auto* from = static_cast<const float*>(values);
-    std::vector<float> row(inputs_);
-    for (int64_t i = 0; i < n; ++i) row[places ? places[i] : i] = from[i];
-    row.resize(width_);
+    std::vector<float> row(width_);
+    for (int64_t i = 0; places && i < n; ++i) row[places[i]] = from[i];
+    if (!places) std::memcpy(row.data(), from, n * sizeof(float));
     const int64_t num_outliers = std::ssize(outliers_);
     for (int64_t i = 0; i < num_outliers; ++i) {
       row[inputs_ + i] = row[inputs_ + num_outliers + i] = row[outliers_[i]];
       row[outliers_[i]] = 0;
     }
-    std::vector<int8_t> section;
     auto* to = memory_.as<int8_t>() + panel + offset;
     int64_t at = scale_index(column);
     for (int64_t k = 0; const int32_t groups : section_groups_) {
       const int64_t n = 4 * groups;
-      section.resize(n);
-      scale_[at] = quantize_row(row.data() + k, n, section.data());
       int32_t sum = 0;
-      for (int64_t i = 0; i < n; ++i) sum += section[i];
+      scale_[at] = weight_kernels().pack_int8(row.data() + k, n, to + k * kPanel, 4 * kPanel, &sum);
       offset_[at] = -128 * sum;
-      for (int64_t i = 0; i < n; i += 4) std::memcpy(to + (k + i) * kPanel, section.data() + i, 4);
       k += n;
       at += kPanel;
     }
