@@ -34,7 +34,7 @@ def reward(completions, completion_ids, grade, **_):
     counts["generated"] += sum(map(len, completion_ids))
     counts["completions"] += len(completion_ids)
     counts["longest"] = max(counts["longest"], *map(len, completion_ids))
-    answers = [re.search(r"</think>\s*<answer>(10|[0-9])</answer>", text) for text in completions]
+    answers = [re.search(r">(10|[0-9])</[a-z]+>\s*$", text) for text in completions]
     counts["formatted"] += sum(answer is not None for answer in answers)
     return [1 - ((int(a[1]) - 10 * g / 3) / 10) ** 2 if a else -2.0 for a, g in zip(answers, grade)]
 
