@@ -71,7 +71,7 @@ def peer_run(python, job, setting, steps):
     path.write_text(json.dumps({**job, "setting": setting, "steps": steps, "work": str(job["work"])}))
     text, _, memory = call([python, ROOT / "bench/grpo_speed_peer.py", path], timeout=3600)
     line = json_line(text)
-    return {**line, "memory": memory, "seconds": line["seconds"][1:]}
+    return {**line, "memory": memory, "seconds": line["seconds"][1:] or line["seconds"]}
 
 
 def peer_settings(args, size):
@@ -79,11 +79,12 @@ def peer_settings(args, size):
     batches = [b for b in args.batches if b <= size and size % b == 0] or [size]
     middle = batches[len(batches) // 2]
     plain = {"batch": middle, "continuous": False}
-    weights = [{**plain, "weights": "fp32", "autocast": False}]
     if args.precision == "bf16":
-        weights += [{**plain, "weights": "bf16", "autocast": True}, {**plain, "weights": "bf16", "autocast": False},
-                    {**plain, "weights": "fp32", "autocast": True}]
-    yield weights
+        yield [{**plain, "weights": "bf16", "adapter": "fp32", "autocast": True},
+               {**plain, "weights": "bf16", "adapter": "bf16", "autocast": False},
+               {**plain, "weights": "fp32", "adapter": "fp32", "autocast": True}]
+    else:
+        yield [{**plain, "weights": "fp32", "adapter": "fp32", "autocast": False}]
     yield [{"batch": b} for b in batches if b != middle]
     yield [{"continuous": True}]
 
@@ -93,11 +94,13 @@ def fastest_setting(python, job, args):
     trial_job = {**job, "prompts": quarter}
     best, tried = None, []
     for changes in peer_settings(args, len(quarter) * args.rollouts):
-        base = best
+        if tried and best is None:
+            break
+        base = best[1] if best else {}
         for change in changes:
-            setting = {**(base[1] if base else {}), **change}
+            setting = {**base, **change}
             try:
-                seconds = min(peer_run(python, trial_job, setting, 2)["seconds"])
+                seconds = peer_run(python, trial_job, setting, 1)["seconds"][0]
             except Unavailable as reason:
                 tried.append((setting, None, str(reason)))
                 say(f"TRL, {named(setting)}: {reason}")
@@ -112,7 +115,8 @@ def fastest_setting(python, job, args):
 
 
 def named(s):
-    return (f"{s['weights']} weights{', bf16 autocast' if s['autocast'] else ''}, batches of {s['batch']}"
+    return (f"{s['weights']} weights and {s['adapter']} adapter{', bf16 autocast' if s['autocast'] else ''}, "
+            f"batches of {s['batch']}"
             f"{', continuous batching' if s['continuous'] else ''}")
 
 

@@ -65,6 +65,10 @@ trainer = trl.GRPOTrainer(
         max_steps=job["steps"], learning_rate=job["rate"], lr_scheduler_type="constant", weight_decay=0.01,
         max_grad_norm=1.0, use_transformers_continuous_batching=setting["continuous"]))
 
+if setting["adapter"] == "bf16":
+    for parameter in trainer.model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
 
 def timed(name):
     body = getattr(trainer.model.base_model.model, name)
