@@ -19,6 +19,7 @@ import pathlib
 import statistics
 import sys
 import tempfile
+import textwrap
 
 from peers_programs import ROOT, Unavailable, cache_folder, call, json_line, say
 from peers_tables import aligned, machine_facts, markdown, update_docs
@@ -116,8 +117,7 @@ def fastest_setting(python, job, args):
 
 def named(s):
     return (f"{s['weights']} weights and {s['adapter']} adapter{', bf16 autocast' if s['autocast'] else ''}, "
-            f"batches of {s['batch']}"
-            f"{', continuous batching' if s['continuous'] else ''}")
+            f"batches of {s['batch']}{', continuous batching' if s['continuous'] else ''}")
 
 
 def main():
@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3, help="timed ones")
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 10, 20], help="of the peer")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 10], help="of the peer")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only-erank", action="store_true")
     parser.add_argument("--quick", action="store_true", help="sees whether all works: the figures mean nothing")
@@ -185,7 +185,7 @@ def measure(erank, args, work):
     lines = facts_lines(results, args, setting, again)
     print("\n".join(lines) + f"\nwritten: {args.out}")
     if args.update_docs and peer:
-        update_docs(args.update_docs, "\n".join(lines) + "\n\n" + markdown(rows), MARK)
+        update_docs(args.update_docs, textwrap.fill(" ".join(lines), 120) + "\n\n" + markdown(rows), MARK)
 
 
 def table(ours, peer, args):
