@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers compile-matrix clean
+.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers bench-grpo compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -77,6 +77,12 @@ PEERS ?=
 bench-peers: build
 	@tools/peers || true
 	python3 bench/peers.py --erank $(RELEASE)/erank $(PEERS)
+
+GRPO ?=
+## make bench-grpo       a step of erank train grpo against TRL's GRPOTrainer; GRPO='--steps 5' changes a setting
+bench-grpo: build
+	@tools/peers trl || true
+	python3 bench/grpo_speed.py --erank $(RELEASE)/erank $(GRPO)
 
 ## make compile-matrix   compile against libtorch 2.11, 2.13 and 2.14
 compile-matrix: setup-dev

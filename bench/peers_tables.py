@@ -1,4 +1,5 @@
-"""The tables of bench/peers.py: {shape: {program: {setting: {figure: [values]}}}} as text and as Markdown."""
+"""The tables of bench/peers.py, {shape: {program: {setting: {figure: [values]}}}}, as text and as Markdown, and what it
+shares with bench/grpo_speed.py."""
 import contextlib
 import datetime
 import os
@@ -95,12 +96,17 @@ def agreement(bench):
     return lines
 
 
-def facts(bench, seconds):
+def machine_facts():
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
                 if line.startswith("model name")), os.uname().machine)
     memory = int(open("/proc/meminfo", encoding="utf-8").readline().split()[1])
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, text=True, check=False).stdout.strip()
+    return {"processor": cpu, "memory_gb": round(memory / 1e6), "system": " ".join(os.uname()[0:3:2]),
+            "date": datetime.date.today().isoformat(), "commit": commit or "unknown"}
+
+
+def facts(bench, seconds):
     versions = {}
     with contextlib.suppress(Unavailable):
         folder = bench.llama("llama-bench").parent.parent
@@ -109,9 +115,7 @@ def facts(bench, seconds):
         with contextlib.suppress(Unavailable):
             versions[name] = bench.python(name).parent.parent.name.split("-", 1)[1]
     gemm = {name: round(max(filter(None, values))) for name, values in bench.gemm.items() if any(values)}
-    return {"processor": cpu, "threads": bench.threads, "memory_gb": round(memory / 1e6),
-            "system": " ".join(os.uname()[0:3:2]),
-            "date": datetime.date.today().isoformat(), "commit": commit or "unknown", "load_before": bench.load_before,
+    return {**machine_facts(), "threads": bench.threads, "load_before": bench.load_before,
             "load_after": round(os.getloadavg()[0], 2), "minutes": round(seconds / 60, 1), "versions": versions,
             "repeats": bench.args.repeats, "pairs": bench.num_pairs, "pairs_of_a_query": bench.per_query,
             "quick": bench.args.quick,
@@ -126,9 +130,8 @@ def facts_line(f):
             f"before the run {f['load_before']}; --repeats {f['repeats']}; {versions}{gemm}")
 
 
-def update_docs(path, text):
+def update_docs(path, text, mark="<!-- peers table -->"):
     """Writes `text` between the marks of `path`; None only sees whether they are there."""
-    mark = "<!-- peers table -->"
     whole = path.read_text(encoding="utf-8") if path.exists() else ""
     if whole.count(mark) != 2:
         sys.exit(f"peers: {path} has {whole.count(mark)} lines '{mark}', expected 2")

@@ -262,6 +262,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
       rows.after_one.push_back(pass.terms[i + 1].row);
     }
     stats.num_tokens += pass.num_tokens;
+    stats.num_rows += std::ssize(pass.batch.rows);
     return answer_log_probs(model.forward.forward(pass.batch), rows);
   };
   const auto learn_policies = [&](const MicroBatch& pass, const at::Tensor& answers) {

@@ -14,7 +14,6 @@
 #include "erank/data/safetensors.h"
 #include "erank/model/tensor_file.h"
 #include "erank/train/advantages.h"
-#include "erank/train/log_probs.h"
 #include "erank/train/packing.h"
 
 namespace erank::train {
@@ -156,9 +155,9 @@ std::vector<float> RolloutObjective::forward_log_probs(TreeForward& forward,
     first.push_back(first.back() + rollout.tokens.size());
   std::vector<float> result(first.back());
   for (const MicroBatch& pass : batch.passes) {
-    const at::Tensor logits = forward.forward(pass.batch);
-    const Rows rows = rows_of(pass.terms, logits.device());
-    const at::Tensor of_pass = log_probs(logits, rows.rows, rows.tokens).cpu().contiguous();
+    const at::Tensor hidden = forward.hidden(pass.batch);
+    const Rows rows = rows_of(pass.terms, hidden.device());
+    const at::Tensor of_pass = forward.log_probs(hidden, rows.rows, rows.tokens).cpu().contiguous();
     const float* values = of_pass.const_data_ptr<float>();
     for (const Example* example : pass.examples) {
       const size_t begin = first[batch.pair_of(example) * num_samples()],
@@ -333,13 +332,15 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
   for (size_t i = 0; i < batch.passes.size(); ++i) {
     const MicroBatch& pass = batch.passes[i];
     stats.num_tokens += pass.num_tokens;
-    const at::Tensor logits = model.forward.forward(pass.batch);
-    const Rows rows = rows_of(pass.terms, logits.device());
-    const at::Tensor now = log_probs(logits, rows.rows, rows.tokens);
+    stats.num_rows += std::ssize(pass.batch.rows);
+    const at::Tensor hidden = model.forward.hidden(pass.batch);
+    const Rows rows = rows_of(pass.terms, hidden.device());
+    at::Tensor entropies;
+    const at::Tensor now = model.forward.log_probs(hidden, rows.rows, rows.tokens, &entropies);
     if (compare) drift.add(now, sequences[i].sampler_log_probs);
     if (counts.num_tokens == 0) continue;  // every rollout is overlong and masked
     const PolicyLoss loss = policy_loss(now, sequences[i], counts, sampler_options_.loss,
-                                        row_entropies(logits.detach()).index_select(0, rows.rows));
+                                        entropies.index_select(0, rows.rows));
     stats.loss += loss.loss.item<double>();
     figures += loss.figures;
     backward(loss.loss);

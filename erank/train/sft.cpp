@@ -105,6 +105,7 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
       if (term.weight != 0) terms.push_back(term);
     at::Tensor loss = answer_loss(logits, terms);
     stats.num_tokens += micro.num_tokens;
+    stats.num_rows += std::ssize(micro.batch.rows);
     if (rank) {
       const at::Tensor part = rank_loss_of(logits, micro) / static_cast<double>(groups.size());
       rank_loss += part.item<double>();

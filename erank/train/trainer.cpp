@@ -208,13 +208,15 @@ Trainer::Trainer(model::Parameters& parameters, Objective& objective, const Trai
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
   for (const auto& linear : parameters_.linears()) {
-    if (linear.name == "lm_head") continue;  // only for learned rows
+    if (linear.name == "lm_head") continue;  // only for asked rows
     frozen += static_cast<double>(linear.linear->weight.numel());
     if (linear.linear->lora)
       adapters +=
           static_cast<double>(linear.linear->lora->a.numel() + linear.linear->lora->b.numel());
   }
-  flops_per_token_ = frozen * (options_.lora ? 4 : 6) + adapters * 6;
+  const double per_weight = options_.lora ? 4 : 6;
+  flops_per_token_ = frozen * per_weight + adapters * 6;
+  flops_per_row_ = static_cast<double>(parameters_.lm_head().weight.numel()) * per_weight;
 }
 
 std::vector<std::string> Trainer::resume() {
@@ -404,7 +406,9 @@ void Trainer::step(base::ProgressSink* progress) {
   if (!std::isfinite(norm)) not_finite("the gradients are");
   ++step_;
   const double seconds = seconds_since(start);
-  tokens_ += stats.num_tokens, seconds_ += seconds;
+  const double flops = static_cast<double>(stats.num_tokens) * flops_per_token_ +
+                       static_cast<double>(stats.num_rows) * flops_per_row_;
+  tokens_ += stats.num_tokens, seconds_ += seconds, flops_ += flops;
   const double speed = static_cast<double>(stats.num_tokens) / seconds;
   base::OrderedJson line = {{"step", step_},
                             {"loss", stats.loss},
@@ -415,7 +419,7 @@ void Trainer::step(base::ProgressSink* progress) {
                             {"tokens", stats.num_tokens},
                             {"seconds", seconds},
                             {"tokens_per_s", speed},
-                            {"share_of_gemm_peak", speed * flops_per_token_ / gemm_peak_}};
+                            {"share_of_gemm_peak", flops / seconds / gemm_peak_}};
   add(line, stats.figures);
   log(line);
   if (!progress) return;
@@ -425,7 +429,7 @@ void Trainer::step(base::ProgressSink* progress) {
   char detail[96];
   const double mean = static_cast<double>(tokens_) / seconds_;
   std::snprintf(detail, sizeof detail, ", rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", rate,
-                mean, 100 * mean * flops_per_token_ / gemm_peak_);
+                mean, 100 * flops_ / seconds_ / gemm_peak_);
   progress->update({"train", step_, total, "steps", measured + detail});
 }
 

@@ -27,6 +27,7 @@ struct StepStats {
   int64_t num_examples = 0;
   int64_t num_learned = 0;  // tokens in the loss
   int64_t num_tokens = 0;   // that went through the network, without padding
+  int64_t num_rows = 0;     // of them that went through the head
   // What else the step's line of the log says; the first two are shown beside the progress.
   Figures figures;
   std::string halt;  // why the run must end before this step changes the weights; "": go on
@@ -163,8 +164,9 @@ class Trainer {
   int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
   std::vector<std::string> skipped_;  // damaged checkpoints, for the log
   std::optional<EventFile> events_;   // of this run()
-  double flops_per_token_ = 0, gemm_peak_ = 0;
-  int64_t tokens_ = 0;  // of this run's steps, and their time
+  double flops_per_token_ = 0, flops_per_row_ = 0, gemm_peak_ = 0;
+  int64_t tokens_ = 0;  // of this run's steps, their arithmetic and time
+  double flops_ = 0;
   double seconds_ = 0;
 };
 

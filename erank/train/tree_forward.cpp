@@ -22,6 +22,7 @@
 #include "erank/train/kernels/grad_ops.h"
 #include "erank/train/kernels/reference_tree.h"
 #include "erank/train/kernels/tree_attention.h"
+#include "erank/train/log_probs.h"
 
 namespace erank::train {
 namespace {
@@ -172,6 +173,21 @@ at::Tensor TreeForward::hidden(const TreeBatch& batch) {
 
 at::Tensor TreeForward::logits(const at::Tensor& hidden) const {
   return project(hidden, parameters_.lm_head()).to(at::kFloat);
+}
+
+at::Tensor TreeForward::log_probs(const at::Tensor& hidden, const at::Tensor& rows,
+                                  const at::Tensor& tokens, at::Tensor* entropies) const {
+  const model::Linear& head = parameters_.lm_head();
+  at::Tensor result, of_rows;
+  if (own_kernels_ && !head.lora && !head.bias.defined() && !head.weight.requires_grad()) {
+    std::tie(result, of_rows) = kernels::head_log_probs(hidden, head.weight, rows, tokens);
+  } else {
+    const at::Tensor all = logits(hidden);
+    result = train::log_probs(all, rows, tokens);
+    if (entropies) of_rows = row_entropies(all.detach());
+  }
+  if (entropies) *entropies = of_rows;
+  return result;
 }
 
 }  // namespace erank::train

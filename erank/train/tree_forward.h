@@ -35,6 +35,11 @@ class TreeForward {
   // hidden [R, H] -> [R, V] fp32.
   at::Tensor logits(const at::Tensor& hidden) const;
   at::Tensor forward(const TreeBatch& batch) { return logits(hidden(batch)); }
+  // hidden [R, H]; rows and tokens [M] int64 -> log softmax(logits[row])[token], [M] fp32, and when
+  // asked the entropy of each row in nats, [R], without a gradient. Keeps no logits where the head
+  // is frozen.
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& rows, const at::Tensor& tokens,
+                       at::Tensor* entropies = nullptr) const;
 
   // LoRA dropout on or off (off at first); it draws from libtorch's default generator.
   void set_training(bool training) { training_ = training; }

@@ -1,8 +1,10 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -90,6 +92,49 @@ TEST_P(GradOps, AdaptedProjectionsHaveTheGradientsOfTheirParts) {
   const auto expected = gradients(at::cat(separate, 1), out, inputs);
   for (size_t i = 0; i < inputs.size(); ++i)
     EXPECT_LT(relative_error(found[i], expected[i]), limit()) << i;
+}
+
+TEST_P(GradOps, TheHeadsLogProbabilitiesAreThoseOfItsLogits) {
+  // The last one is taken in several pieces. Either all tokens are about as probable, or one is
+  // nearly sure.
+  for (const auto& [count, vocab] : {std::pair{3, 5}, {40, 1003}, {260, 70001}}) {
+    for (const double sure_logit : {0.0, 16.0}) {
+      at::Tensor start = at::randn({count, 8}), weight = at::randn({vocab, 8}) * 0.1;
+      start.select(1, 0).fill_(4);
+      weight[2][0] += sure_logit / 4;
+      weight = weight.to(GetParam());
+      const at::Tensor hidden = start.to(GetParam()).requires_grad_(true);
+      // In fp64, of the logits as they are rounded.
+      const at::Tensor wide = hidden.detach().to(at::kDouble).requires_grad_(true);
+      const at::Tensor rounded = at::linear(hidden.detach(), weight).to(at::kDouble);
+      const auto all = [&] {
+        const at::Tensor logits = at::linear(wide, weight.to(at::kDouble));
+        return at::log_softmax(logits + (rounded - logits).detach(), 1);
+      };
+      // Each row's most probable token and another one, in no order; a row twice, one never.
+      const at::Tensor row = at::arange(1, count, at::dtype(at::kLong)).flip(0);
+      const at::Tensor peak = all().argmax(1).index_select(0, row);
+      const at::Tensor rows = at::cat({row, row, row.narrow(0, 0, 1)});
+      const at::Tensor tokens = at::cat({peak, (peak + 1).remainder(vocab), peak.narrow(0, 0, 1)});
+      // The most probable tokens alone: where the model is sure little is left of their gradient.
+      const at::Tensor both = at::randn(rows.sizes()),
+                       sure = both * at::arange(rows.numel()).lt(count - 1);
+      for (const at::Tensor& out : {both, sure}) {
+        const at::Tensor reference = all();
+        const at::Tensor expected = reference.view({-1}).index_select(0, rows * vocab + tokens);
+        const auto [found, entropies] = kernels::head_log_probs(hidden, weight, rows, tokens);
+        EXPECT_LT(relative_error(found, expected), 1e-5);
+        EXPECT_LT(relative_error(entropies, -(reference.exp() * reference).sum(1)), 1e-4);
+        EXPECT_FALSE(entropies.requires_grad());
+        const at::Tensor gradient = gradients(found, out, {hidden})[0];
+        EXPECT_LT(relative_error(gradient, gradients(expected, out, {wide})[0]), limit())
+            << count << " " << sure_logit;
+        EXPECT_EQ(gradient[0].abs().max().item<double>(), 0);
+        const at::NoGradGuard no_grad;
+        EXPECT_TRUE(kernels::head_log_probs(hidden, weight, rows, tokens).first.equal(found));
+      }
+    }
+  }
 }
 
 // libtorch's attention, a sequence at a time.

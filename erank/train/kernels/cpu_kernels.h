@@ -53,6 +53,14 @@ struct RotateArgs {
   float direction;  // 1, or -1: rotates back
 };
 
+// Of a row of logits: its first greatest one, and sums over the others.
+struct SoftmaxRest {
+  int64_t peak;    // its place
+  float most;      // its value
+  float rest;      // sum of exp(x - most)
+  float distance;  // sum of (most - x) exp(x - most)
+};
+
 // Each works on the rows [t_begin, t_end).
 template <typename T>
 struct CpuKernels {
@@ -67,6 +75,8 @@ struct CpuKernels {
   void (*softmax)(T* scores, int64_t width, int64_t seen, float scale);
   // One row: grad[i] (of softmax's result p) -> scale * p[i] (grad[i] - sum p grad), in place.
   void (*softmax_backward)(const T* p, T* grad, int64_t width, float scale);
+  // One row of logits: x[i] -> exp(x[i] - most), 0 at the peak. n > 0.
+  SoftmaxRest (*softmax_rest)(T* x, int64_t n);
   // sum[i] += x[i].
   void (*accumulate)(float* sum, const T* x, int64_t n);
 };

@@ -27,4 +27,11 @@ at::Tensor silu_mul(const at::Tensor& gate_up);
 at::Tensor lora_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const std::vector<const model::Linear*>& parts);
 
+// hidden [R, H]; weight [V, H], frozen; rows and tokens [M] int64 -> log softmax(hidden
+// weight^T)[row][token], [M] fp32, and the entropy of each row's softmax in nats, [R] fp32, without
+// a gradient. Logits are made some rows at a time and not kept: of the vocabulary the backward pass
+// needs no more than each row's mean of `weight` under its softmax, which is taken at once.
+std::pair<at::Tensor, at::Tensor> head_log_probs(const at::Tensor& hidden, const at::Tensor& weight,
+                                                 const at::Tensor& rows, const at::Tensor& tokens);
+
 }  // namespace erank::train::kernels
