@@ -96,9 +96,13 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
       ++stats.num_examples;
       for (const Branch& branch : example->branches) stats.num_learned += branch.num_learned;
     }
+  std::vector<int64_t> costs;
+  for (const Group& group : groups) costs.push_back(train::num_tokens(group));
+  std::vector<Group> own;
+  for (const size_t i : own_share(costs, model.ranks)) own.push_back(groups[i]);
   const bool rank = options_.rank.kind != RankLoss::kNone;
   double rank_loss = 0;
-  for (const MicroBatch& micro : pack(groups, options_.packing)) {
+  for (const MicroBatch& micro : pack(own, options_.packing, groups)) {
     const at::Tensor logits = model.forward.forward(micro.batch);
     std::vector<LossTerm> terms;
     for (const LossTerm& term : micro.terms)
@@ -113,6 +117,8 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
     stats.loss += loss.item<double>();
     backward(loss);
   }
+  all_sum(model.ranks, {&stats.loss, &rank_loss});
+  all_sum(model.ranks, {&stats.num_tokens});
   if (rank) stats.figures = {{"rank_loss", rank_loss}};
   return stats;
 }
@@ -143,7 +149,7 @@ at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch
 
 Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress, model.ranks)}};
 }
 
 }  // namespace erank::train
