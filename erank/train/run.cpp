@@ -227,12 +227,13 @@ std::string Run::base_name() const {
 
 std::unique_ptr<Trainer> Run::make_trainer(Objective& objective) {
   base::Json all = options_.dry_run ? base::Json::object() : identity();
-  const size_t own = std::hash<std::string>()(all.dump()) >> 12;
+  const std::string known = base::str(all.dump(), c10::toString(parameters().dtype()));
+  const size_t own = std::hash<std::string>()(known) >> 12;
   for (const double other : gather(ranks_, static_cast<double>(own)))
     if (other != static_cast<double>(own))
       base::fail(ErrorKind::kInvalidInput, "train",
-                 "the ranks do not have the same options, model and data; each machine must have "
-                 "the same files");
+                 "the ranks do not have the same options, precision, model and data; each machine "
+                 "must have the same files, and --precision names what all of them can");
   auto trainer = std::make_unique<Trainer>(parameters(), objective, options_.train, options_.out,
                                            std::move(all), ranks_);
   if (options_.resume && !options_.dry_run)

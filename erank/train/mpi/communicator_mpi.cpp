@@ -53,6 +53,9 @@ class MpiCommunicator : public Communicator {
     barrier();
     watch_.request_stop();
     watch_.join();
+#ifdef ERANK_NCCL
+    gpu_.reset();
+#endif
     MPI_Finalize();
   }
 
@@ -149,11 +152,8 @@ class MpiCommunicator : public Communicator {
           stop.stop_requested())
         break;
     }
-    for (auto& send : sends) {
-      if (send == MPI_REQUEST_NULL) continue;
-      MPI_Cancel(&send);
-      MPI_Request_free(&send);
-    }
+    for (auto& send : sends)
+      if (send != MPI_REQUEST_NULL) MPI_Request_free(&send);
   }
 
   OnLost on_lost_;
