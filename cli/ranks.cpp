@@ -15,14 +15,14 @@ namespace {
 train::Communicator* g_ranks = nullptr;
 
 // main has printed the error and ends with its code.
-void abort_all(int exit_code, void*) {
-  if (g_ranks) g_ranks->abort(exit_code != 0 ? exit_code : 1);
+void end_all(int exit_code, void*) {
+  if (g_ranks) g_ranks->end_all(exit_code != 0 ? exit_code : 1);
 }
 
 void on_lost(train::Communicator& ranks, const std::string& line) {
   ProgressLine::print_above("erank: " + line +
                             "; the job ends, and goes on from its newest checkpoint with --resume");
-  ranks.abort(2);
+  ranks.end_all(2);
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ void with_ranks(Context& context, const std::function<void(train::Communicator& 
   if (train::num_launched() == 1) return work(train::alone());
   std::unique_ptr<train::Communicator> ranks = train::join_launched(on_lost);
   g_ranks = ranks.get();
-  ::on_exit(abort_all, nullptr);
+  ::on_exit(end_all, nullptr);
   if (g_ranks->rank() > 0) {
     context.progress.reset();
     ProgressLine::set_prefix(base::str("rank ", g_ranks->rank(), ": "));

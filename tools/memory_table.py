@@ -25,7 +25,7 @@ def main():
     erank = parser.parse_args().erank
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                        OMPI_MCA_rmaps_base_oversubscribe="1")
-    print("| model | trains | processes | trained | weights | optimiser | a pass | together |")
+    print("| model | trains | processes | parameters trained | weights | optimiser | a pass | together |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
@@ -52,7 +52,7 @@ def main():
                     sizes = [plan[key] / 1e9 for key in ("weights_bytes", "optimizer_bytes", "activation_bytes")]
                     trained = plan["trained_parameters"] / 1e6
                     print(f"| {name} | {'all' if full else 'adapter'} | {processes} | {trained:,.0f} M |",
-                          " | ".join(f"{size:.1f}" for size in sizes + [sum(sizes)]), "GB |", flush=True)
+                          " | ".join(f"{size:.1f}" for size in sizes + [sum(sizes)]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Alone : public Communicator {
   void all_reduce(const at::Tensor&) override {}
   void broadcast(const at::Tensor&, int) override {}
   void barrier() override {}
-  void abort(int) override { ERANK_CHECK(false, "nothing to abort"); }
+  void end_all(int) override { ERANK_CHECK(false, "alone"); }
 };
 
 // Lies beside the program, which loads it only where a launcher started it: so it runs, and starts

@@ -29,7 +29,7 @@ class Communicator {
   virtual void barrier() = 0;
 
   // Ends every process, this one too, as failed. From any thread.
-  virtual void abort(int exit_code) = 0;
+  virtual void end_all(int exit_code) = 0;
 };
 
 // One process alone: nothing to be exchanged.
@@ -38,8 +38,7 @@ Communicator& alone();
 // How many processes a launcher started this one with; 1 without a launcher.
 int num_launched();
 
-// Joins them; the last to be destroyed ends the exchange on every rank. `on_lost` is called from
-// another thread when a rank has given no sign of life for 20 s; it must end the program. Throws
+// Joins them; its destructor waits for the other ranks'. `on_lost` is called from another thread when a rank has given no sign of life for 20 s; it must end the program. Throws
 // Error{kInvalidInput} when this build has no MPI, or MPI knows of another number of processes than
 // the launcher. REQUIRES: num_launched() > 1, called once.
 std::unique_ptr<Communicator> join_launched(

@@ -91,6 +91,7 @@ class Writer {
     const int32_t root = shared > 0 ? add_sequence(-1, group.front()->prompt.data(), shared) : -1;
     for (const Example* example : group)
       add_example(*example, root, shared, branch_scale, by_branch);
+    micro_.sizes.push_back(std::ssize(group));
   }
 
   // Rows become numbers of asked rows; padding makes the counts round.

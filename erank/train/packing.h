@@ -23,6 +23,7 @@ struct MicroBatch {
   TreeBatch batch;
   std::vector<LossTerm> terms;
   std::vector<const Example*> examples;  // whose terms these are, in the terms' order
+  std::vector<int64_t> sizes;            // of the groups, or parts of split ones, among them
   int64_t num_tokens = 0;                // that the network computes, without padding
 };
 

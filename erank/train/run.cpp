@@ -12,7 +12,6 @@
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
-#include "erank/model/gemm_peak.h"
 #include "erank/model/lora.h"
 #include "erank/model/weights.h"
 #include "erank/rank/model_files.h"
@@ -255,11 +254,7 @@ Estimate Run::estimate(Objective& objective, int64_t pass_tokens, int64_t longes
   const int64_t attention =
       c.num_hidden_layers * c.num_attention_heads * std::min<int64_t>(longest, 1024);
   const auto width = static_cast<int64_t>(c10::elementSize(parameters.dtype()));
-  double peak = model::gemm_peak({.precision = model::precision_of(parameters.dtype()),
-                                  .cuda = options_.cuda,
-                                  .threads = at::get_num_threads()})
-                    .flops_per_s;
-  all_sum(ranks_, {&peak});
+  const double peak = measure_peak(parameters.dtype(), options_.cuda, ranks_);
   return {.trained_parameters = trainer->num_trained_values(),
           .weights_bytes = weights * width,
           .optimizer_bytes = trainer->state_bytes(),

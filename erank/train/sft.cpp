@@ -123,28 +123,23 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
   return stats;
 }
 
-// The sum over the pass's queries.
+// The sum over the pass's groups.
 at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const {
   AnswerRows rows;
   ERANK_CHECK(options_.digits.size() == rows.digits.size());
   std::copy(options_.digits.begin(), options_.digits.end(), rows.digits.begin());
   std::vector<double> targets;
-  std::vector<int64_t> sizes;
   size_t first = 0;  // the example's terms
-  const Example* before = nullptr;
   for (const Example* example : pass.examples) {
     ERANK_CHECK(example->rank_term >= 0, "no rank terms");
     const size_t term = first + static_cast<size_t>(example->rank_term);
     rows.first.push_back(pass.terms[term].row);
     rows.after_one.push_back(pass.terms[term + 1].row);
     targets.push_back(example->score);
-    if (!before || before->qid != example->qid) sizes.push_back(0);
-    ++sizes.back();
-    before = example;
     for (const Branch& branch : example->branches) first += branch.terms.size();
   }
   const at::Tensor z = expected_scores(answer_log_probs(logits, rows));
-  return rank_loss(z, at::tensor(targets).to(z.options()), sizes, options_.rank);
+  return rank_loss(z, at::tensor(targets).to(z.options()), pass.sizes, options_.rank);
 }
 
 Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {

@@ -174,6 +174,17 @@ std::vector<model::NamedTensor> choose(model::Parameters& parameters, const Trai
 
 }  // namespace
 
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks) {
+  double peak = 0;
+  if (ranks.rank() == 0)
+    peak = model::gemm_peak({.precision = model::precision_of(dtype),
+                             .cuda = cuda,
+                             .threads = at::get_num_threads()})
+               .flops_per_s;
+  all_sum(ranks, {&peak});
+  return peak * ranks.size();
+}
+
 void remove_run(const std::string& folder) {
   std::error_code none;
   std::vector<std::string> folders = {folder + "/best"};
@@ -440,11 +451,7 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   if (writes()) fs::create_directories(folder_ + "/checkpoints");
   gemm_peak_ = options_.gemm_peak > 0
                    ? options_.gemm_peak
-                   : model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
-                                       .cuda = parameters_.device().is_cuda(),
-                                       .threads = at::get_num_threads()})
-                         .flops_per_s;
-  all_sum(ranks_, {&gemm_peak_});
+                   : measure_peak(parameters_.dtype(), parameters_.device().is_cuda(), ranks_);
   const int64_t total = objective_.num_steps(), first = step_;
   if (writes()) events_.emplace(folder_, step_ + 1, wall_time());
   if (step_ > 0 || !skipped_.empty()) {

@@ -180,6 +180,10 @@ class Trainer {
   double seconds_ = 0;
 };
 
+// FLOP/s of all ranks together: the GEMM peak that rank 0 measures while the others wait, times
+// their number. A collective.
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks);
+
 // Removes what an earlier run in a training folder left: its log and event files, its checkpoints,
 // best/. What is not a trainer's stays.
 void remove_run(const std::string& folder);

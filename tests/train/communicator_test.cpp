@@ -17,7 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 
 TEST(ShareOut, TheMostCostlyFirstEachToTheRankWithLeast) {
-  EXPECT_THAT(share_out({3, 5, 2, 4, 4}, 2), ElementsAre(1, 0, 0, 1, 0));
+  EXPECT_THAT(share_out({3, 5, 2, 4, 4}, 2), ElementsAre(0, 0, 0, 1, 1));
   EXPECT_THAT(share_out({1, 1, 1}, 5), ElementsAre(0, 1, 2));
   EXPECT_THAT(share_out({}, 3), ElementsAre());
 }

@@ -84,13 +84,13 @@ TEST(AdamW, LeavesOutGradientsThatAreNotFinite) {
   optimizer.step(0.1);
   const TestFolder folder;
   const at::Tensor before = p.detach().clone();
-  optimizer.save(folder.path("before"));
+  optimizer.save(folder.path("before.safetensors"));
   for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
     optimizer.backward(loss_with(p, {bad, 1}));
     EXPECT_FALSE(std::isfinite(optimizer.step(0.1)));
     EXPECT_TRUE(at::equal(p.detach(), before));
-    optimizer.save(folder.path("after"));
-    EXPECT_EQ(base::read_file(folder.path("after")), base::read_file(folder.path("before")));
+    optimizer.save(folder.path("after.safetensors"));
+    EXPECT_EQ(base::read_file(folder.path("after.safetensors")), base::read_file(folder.path("before.safetensors")));
     EXPECT_EQ(optimizer.num_steps(), 1);
     EXPECT_TRUE(optimizer.is_finite());
   }
@@ -137,14 +137,14 @@ TEST(AdamW, GoesOnFromItsStateAsIfItHadNotStopped) {
     };
     for (int i = 0; i < 4; ++i) step(first, p, 0.3f * static_cast<float>(i));
     const TestFolder folder;
-    first.save(folder.path("state"));
-    EXPECT_EQ(data::SafetensorsFile::open(folder.path("state")).tensors().size(),
+    first.save(folder.path("state.safetensors"));
+    EXPECT_EQ(data::SafetensorsFile::open(folder.path("state.safetensors")).tensors().size(),
               dtype == at::kFloat ? 2u : 3u);
     if (dtype == at::kFloat) {
       const at::NoGradGuard no_grad;
       again.copy_(p);
     }
-    second.load(folder.path("state"), 4);
+    second.load(folder.path("state.safetensors"), 4);
     for (int i = 0; i < 3; ++i) step(first, p, 0.7f), step(second, again, 0.7f);
     EXPECT_TRUE(at::equal(p.detach(), again.detach()));
   }
@@ -176,7 +176,7 @@ TEST(AdamW, RanksTogetherEqualOneAndHaveItsFile) {
       auto expected = make();
       AdamW one(expected, options);
       learn(one, expected, 1);
-      one.save(folder.path("one"));
+      one.save(folder.path("one.safetensors"));
       EXPECT_TRUE(one.is_finite());
 
       run_ranks(size, [&](Communicator& ranks) {
@@ -185,25 +185,25 @@ TEST(AdamW, RanksTogetherEqualOneAndHaveItsFile) {
         learn(optimizer, parameters, ranks.rank() < 2 ? 0.5 : 0);
         for (size_t i = 0; i < parameters.size(); ++i)
           EXPECT_TRUE(at::equal(parameters[i].tensor.detach(), expected[i].tensor.detach()));
-        optimizer.save(folder.path("ranks"));
+        optimizer.save(folder.path("ranks.safetensors"));
         EXPECT_TRUE(optimizer.is_finite());
         EXPECT_LT(optimizer.state_bytes(), one.state_bytes());
       });
-      EXPECT_EQ(base::read_file(folder.path("ranks")), base::read_file(folder.path("one")));
+      EXPECT_EQ(base::read_file(folder.path("ranks.safetensors")), base::read_file(folder.path("one.safetensors")));
 
       // Any number of ranks goes on from it.
       auto goes_on = make();
       for (size_t i = 0; i < sizes.size(); ++i)
         goes_on[i].tensor.copy_(expected[i].tensor.detach());
       AdamW again(goes_on, options);
-      again.load(folder.path("ranks"), 3);
+      again.load(folder.path("ranks.safetensors"), 3);
       learn(again, goes_on, 1);
       run_ranks(size, [&](Communicator& ranks) {
         auto parameters = make();
         for (size_t i = 0; i < sizes.size(); ++i)
           parameters[i].tensor.copy_(expected[i].tensor.detach());
         AdamW optimizer(parameters, options, ranks);
-        optimizer.load(folder.path("one"), 3);
+        optimizer.load(folder.path("one.safetensors"), 3);
         learn(optimizer, parameters, ranks.rank() < 2 ? 0.5 : 0);
         for (size_t i = 0; i < parameters.size(); ++i)
           EXPECT_TRUE(at::equal(parameters[i].tensor.detach(), goes_on[i].tensor.detach()));

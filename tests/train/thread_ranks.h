@@ -34,7 +34,7 @@ class ThreadRanks {
       exchange(values, [&] { return all_.given_[static_cast<size_t>(root)].clone(); });
     }
     void barrier() override { all_.barrier_.arrive_and_wait(); }
-    void abort(int) override { FAIL(); }
+    void end_all(int) override { FAIL(); }
 
    private:
     template <class Result>

@@ -98,7 +98,7 @@ class MpiCommunicator : public Communicator {
       std::this_thread::sleep_for(std::min<Clock::duration>(waited / 8, kLongestNap));
     }
   }
-  void abort(int exit_code) override { MPI_Abort(MPI_COMM_WORLD, exit_code); }
+  void end_all(int exit_code) override { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
  private:
   static constexpr std::chrono::milliseconds kLongestNap{2};
