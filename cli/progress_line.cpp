@@ -13,6 +13,7 @@ namespace {
 
 std::mutex g_mutex;
 std::string g_standing;  // the progress line now on the terminal
+std::string g_prefix;
 
 void put(const std::string& text) { (void)!::write(STDERR_FILENO, text.data(), text.size()); }
 
@@ -81,8 +82,13 @@ void ProgressLine::finish() {
 
 void ProgressLine::print_above(const std::string& line) {
   const std::lock_guard lock(g_mutex);
-  if (g_standing.empty()) return put(line + "\n");
-  put("\r\x1b[K" + line + "\n" + g_standing);
+  if (g_standing.empty()) return put(g_prefix + line + "\n");
+  put("\r\x1b[K" + g_prefix + line + "\n" + g_standing);
+}
+
+void ProgressLine::set_prefix(const std::string& prefix) {
+  const std::lock_guard lock(g_mutex);
+  g_prefix = prefix;
 }
 
 }  // namespace erank::cli

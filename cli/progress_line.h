@@ -18,6 +18,8 @@ class ProgressLine : public base::ProgressSink {
 
   // A whole line on stderr, above the progress line if there is one. Thread-safe.
   static void print_above(const std::string& line);
+  // Goes before each of them from now on.
+  static void set_prefix(const std::string& prefix);
 
  private:
   using Clock = std::chrono::steady_clock;

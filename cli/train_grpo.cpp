@@ -2,6 +2,7 @@
 #include <iostream>
 #include <tuple>
 
+#include "cli/ranks.h"
 #include "cli/train_options.h"
 #include "erank/base/error.h"
 #include "erank/train/rollout_objective.h"
@@ -58,6 +59,7 @@ void dry_run(const GrpoFlags& flags, train::Run& run, train::GrpoObjective& obje
   const double tokens = plan.learning_tokens + plan.sampling_tokens / 3;
   const auto num_queries = std::ssize(objective.queries());
   const auto estimate = run.estimate(objective, flags.shared.max_pass_tokens, data.longest);
+  if (run.ranks().rank() > 0) return;
   if (flags.shared.json) {
     OrderedJson json = {{"queries", num_queries},
                         {"left_out_queries", data.num_left_out},
@@ -128,7 +130,8 @@ train::RolloutObjectiveOptions rollout_options(const GrpoFlags& flags, int num_s
   return options;
 }
 
-void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& context) {
+void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& context,
+                train::Communicator& ranks) {
   const int num_samples = parse_rollouts(flags.rollouts);
   const auto sampled = rollout_options(flags, num_samples);
   train::check(flags.grpo);
@@ -136,7 +139,7 @@ void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& cont
   if (num_samples == 0 && think)
     base::fail(base::ErrorKind::kInvalidInput, "--rollouts",
                "exact is for direct answers; --modes think needs samples, e.g. --rollouts 5");
-  train::Run run(std::move(options), run_hooks(context));
+  train::Run run(std::move(options), run_hooks(context, ranks), ranks);
   train::GrpoOptions grpo = flags.grpo;
   for (const auto& [name, reward] : kRewards)
     if (name == flags.reward) grpo.reward.reward = reward;
@@ -156,7 +159,7 @@ void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& cont
   const train::GrpoFormat format{run.tokenizer(), run.format()};
   const auto carry_out = [&](train::GrpoObjective& objective) {
     if (flags.shared.dry_run) return dry_run(flags, run, objective, data);
-    report_run(flags.shared, run.train(objective), objective.num_steps());
+    report_run(flags.shared, run, run.train(objective), objective.num_steps());
   };
   if (num_samples == 0) {
     train::ExactObjective objective(std::move(data.queries), grpo, format, run.make_validation());
@@ -221,11 +224,13 @@ void add_train_grpo(CLI::App& train, Context& context) {
              "samples that were cut at --max-think-tokens: teach nothing, or that they are bad");
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
-      flags->shared.complete(*verb);
-      train_grpo(*flags,
-                 flags->shared.run_options(
-                     *verb, {{"candidates", flags->candidates}, {"qrels", flags->qrels}}),
-                 context);
+      with_ranks(context, [&](train::Communicator& ranks) {
+        flags->shared.complete(*verb);
+        train_grpo(*flags,
+                   flags->shared.run_options(
+                       *verb, {{"candidates", flags->candidates}, {"qrels", flags->qrels}}),
+                   context, ranks);
+      });
     };
   });
 }

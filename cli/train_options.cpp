@@ -182,9 +182,11 @@ train::RunOptions TrainFlags::run_options(
   return run;
 }
 
-train::RunHooks run_hooks(Context& context) {
+train::RunHooks run_hooks(Context& context, const train::Communicator& ranks) {
   return {context.progress.get(), [] { return interrupted(); },
-          [](const std::string& line) { warn(line); }};
+          [says = ranks.rank() == 0](const std::string& line) {
+            if (says) warn(line);
+          }};
 }
 
 void add_estimate(OrderedJson& json, const train::Estimate& estimate, double tokens) {
@@ -192,12 +194,16 @@ void add_estimate(OrderedJson& json, const train::Estimate& estimate, double tok
   json["weights_bytes"] = estimate.weights_bytes;
   json["optimizer_bytes"] = estimate.optimizer_bytes;
   json["activation_bytes"] = estimate.activation_bytes;
+  json["ranks"] = estimate.num_ranks;
   json["gemm_peak_gflops"] = estimate.gemm_peak / 1e9;
   json["seconds_at_half_of_it"] = tokens * estimate.seconds_per_token;
 }
 
 std::string estimate_text(const train::Estimate& estimate, double tokens) {
   return str("trained parameters  ", estimate.trained_parameters, "\n",
+             estimate.num_ranks > 1
+                 ? str("ranks               ", estimate.num_ranks, ", each with this memory\n")
+                 : "",
              "memory              weights ", gigabytes(estimate.weights_bytes), ", optimiser ",
              gigabytes(estimate.optimizer_bytes), ", a pass up to ",
              gigabytes(estimate.activation_bytes), "\n", "time                about ",
@@ -205,7 +211,9 @@ std::string estimate_text(const train::Estimate& estimate, double tokens) {
              std::llround(estimate.gemm_peak / 1e9), " GFLOP/s), without validation\n");
 }
 
-void report_run(const TrainFlags& flags, const train::TrainResult& result, int64_t num_steps) {
+void report_run(const TrainFlags& flags, const train::Run& run, const train::TrainResult& result,
+                int64_t num_steps) {
+  if (run.ranks().rank() > 0) return;
   if (!result.finished)
     return ProgressLine::print_above(str("erank: stopped after step ", result.steps_done, " of ",
                                          num_steps, "; go on with --resume"));

@@ -51,14 +51,15 @@ struct TrainFlags {
 // An option of what a run reads or how it starts or stops: train.toml does not keep it.
 inline void run_only(CLI::Option* option) { option->configurable(false); }
 
-train::RunHooks run_hooks(Context& context);
+train::RunHooks run_hooks(Context& context, const train::Communicator& ranks);
 
 // Adds what an estimate says, with the time for so many tokens.
 void add_estimate(base::OrderedJson& json, const train::Estimate& estimate, double tokens);
 std::string estimate_text(const train::Estimate& estimate, double tokens);
 
-// Where the run ended: on stdout when it is finished, else on stderr.
-void report_run(const TrainFlags& flags, const train::TrainResult& result, int64_t num_steps);
+// Where the run ended: on stdout when it is finished, else on stderr. Of several ranks rank 0 says.
+void report_run(const TrainFlags& flags, const train::Run& run, const train::TrainResult& result,
+                int64_t num_steps);
 
 void add_train_sft(CLI::App& train, Context& context);
 void add_train_grpo(CLI::App& train, Context& context);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "cli/ranks.h"
 #include "cli/train_options.h"
 #include "erank/base/error.h"
 #include "erank/train/sft.h"
@@ -34,6 +35,7 @@ void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& object
   const double tokens = static_cast<double>(objective.num_tokens(0, sample)) /
                         static_cast<double>(sample) * static_cast<double>(steps);
   const auto estimate = run.estimate(objective, flags.shared.max_pass_tokens, data.longest);
+  if (run.ranks().rank() > 0) return;
   if (flags.shared.json) {
     OrderedJson json = {{"pairs", num_pairs},
                         {"steps", steps},
@@ -52,8 +54,9 @@ void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& object
             << estimate_text(estimate, tokens);
 }
 
-void train_sft(const SftFlags& flags, train::RunOptions options, Context& context) {
-  train::Run run(std::move(options), run_hooks(context));
+void train_sft(const SftFlags& flags, train::RunOptions options, Context& context,
+               train::Communicator& ranks) {
+  train::Run run(std::move(options), run_hooks(context, ranks), ranks);
   train::SftDataOptions reading;
   reading.modes = flags.modes == "direct"  ? train::Modes::kDirect
                   : flags.modes == "think" ? train::Modes::kThink
@@ -72,7 +75,7 @@ void train_sft(const SftFlags& flags, train::RunOptions options, Context& contex
   sft.digits = std::move(data.digits);
   train::SftObjective objective(std::move(data.examples), sft, run.make_validation());
   if (flags.shared.dry_run) return dry_run(flags, run, objective, data);
-  report_run(flags.shared, run.train(objective), objective.num_steps());
+  report_run(flags.shared, run, run.train(objective), objective.num_steps());
 }
 
 }  // namespace
@@ -106,8 +109,11 @@ void add_train_sft(CLI::App& train, Context& context) {
                  "not lead to their answer");
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
-      flags->shared.complete(*verb);
-      train_sft(*flags, flags->shared.run_options(*verb, {{"data", flags->data}}), context);
+      with_ranks(context, [&](train::Communicator& ranks) {
+        flags->shared.complete(*verb);
+        train_sft(*flags, flags->shared.run_options(*verb, {{"data", flags->data}}), context,
+                  ranks);
+      });
     };
   });
 }

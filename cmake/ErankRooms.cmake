@@ -16,15 +16,18 @@ if(ERANK_FUZZ)
   target_compile_options(erank_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# erank_room(NAME [DEPS room...] [LIBS library...] [ONLY unit...]): the static library of erank/NAME, alias
-# erank::NAME; with ONLY of the named units alone.
+# erank_room(NAME [DEPS room...] [LIBS library...] [ONLY unit...] [NOT folder...]): the static library of erank/NAME,
+# alias erank::NAME; with ONLY of the named units alone, with NOT without the folders' units.
 function(erank_room name)
-  cmake_parse_arguments(R "" "" "DEPS;LIBS;ONLY" ${ARGN})
+  cmake_parse_arguments(R "" "" "DEPS;LIBS;ONLY;NOT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/erank/${name}/*.cpp
                                       ${CMAKE_SOURCE_DIR}/erank/${name}/*/*.cpp)
   if(R_ONLY)
     list(TRANSFORM R_ONLY REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/erank/${name}/\\1.cpp" OUTPUT_VARIABLE sources)
   endif()
+  foreach(folder ${R_NOT})
+    list(FILTER sources EXCLUDE REGEX "/erank/${name}/${folder}/")
+  endforeach()
   add_library(erank_${name} STATIC ${sources})
   add_library(erank::${name} ALIAS erank_${name})
   target_link_libraries(erank_${name} PUBLIC erank_flags)

@@ -41,8 +41,11 @@ struct Ran {
 // `script` by bash in `folder`; an erank of the same build is first on the path.
 Ran run(const fs::path& folder, const fs::path& program, const std::string& script) {
   const fs::path file = folder / ".script";
-  write(file, "set -eo pipefail\nexport PATH='" + program.parent_path().string() + "':\"$PATH\"\n" +
-                  script);
+  // mpirun refuses root and more processes than processors unless it is told otherwise.
+  write(file,
+        "set -eo pipefail\nexport OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+        "OMPI_MCA_rmaps_base_oversubscribe=1\nexport PATH='" +
+            program.parent_path().string() + "':\"$PATH\"\n" + script);
   const std::string command =
       "cd '" + folder.string() + "' && exec bash '" + file.string() + "' </dev/null 2>&1";
   Ran ran;

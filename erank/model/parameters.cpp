@@ -14,6 +14,13 @@ namespace erank::model {
 
 using base::str;
 
+void check_device(at::Device device) {
+  if (device.is_cuda() && !at::hasCUDA())
+    base::fail(
+        base::ErrorKind::kInvalidInput, "model",
+        "no usable GPU: this libtorch has no CUDA kernels or finds no device; use --device cpu");
+}
+
 at::ScalarType usual_dtype(at::Device device) {
   if (device.is_cuda()) return at::kBFloat16;
 #if defined(__x86_64__)
@@ -31,10 +38,7 @@ Precision precision_of(at::ScalarType dtype) {
 Parameters::Parameters(const ModelConfig& config, at::ScalarType dtype, at::Device device)
     : config_(config), dtype_(dtype), device_(device) {
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
-  if (device.is_cuda() && !at::hasCUDA())
-    base::fail(
-        base::ErrorKind::kInvalidInput, "model",
-        "no usable GPU: this libtorch has no CUDA kernels or finds no device; use --device cpu");
+  check_device(device);
   const at::NoGradGuard no_grad;
   const auto tensor = at::TensorOptions().dtype(dtype).device(device);
   const int64_t h = config.hidden_size, d = config.head_dim, q = config.q_size(),

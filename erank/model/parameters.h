@@ -89,6 +89,9 @@ class Parameters {
   std::string active_;
 };
 
+// Throws Error{kInvalidInput} for a GPU that is not there.
+void check_device(at::Device device);
+
 // bf16 on a GPU and on CPUs that multiply bf16 (AVX-512 BF16), else fp32.
 at::ScalarType usual_dtype(at::Device device);
 // In which a network computes as tensors of `dtype` (kFloat or kBFloat16) do.

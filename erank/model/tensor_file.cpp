@@ -14,15 +14,22 @@ namespace erank::model {
 
 void save_tensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                   at::ScalarType dtype) {
+  std::vector<NamedShape> shapes;
+  for (const NamedTensor& p : tensors) shapes.push_back({p.name, p.tensor.sizes().vec()});
+  save_tensors(path, shapes, dtype, [&](size_t i) { return tensors[i].tensor; });
+}
+
+void save_tensors(const std::string& path, const std::vector<NamedShape>& shapes,
+                  at::ScalarType dtype, const std::function<at::Tensor(size_t i)>& fetch) {
   const at::NoGradGuard no_grad;
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   std::vector<data::TensorInfo> infos;
-  for (const NamedTensor& p : tensors)
-    infos.push_back({p.name, dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16,
-                     p.tensor.sizes().vec(), 0, 0});
+  for (const NamedShape& p : shapes)
+    infos.push_back(
+        {p.name, dtype == at::kFloat ? data::DType::kF32 : data::DType::kBF16, p.shape, 0, 0});
   data::SafetensorsWriter writer(path, infos, {{"format", "pt"}});
-  for (const NamedTensor& p : tensors) {
-    const at::Tensor tensor = p.tensor.detach().to(at::kCPU, dtype).contiguous();
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const at::Tensor tensor = fetch(i).detach().to(at::kCPU, dtype).contiguous();
     writer.write({static_cast<const uint8_t*>(tensor.const_data_ptr()), tensor.nbytes()});
   }
   writer.commit();
@@ -39,6 +46,7 @@ void load_tensors(const std::string& path, const std::vector<NamedTensor>& tenso
     const Checkpoint::Entry* entry = file.find(p.name);
     if (!entry)
       base::fail(base::ErrorKind::kCorrupt, "load_tensors", path, ": no tensor '", p.name, "'");
+    if (!p.tensor.defined()) continue;
     check_shape(*entry, p.tensor.sizes().vec(), "load_tensors");
     const at::Tensor read = at::empty(p.tensor.sizes(), at::dtype(at::kFloat));
     auto* out = read.mutable_data_ptr<float>();

@@ -106,6 +106,15 @@ std::vector<size_t> GrpoObjective::mini_batch(int64_t step) const {
   return {all.begin() + static_cast<int64_t>(begin), all.begin() + static_cast<int64_t>(end)};
 }
 
+std::vector<size_t> GrpoObjective::own_of(const std::vector<size_t>& queries,
+                                          const Communicator& ranks) const {
+  std::vector<int64_t> costs;
+  for (const size_t query : queries) costs.push_back(count_tokens(queries_[query].prompts));
+  std::vector<size_t> own;
+  for (const size_t i : own_share(costs, ranks)) own.push_back(queries[i]);
+  return own;
+}
+
 Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t step,
                                              const WorkControl& control) {
   if (has_reference_) return {};
@@ -114,27 +123,40 @@ Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t 
   for (int64_t i = 0; i < options_.iterations && drawn.size() < queries_.size(); ++i)
     for (const size_t query : queries_of(i)) drawn.insert(query);
   serving_->load(model.parameters);
+  const std::vector<size_t> asked(drawn.begin(), drawn.end()), own = own_of(asked, model.ranks);
   int64_t total = 0, done = 0;
-  for (const size_t query : drawn) total += std::ssize(queries_[query].prompts);
-  std::vector<std::vector<double>> scores;
-  for (const size_t query : drawn) {
-    if (control.stop()) return {.complete = false, .figures = {}, .halt = ""};
+  for (const size_t query : own) total += std::ssize(queries_[query].prompts);
+  std::vector<double> scores(static_cast<size_t>(reference_scores_.numel()), 0);  // expected ones
+  bool stopped = false;
+  for (const size_t query : own) {
+    if ((stopped = control.stop())) break;
     const auto answers = reference_answers(queries_[query].prompts, [&] {
       ++done;
       if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
     });
-    scores.emplace_back();
     for (size_t i = 0; i < answers.size(); ++i) {
       const auto pair = static_cast<int64_t>(first_pair_[query] + i);
       reference_scores_[pair] = static_cast<double>(answers[i].greedy());
       for (int k = 0; k < kNumAnswers; ++k)
         reference_answers_[pair][k] = std::log(std::max(answers[i].p[k], kLeastProbability));
-      scores.back().push_back(answers[i].expected());
+      scores[first_pair_[query] + i] = answers[i].expected();
     }
   }
+  if (any(model.ranks, stopped)) {
+    reference_scores_.zero_(), reference_answers_.zero_();
+    return {.complete = false, .figures = {}, .halt = ""};
+  }
+  model.ranks.all_reduce(reference_scores_);
+  model.ranks.all_reduce(reference_answers_);
+  all_sum(model.ranks, scores);
   has_reference_ = true;
+  std::vector<std::vector<double>> of_queries;
+  for (const size_t query : asked) {
+    const auto begin = scores.begin() + static_cast<int64_t>(first_pair_[query]);
+    of_queries.emplace_back(begin, begin + std::ssize(queries_[query].prompts));
+  }
   return {.complete = true,
-          .figures = {{"reference_ndcg_10", ndcg_10({drawn.begin(), drawn.end()}, scores)}},
+          .figures = {{"reference_ndcg_10", ndcg_10(asked, std::move(of_queries))}},
           .halt = ""};
 }
 
@@ -175,6 +197,7 @@ std::string GrpoObjective::reason_to_halt(double mean_kl, double unformatted) co
 
 double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
                               std::vector<std::vector<double>> scores) const {
+  if (queries.empty()) return 0;  // a rank that has none
   std::vector<ScoredList> lists;
   for (size_t i = 0; i < queries.size(); ++i)
     lists.push_back({queries_[queries[i]].qid, queries_[queries[i]].docids, std::move(scores[i])});
@@ -183,7 +206,7 @@ double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
 
 Figures GrpoObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress, model.ranks)}};
 }
 
 ExactObjective::ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
@@ -200,9 +223,9 @@ struct ExactObjective::Batch {
   size_t number(const Example* example) const { return example - examples.data(); }
 };
 
-ExactObjective::Batch ExactObjective::make_batch(int64_t step) const {
+ExactObjective::Batch ExactObjective::make_batch(std::vector<size_t> queries) const {
   Batch batch;
-  batch.queries = mini_batch(step);
+  batch.queries = std::move(queries);
   const int32_t zero = reader_.choices()[0].front(), one = reader_.choices()[1].front();
   Branch branch{format_.format.direct_close(), {}};
   const auto row = static_cast<int32_t>(branch.ids.size());
@@ -221,7 +244,7 @@ ExactObjective::Batch ExactObjective::make_batch(int64_t step) const {
 
 int64_t ExactObjective::num_tokens(int64_t step) const {
   int64_t tokens = 0;
-  for (const MicroBatch& pass : make_batch(step).passes) tokens += pass.num_tokens;
+  for (const MicroBatch& pass : make_batch(mini_batch(step)).passes) tokens += pass.num_tokens;
   return tokens;
 }
 
@@ -235,12 +258,14 @@ Preparation ExactObjective::prepare(const TrainedModel& model, int64_t step,
 StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
                                      const std::function<void(const at::Tensor&)>& backward) {
   model.forward.set_training(false);  // dropout would make another policy
-  const Batch batch = make_batch(step);
+  const Batch batch = make_batch(own_of(mini_batch(step), model.ranks));
   const size_t num_documents = batch.examples.size();
+  int64_t num_of_step = 0;
+  for (const size_t query : mini_batch(step)) num_of_step += std::ssize(queries_[query].prompts);
   std::vector<Outcomes> policies(num_documents), advantages(num_documents);
   std::vector<double> rewards(num_documents);
   StepStats stats;
-  stats.num_examples = stats.num_learned = static_cast<int64_t>(num_documents);
+  stats.num_examples = stats.num_learned = num_of_step;
   std::vector<size_t> first(batch.queries.size() + 1, num_documents);
   for (size_t e = num_documents; e-- > 0;) first[batch.pairs[e].first] = e;
   int64_t num_flat = 0;
@@ -303,14 +328,13 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     const at::Tensor reference =
         reference_answers_.index_select(0, at::tensor(pairs)).to(answers.options());
     const PolicyLoss loss = exact_policy_loss(
-        answers, of_pass, reference,
-        {.num_documents = static_cast<int64_t>(num_documents), .kl_coef = options_.kl_coef});
+        answers, of_pass, reference, {.num_documents = num_of_step, .kl_coef = options_.kl_coef});
     stats.loss += loss.loss.item<double>();
     figures += loss.figures;
     backward(loss.loss);
   }
 
-  const auto count = static_cast<double>(num_documents);
+  const auto count = static_cast<double>(num_of_step);
   double sum = 0, squares = 0, unformatted = 0, positive = 0, num_positive = 0;
   std::vector<std::vector<double>> scores(batch.queries.size());
   for (size_t e = 0; e < num_documents; ++e) {
@@ -323,10 +347,16 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     for (int k = 0; k < kNumAnswers; ++k) score += k * policies[e][k];
     scores[q].push_back(score / std::max(1 - policies[e].back(), kLeastProbability));
   }
+  double ndcg =
+      ndcg_10(batch.queries, std::move(scores)) * static_cast<double>(batch.queries.size());
+  all_sum(model.ranks,
+          {&stats.loss, &sum, &squares, &unformatted, &positive, &num_positive, &ndcg});
+  all_sum(model.ranks, {&num_flat, &needed, &stats.num_tokens});
+  all_sum(model.ranks, figures);
   const double mean = sum / count, num_negative = count - num_positive;
   stats.figures = {
       {"reward", mean},
-      {"ndcg_10", ndcg_10(batch.queries, std::move(scores))},
+      {"ndcg_10", ndcg / static_cast<double>(mini_batch(step).size())},
       {"reward_std", std::sqrt(std::max(0.0, squares / count - mean * mean))},
       {"reward_positive", positive / std::max(1.0, num_positive)},
       {"reward_negative", (sum - positive) / std::max(1.0, num_negative)},

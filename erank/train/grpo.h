@@ -52,6 +52,8 @@ class GrpoObjective : public Objective {
   // Numbers of queries, each once; pure functions of the seed and the argument.
   std::vector<size_t> queries_of(int64_t iteration) const;
   std::vector<size_t> mini_batch(int64_t step) const;
+  // Those of `queries` that fall to this rank, in their order.
+  std::vector<size_t> own_of(const std::vector<size_t>& queries, const Communicator& ranks) const;
 
  protected:
   // `validation` may be null. Throws Error{kInvalidInput} for an option outside its range.
@@ -113,7 +115,7 @@ class ExactObjective : public GrpoObjective {
  private:
   struct Batch;
 
-  Batch make_batch(int64_t step) const;
+  Batch make_batch(std::vector<size_t> queries) const;
 };
 
 }  // namespace erank::train

@@ -24,16 +24,9 @@ size_t common_prefix(const Group& group) {
   return group.size() > 1 ? n : 0;
 }
 
-int64_t tokens_of(const Group& group) {
-  const auto shared = static_cast<int64_t>(common_prefix(group));
-  int64_t count = shared;
-  for (const Example* example : group) count += example->num_tokens() - shared;
-  return count;
-}
-
 // The first and the second half until each part fits.
 void split(const Group& group, int64_t max_tokens, std::vector<Group>& out) {
-  if (group.size() == 1 || tokens_of(group) <= max_tokens) return out.push_back(group);
+  if (group.size() == 1 || num_tokens(group) <= max_tokens) return out.push_back(group);
   const auto middle = group.begin() + static_cast<int64_t>(group.size() / 2);
   split(Group(group.begin(), middle), max_tokens, out);
   split(Group(middle, group.end()), max_tokens, out);
@@ -98,6 +91,7 @@ class Writer {
     const int32_t root = shared > 0 ? add_sequence(-1, group.front()->prompt.data(), shared) : -1;
     for (const Example* example : group)
       add_example(*example, root, shared, branch_scale, by_branch);
+    micro_.sizes.push_back(std::ssize(group));
   }
 
   // Rows become numbers of asked rows; padding makes the counts round.
@@ -135,14 +129,27 @@ std::vector<Group> groups_by_query(const std::vector<Example>& examples) {
   return groups;
 }
 
+int64_t num_tokens(const Group& group) {
+  const auto shared = static_cast<int64_t>(common_prefix(group));
+  int64_t count = shared;
+  for (const Example* example : group) count += example->num_tokens() - shared;
+  return count;
+}
+
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options) {
+  return pack(groups, options, groups);
+}
+
+std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options,
+                             const std::vector<Group>& step) {
   std::vector<Group> parts;
   int64_t branches = 0, learned = 0;
-  for (const Group& group : groups) {
-    ERANK_CHECK(!group.empty());
+  for (const Group& group : step)
     for (const Example* example : group)
       for (const Branch& branch : example->branches)
         branches += branch.num_learned > 0, learned += branch.num_learned;
+  for (const Group& group : groups) {
+    ERANK_CHECK(!group.empty());
     split(group, options.max_tokens, parts);
   }
   const auto longest = [](const Group& group) {
@@ -158,7 +165,7 @@ std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOpti
   for (size_t i = 0; i < parts.size();) {
     Writer writer;
     do writer.add_group(parts[i++], scale, by_branch);
-    while (i < parts.size() && writer.num_tokens() + tokens_of(parts[i]) <= options.max_tokens);
+    while (i < parts.size() && writer.num_tokens() + num_tokens(parts[i]) <= options.max_tokens);
     micro_batches.push_back(writer.finish());
   }
   return micro_batches;

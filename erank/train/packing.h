@@ -23,6 +23,7 @@ struct MicroBatch {
   TreeBatch batch;
   std::vector<LossTerm> terms;
   std::vector<const Example*> examples;  // whose terms these are, in the terms' order
+  std::vector<int64_t> sizes;            // of the groups, or parts of split ones, among them
   int64_t num_tokens = 0;                // that the network computes, without padding
 };
 
@@ -39,5 +40,10 @@ struct PackingOptions {
 // The passes of one step. Groups of similar length come together; a group that does not fit is
 // split.
 std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options);
+// The passes of `groups`, some of those of a step: weights are divided by the normaliser of `step`.
+std::vector<MicroBatch> pack(const std::vector<Group>& groups, const PackingOptions& options,
+                             const std::vector<Group>& step);
+// That the network computes for a group in one pass.
+int64_t num_tokens(const Group& group);
 
 }  // namespace erank::train

@@ -116,6 +116,16 @@ PolicyFigures& PolicyFigures::operator+=(const PolicyFigures& other) {
   return *this;
 }
 
+void all_sum(Communicator& ranks, PolicyFigures& figures) {
+  all_sum(ranks, {&figures.kl, &figures.entropy, &figures.ratio});
+  all_sum(ranks,
+          {&figures.count, &figures.clipped_low, &figures.clipped_high, &figures.clipped_dual});
+  for (const double least : gather(ranks, figures.ratio_min))
+    figures.ratio_min = std::min(figures.ratio_min, least);
+  for (const double most : gather(ranks, figures.ratio_max))
+    figures.ratio_max = std::max(figures.ratio_max, most);
+}
+
 PolicyCounts count_learned(const PolicySequences& sequences, const PolicyLossOptions& options) {
   return Learned(sequences, options).counts();
 }

@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include "erank/train/communicator.h"
 #include "erank/train/exact_rewards.h"
 
 namespace erank::train {
@@ -94,6 +95,9 @@ struct PolicyFigures {
   PolicyFigures& operator+=(const PolicyFigures& other);
   double mean(double sum) const { return count > 0 ? sum / static_cast<double>(count) : 0; }
 };
+
+// A collective: those of all ranks.
+void all_sum(Communicator& ranks, PolicyFigures& figures);
 
 struct PolicyLoss {
   at::Tensor loss;  // scalar, differentiable

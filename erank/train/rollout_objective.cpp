@@ -145,7 +145,7 @@ std::vector<text::ScoreDistribution> RolloutObjective::reference_answers(
   return sampler_.greedy_answers(*serving_, prompts, on_pair);
 }
 
-// [tokens of the iteration], in the rollouts' order. The batch must be of all its queries.
+// [tokens of the iteration], in the rollouts' order; 0 outside the batch's queries.
 std::vector<float> RolloutObjective::forward_log_probs(TreeForward& forward,
                                                        const Batch& batch) const {
   const at::NoGradGuard no_grad;
@@ -241,41 +241,53 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
   serving_->load(model.parameters);
   const uint64_t seed =
       base::derived_seed(options_.seed ^ 0x6b1f, static_cast<uint64_t>(iteration));
+  const auto own = own_of(queries_of(iteration), model.ranks);
   std::vector<RolloutSampler::Prompt> prompts;
+  std::vector<uint8_t> mine;  // of each rollout of the iteration
   for (const size_t q : queries_of(iteration)) {
     const RankedQuery& query = queries_[q];
-    for (size_t i = 0; i < query.prompts.size(); ++i)
+    const bool drawn = std::find(own.begin(), own.end(), q) != own.end();
+    mine.insert(mine.end(), query.prompts.size() * static_cast<size_t>(num_samples()), drawn);
+    for (size_t i = 0; drawn && i < query.prompts.size(); ++i)
       prompts.push_back({&query.prompts[i], base::pair_seed(seed, query.qid, query.docids[i])});
   }
   auto start = Clock::now();
   const int64_t total = std::ssize(prompts) * num_samples();
   int64_t done = 0;
   const int64_t before = serving_->engine().stats().computed_tokens;
-  std::vector<Rollout> rollouts = sampler_.sample(
+  const std::vector<Rollout> sampled = sampler_.sample(
       *serving_, prompts,
       [&] {
         ++done;
         if (control.progress) control.progress->update({"sample", done, total, "rollouts", ""});
       },
       control.stop);
-  if (rollouts.empty()) return {.complete = false, .figures = {}, .halt = ""};
+  if (any(model.ranks, sampled.empty() && !prompts.empty()))
+    return {.complete = false, .figures = {}, .halt = ""};
+  std::vector<Rollout> rollouts(mine.size());
+  for (size_t i = 0, next = 0; i < mine.size(); ++i)
+    if (mine[i]) rollouts[i] = sampled[next++];
+  exchange_rollouts(model.ranks, mine, rollouts);
   const double sampling = seconds_since(start);
-  const int64_t computed = serving_->engine().stats().computed_tokens - before;
+  int64_t computed = serving_->engine().stats().computed_tokens - before;
   rollouts_ = {std::move(rollouts), {}, {}};
   iteration_ = iteration;
   start = Clock::now();
-  const Batch batch = make_batch(queries_of(iteration));
+  const Batch batch = make_batch(own);
   if (sampler_options_.loss.rollout_correction) {
     rollouts_.old_log_probs = forward_log_probs(model.forward, batch);
+    all_sum(model.ranks, rollouts_.old_log_probs);
   } else {
     for (const Rollout& rollout : rollouts_.rollouts)
       rollouts_.old_log_probs.insert(rollouts_.old_log_probs.end(), rollout.log_probs.begin(),
                                      rollout.log_probs.end());
   }
   rollouts_.reference_log_probs = reference_log_probs(model, batch);
+  all_sum(model.ranks, rollouts_.reference_log_probs);
   for (auto& figure : reward_rollouts()) result.figures.push_back(std::move(figure));
   int64_t needed = 0;  // when what prompts and samples share is computed once
   for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
+  all_sum(model.ranks, {&computed, &needed});
   result.figures.emplace_back("computed_per_needed",
                               static_cast<double>(computed) / static_cast<double>(needed));
   result.figures.emplace_back("sampling_seconds", sampling);
@@ -293,7 +305,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
                                        const std::function<void(const at::Tensor&)>& backward) {
   ERANK_CHECK(iteration_ == step / steps_per_iteration());
   model.forward.set_training(false);  // dropout would make another policy
-  const Batch batch = make_batch(mini_batch(step));
+  const Batch batch = make_batch(own_of(mini_batch(step), model.ranks));
   std::vector<size_t> first = {0};
   for (const Rollout& rollout : rollouts_.rollouts)
     first.push_back(first.back() + rollout.tokens.size());
@@ -325,6 +337,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     counts += count_learned(of_pass, sampler_options_.loss);
   }
   stats.num_examples = std::ssize(batch.examples);
+  all_sum(model.ranks, {&stats.num_examples, &counts.num_tokens, &counts.num_sequences});
   stats.num_learned = counts.num_tokens;
   const bool compare = !compared_ && step % steps_per_iteration() == 0;
   Drift drift;
@@ -345,6 +358,9 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     figures += loss.figures;
     backward(loss.loss);
   }
+  all_sum(model.ranks, {&stats.loss, &drift.count, &drift.sum, &drift.squares, &drift.log_sum});
+  all_sum(model.ranks, {&stats.num_tokens});
+  all_sum(model.ranks, figures);
   const auto share = [&](int64_t n) { return figures.mean(static_cast<double>(n)); };
   stats.figures = {{"kl", figures.mean(figures.kl)},
                    {"entropy", figures.mean(figures.entropy)},

@@ -136,6 +136,37 @@ std::vector<text::ScoreDistribution> RolloutSampler::greedy_answers(
   return answers;
 }
 
+// What a rank does not know is 0 until all are added up; ids below 2^24 are exact in fp32.
+void exchange_rollouts(Communicator& ranks, const std::vector<uint8_t>& mine,
+                       std::vector<Rollout>& rollouts) {
+  if (ranks.size() == 1) return;
+  std::vector<double> lengths, scores, overlong;
+  for (size_t i = 0; i < rollouts.size(); ++i) {
+    lengths.push_back(mine[i] ? static_cast<double>(rollouts[i].tokens.size()) : 0);
+    scores.push_back(mine[i] ? rollouts[i].score : 0);
+    overlong.push_back(mine[i] ? rollouts[i].overlong : 0);
+  }
+  for (auto* values : {&lengths, &scores, &overlong}) all_sum(ranks, *values);
+  std::vector<float> tokens, log_probs;
+  for (size_t i = 0; i < rollouts.size(); ++i) {
+    Rollout& rollout = rollouts[i];
+    rollout.tokens.resize(static_cast<size_t>(lengths[i]));
+    rollout.log_probs.resize(rollout.tokens.size());
+    rollout.score = static_cast<int>(scores[i]);
+    rollout.overlong = overlong[i] > 0;
+    tokens.insert(tokens.end(), rollout.tokens.begin(), rollout.tokens.end());
+    log_probs.insert(log_probs.end(), rollout.log_probs.begin(), rollout.log_probs.end());
+  }
+  all_sum(ranks, tokens);
+  all_sum(ranks, log_probs);
+  size_t at = 0;
+  for (Rollout& rollout : rollouts)
+    for (size_t t = 0; t < rollout.tokens.size(); ++t, ++at) {
+      rollout.tokens[t] = static_cast<int32_t>(tokens[at]);
+      rollout.log_probs[t] = log_probs[at];
+    }
+}
+
 int64_t RolloutTokens::num_tokens() const {
   int64_t count = 0;
   for (const Rollout& rollout : rollouts) count += std::ssize(rollout.tokens);

@@ -10,6 +10,7 @@
 #include "erank/rank/checkpoint.h"
 #include "erank/rank/score_reader.h"
 #include "erank/text/prompt_format.h"
+#include "erank/train/communicator.h"
 #include "erank/train/rewards.h"
 #include "erank/train/serving.h"
 
@@ -68,6 +69,10 @@ class RolloutSampler {
   RolloutOptions options_;
   rank::ScoreReader reader_;
 };
+
+// A collective: fills the rollouts that this rank did not draw, `mine`[i] 0, from those that did.
+void exchange_rollouts(Communicator& ranks, const std::vector<uint8_t>& mine,
+                       std::vector<Rollout>& rollouts);
 
 // For a checkpoint: rollouts with what belongs to each of their tokens, as named fp32 tensors.
 struct RolloutTokens {

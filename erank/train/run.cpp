@@ -3,14 +3,15 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <sstream>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
-#include "erank/model/gemm_peak.h"
 #include "erank/model/lora.h"
 #include "erank/model/weights.h"
 #include "erank/rank/model_files.h"
@@ -58,14 +59,31 @@ void check_options(const RunOptions& options) {
   check_range("--lora-dropout", train.lora->dropout, 0, 0.99);
 }
 
+// Leaves this process one GPU of those it may see; nothing has looked at them yet.
+void choose_gpu(int local_rank) {
+  constexpr const char* kVisible = "CUDA_VISIBLE_DEVICES";
+  std::vector<std::string> gpus;
+  const char* visible = std::getenv(kVisible);
+  std::istringstream list(visible ? visible : "");
+  for (std::string gpu; std::getline(list, gpu, ',');) gpus.push_back(gpu);
+  if (gpus.size() == 1) return;  // the launcher has chosen
+  const auto number = static_cast<size_t>(local_rank);
+  if (!gpus.empty() && number >= gpus.size())
+    base::fail(ErrorKind::kInvalidInput, "--device", "this machine has ", local_rank + 1,
+               " ranks or more and ", gpus.size(), " GPUs (", kVisible, "); start one rank a GPU");
+  ::setenv(kVisible, (gpus.empty() ? std::to_string(local_rank) : gpus[number]).c_str(), 1);
+}
+
 }  // namespace
 
-Run::Run(RunOptions options, RunHooks hooks)
-    : options_(std::move(options)), hooks_(std::move(hooks)) {
+Run::Run(RunOptions options, RunHooks hooks, Communicator& ranks)
+    : options_(std::move(options)), hooks_(std::move(hooks)), ranks_(ranks) {
   if (options_.full) options_.train.lora.reset();
   check_options(options_);
   if (!options_.dry_run) check_folder();
-  at::set_num_threads(options_.threads > 0 ? options_.threads : base::num_processors());
+  const Seat seat = find_seat(ranks_);
+  at::set_num_threads(options_.threads > 0 ? options_.threads : seat.num_threads);
+  if (options_.cuda && ranks_.size() > 1) choose_gpu(seat.local_rank);
   checkpoint_ = find_model(options_);
   config_ = model::load_config(checkpoint_.weights);
   tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
@@ -122,13 +140,16 @@ void Run::check_own() const {
   rank::refuse_inputs(targets, inputs);
 }
 
-void Run::make_folder() const {
+// Every rank has looked at the folder before rank 0 changes it, and sees it changed.
+void Run::make_folder() {
+  ranks_.barrier();
   std::error_code error;
   fs::create_directories(options_.out, error);
   if (error)
     base::fail(ErrorKind::kInvalidInput, "--out", options_.out,
                ": cannot make this folder: ", error.message());
-  if (options_.overwrite) remove_run(options_.out);
+  if (options_.overwrite && ranks_.rank() == 0) remove_run(options_.out);
+  ranks_.barrier();
 }
 
 std::unique_ptr<RankingValidation> Run::make_validation() const {
@@ -161,6 +182,13 @@ model::Parameters& Run::parameters() {
   if (parameters_) return *parameters_;
   const at::Device device = options_.cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
   const at::ScalarType dtype = options_.dtype.value_or(model::usual_dtype(device));
+  if (options_.dry_run) {
+    model::check_device(device);
+    parameters_ = std::make_unique<model::Parameters>(config_, dtype, at::kMeta);
+    if (checkpoint_.adapter && !options_.full)
+      options_.train.lora = model::read_lora_config(*checkpoint_.adapter);
+    return *parameters_;
+  }
   parameters_ = model::load_parameters(checkpoint_.weights, dtype, device, hooks_.progress);
   if (checkpoint_.adapter) {
     parameters_->add_adapter(
@@ -197,9 +225,17 @@ std::string Run::base_name() const {
 }
 
 std::unique_ptr<Trainer> Run::make_trainer(Objective& objective) {
-  auto trainer =
-      std::make_unique<Trainer>(parameters(), objective, options_.train, options_.out, identity());
-  if (options_.resume)
+  base::Json all = options_.dry_run ? base::Json::object() : identity();
+  const std::string known = base::str(all.dump(), c10::toString(parameters().dtype()));
+  const size_t own = std::hash<std::string>()(known) >> 12;
+  for (const double other : gather(ranks_, static_cast<double>(own)))
+    if (other != static_cast<double>(own))
+      base::fail(ErrorKind::kInvalidInput, "train",
+                 "the ranks do not have the same options, precision, model and data; each machine "
+                 "must have the same files, and --precision names what all of them can");
+  auto trainer = std::make_unique<Trainer>(parameters(), objective, options_.train, options_.out,
+                                           std::move(all), ranks_);
+  if (options_.resume && !options_.dry_run)
     for (const auto& damage : trainer->resume())
       hooks_.warn("a damaged checkpoint is skipped: " + damage);
   return trainer;
@@ -218,14 +254,12 @@ Estimate Run::estimate(Objective& objective, int64_t pass_tokens, int64_t longes
   const int64_t attention =
       c.num_hidden_layers * c.num_attention_heads * std::min<int64_t>(longest, 1024);
   const auto width = static_cast<int64_t>(c10::elementSize(parameters.dtype()));
-  const double peak = model::gemm_peak({.precision = model::precision_of(parameters.dtype()),
-                                        .cuda = parameters.device().is_cuda(),
-                                        .threads = at::get_num_threads()})
-                          .flops_per_s;
+  const double peak = measure_peak(parameters.dtype(), options_.cuda, ranks_);
   return {.trained_parameters = trainer->num_trained_values(),
           .weights_bytes = weights * width,
           .optimizer_bytes = trainer->state_bytes(),
           .activation_bytes = pass_tokens * (per_token + attention) * width,
+          .num_ranks = ranks_.size(),
           .gemm_peak = peak,
           .seconds_per_token = trainer->flops_per_token() / (0.5 * peak)};
 }
@@ -234,9 +268,10 @@ TrainResult Run::train(Objective& objective) {
   parameters();
   make_folder();
   const auto trainer = make_trainer(objective);
-  base::write_file_atomic(options_.out + "/train.toml", options_.config);
+  const bool writes = ranks_.rank() == 0;
+  if (writes) base::write_file_atomic(options_.out + "/train.toml", options_.config);
   const TrainResult result = trainer->run(hooks_.progress, hooks_.stop);
-  if (result.finished) write_model();
+  if (result.finished && writes) write_model();
   return result;
 }
 

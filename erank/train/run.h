@@ -52,12 +52,14 @@ struct RunHooks {
   std::function<void(const std::string& line)> warn = [](const std::string&) {};
 };
 
-// What training will take.
+// What training will take, of each rank where there are several.
 struct Estimate {
   int64_t trained_parameters = 0;
   int64_t weights_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;
-  double gemm_peak = 0;          // FLOP/s, measured
-  double seconds_per_token = 0;  // forward and backward of the linear layers at half of the peak
+  int num_ranks = 1;
+  double gemm_peak = 0;  // FLOP/s, measured
+  // Of all ranks together: forward and backward of the linear layers at half of the peak.
+  double seconds_per_token = 0;
 };
 
 // Not thread-safe. Every call throws base::Error for what the caller or the machine did wrong.
@@ -66,11 +68,13 @@ class Run {
   // Looks at options and folder, then reads model configuration, tokenizer and prompt. Throws
   // Error{kInvalidInput} when a rate, norm or number of steps is negative, not finite or absurd,
   // when `out` holds something that is not a run's, or a run and neither `resume` nor `overwrite`
-  // is set, or when it would write over an input. Sets libtorch's threads.
-  Run(RunOptions options, RunHooks hooks);
+  // is set, or when it would write over an input. Sets libtorch's threads, and which GPU of the
+  // machine is this rank's. A collective, as are the calls below that take an objective.
+  Run(RunOptions options, RunHooks hooks, Communicator& ranks = alone());
 
   const RunOptions& options() const { return options_; }
   const RunHooks& hooks() const { return hooks_; }
+  Communicator& ranks() const { return ranks_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   const text::PromptFormat& format() const { return *format_; }
   // The instruction for pairs without their own.
@@ -82,7 +86,7 @@ class Run {
   std::unique_ptr<RankingValidation> make_validation() const;
 
   // The model, loaded by the first call: its adapter is named kTrainedAdapter, or merged when
-  // every parameter is trained.
+  // every parameter is trained. In a dry run tensors without storage.
   model::Parameters& parameters();
 
   // `pass_tokens`: of one forward and backward pass; `longest`: tokens of the longest example.
@@ -97,7 +101,7 @@ class Run {
  private:
   void check_folder() const;
   void check_own() const;
-  void make_folder() const;
+  void make_folder();
   base::Json identity() const;
   std::string base_name() const;
   std::unique_ptr<Trainer> make_trainer(Objective& objective);
@@ -105,6 +109,7 @@ class Run {
 
   RunOptions options_;
   RunHooks hooks_;
+  Communicator& ranks_;
   rank::Checkpoint checkpoint_;
   model::ModelConfig config_;
   std::unique_ptr<text::Tokenizer> tokenizer_;

@@ -9,6 +9,12 @@
 
 namespace erank::train {
 
+int64_t count_tokens(const std::vector<base::Ids>& prompts) {
+  int64_t count = 0;
+  for (const auto& prompt : prompts) count += std::ssize(prompt);
+  return count;
+}
+
 Serving::Serving() = default;
 Serving::~Serving() = default;
 

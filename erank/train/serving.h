@@ -12,6 +12,9 @@
 
 namespace erank::train {
 
+// Of all prompts together: what reading them costs.
+int64_t count_tokens(const std::vector<base::Ids>& prompts);
+
 // The inference network that parameters and their active adapter give, and the engine on it. Not
 // thread-safe.
 class Serving {

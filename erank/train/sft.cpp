@@ -96,9 +96,13 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
       ++stats.num_examples;
       for (const Branch& branch : example->branches) stats.num_learned += branch.num_learned;
     }
+  std::vector<int64_t> costs;
+  for (const Group& group : groups) costs.push_back(train::num_tokens(group));
+  std::vector<Group> own;
+  for (const size_t i : own_share(costs, model.ranks)) own.push_back(groups[i]);
   const bool rank = options_.rank.kind != RankLoss::kNone;
   double rank_loss = 0;
-  for (const MicroBatch& micro : pack(groups, options_.packing)) {
+  for (const MicroBatch& micro : pack(own, options_.packing, groups)) {
     const at::Tensor logits = model.forward.forward(micro.batch);
     std::vector<LossTerm> terms;
     for (const LossTerm& term : micro.terms)
@@ -114,37 +118,34 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
     stats.loss += loss.item<double>();
     backward(loss);
   }
+  all_sum(model.ranks, {&stats.loss, &rank_loss});
+  all_sum(model.ranks, {&stats.num_tokens});
   if (rank) stats.figures = {{"rank_loss", rank_loss}};
   return stats;
 }
 
-// The sum over the pass's queries.
+// The sum over the pass's groups.
 at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const {
   AnswerRows rows;
   ERANK_CHECK(options_.digits.size() == rows.digits.size());
   std::copy(options_.digits.begin(), options_.digits.end(), rows.digits.begin());
   std::vector<double> targets;
-  std::vector<int64_t> sizes;
   size_t first = 0;  // the example's terms
-  const Example* before = nullptr;
   for (const Example* example : pass.examples) {
     ERANK_CHECK(example->rank_term >= 0, "no rank terms");
     const size_t term = first + static_cast<size_t>(example->rank_term);
     rows.first.push_back(pass.terms[term].row);
     rows.after_one.push_back(pass.terms[term + 1].row);
     targets.push_back(example->score);
-    if (!before || before->qid != example->qid) sizes.push_back(0);
-    ++sizes.back();
-    before = example;
     for (const Branch& branch : example->branches) first += branch.terms.size();
   }
   const at::Tensor z = expected_scores(answer_log_probs(logits, rows));
-  return rank_loss(z, at::tensor(targets).to(z.options()), sizes, options_.rank);
+  return rank_loss(z, at::tensor(targets).to(z.options()), pass.sizes, options_.rank);
 }
 
 Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
+  return {{"ndcg_10", validation_->measure(model.parameters, progress, model.ranks)}};
 }
 
 }  // namespace erank::train

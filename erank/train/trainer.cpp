@@ -174,6 +174,17 @@ std::vector<model::NamedTensor> choose(model::Parameters& parameters, const Trai
 
 }  // namespace
 
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks) {
+  double peak = 0;
+  if (ranks.rank() == 0)
+    peak = model::gemm_peak({.precision = model::precision_of(dtype),
+                             .cuda = cuda,
+                             .threads = at::get_num_threads()})
+               .flops_per_s;
+  all_sum(ranks, {&peak});
+  return peak * ranks.size();
+}
+
 void remove_run(const std::string& folder) {
   std::error_code none;
   std::vector<std::string> folders = {folder + "/best"};
@@ -197,14 +208,15 @@ std::optional<int64_t> newest_checkpoint(const std::string& folder) {
 }
 
 Trainer::Trainer(model::Parameters& parameters, Objective& objective, const TrainOptions& options,
-                 std::string folder, base::Json identity)
+                 std::string folder, base::Json identity, Communicator& ranks)
     : parameters_(parameters),
       objective_(objective),
       options_(options),
       folder_(std::move(folder)),
       identity_(std::move(identity)),
+      ranks_(ranks),
       forward_(parameters),
-      optimizer_(choose(parameters, options), options.adamw) {
+      optimizer_(choose(parameters, options), options.adamw, ranks) {
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
   for (const auto& linear : parameters_.linears()) {
@@ -240,6 +252,10 @@ std::vector<std::string> Trainer::resume() {
       skipped_.emplace_back(e.what());
     }
   }
+  for (const double step : gather(ranks_, static_cast<double>(step_)))
+    if (step != static_cast<double>(step_))
+      base::fail(ErrorKind::kInvalidInput, "--resume", folder_, ": one rank goes on after step ",
+                 step_, ", another after ", step, "; expected a folder that all of them share");
   return skipped_;
 }
 
@@ -267,11 +283,13 @@ void Trainer::load_weights_from(const std::string& folder) {
 void Trainer::save_checkpoint() {
   if (saved_step_ == step_) return;
   check_weights();
+  saved_step_ = step_;
   const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
                     unfinished = done + ".unfinished";
+  if (!writes()) return optimizer_.save("");
   base::remove_files_of(unfinished, kOwnFiles);
   save_weights_to(unfinished);
-  model::save_tensors(unfinished + "/" + kState, optimizer_.state(), at::kFloat);
+  optimizer_.save(unfinished + "/" + kState);
   const bool prepared = objective_.save(unfinished + "/" + kPrepared, step_);
   Description{step_,        objective_.num_steps(), best_step_, validated_step_,
               best_metric_, last_metric_,           prepared,   identity_}
@@ -284,7 +302,6 @@ void Trainer::save_checkpoint() {
     base::fail(ErrorKind::kInvalidInput, "train", done,
                ": cannot become a checkpoint: ", error.message(), "; move away what else is there");
   sync_folder(all);
-  saved_step_ = step_;
   auto steps = checkpoint_steps(folder_);
   const auto remove = [&](std::vector<int64_t>::iterator step) {
     base::remove_files_of(all + "/" + step_name(*step), kOwnFiles);
@@ -310,16 +327,16 @@ void Trainer::load_checkpoint(const std::string& path) {
   check_identity(d, std::move(now), path);
   whole([&] {
     load_weights_from(path);
-    model::load_tensors(path + "/" + kState, optimizer_.state());
+    optimizer_.load(path + "/" + kState, d.step);
     if (d.prepared) objective_.load(path + "/" + kPrepared);
   });
   best_metric_ = d.best_metric, last_metric_ = d.last_metric;
   step_ = d.step, best_step_ = d.best_step, validated_step_ = d.validated_step;
   saved_step_ = step_;
-  optimizer_.restored(step_);
 }
 
 void Trainer::log(base::OrderedJson line) {
+  if (!writes()) return;
   std::ofstream file(folder_ + "/log.jsonl", std::ios::app);
   file << line.dump() << "\n";
   file.flush();
@@ -337,7 +354,7 @@ void Trainer::validate(base::ProgressSink* progress) {
   const Figures figures = [&] {
     const at::NoGradGuard no_grad;
     forward_.set_training(false);
-    return objective_.validate({parameters_, forward_}, progress);
+    return objective_.validate(model(), progress);
   }();
   validated_step_ = step_;
   if (figures.empty()) return;
@@ -345,7 +362,7 @@ void Trainer::validate(base::ProgressSink* progress) {
   const bool better = !best_metric_ || *last_metric_ > *best_metric_;
   if (better) {
     best_metric_ = last_metric_, best_step_ = step_;
-    save_weights_to(folder_ + "/best");  // each file is replaced as a whole
+    if (writes()) save_weights_to(folder_ + "/best");  // each file is replaced as a whole
   }
   base::OrderedJson line = {{"step", step_}, {"validation", *last_metric_}};
   add(line, {figures.begin() + 1, figures.end()});
@@ -374,7 +391,7 @@ bool Trainer::prepare(const WorkControl& control) {
   const Preparation prepared = [&] {
     const at::NoGradGuard no_grad;
     forward_.set_training(false);
-    return objective_.prepare({parameters_, forward_}, step_, control);
+    return objective_.prepare(model(), step_, control);
   }();
   if (!prepared.complete) return false;
   if (!prepared.figures.empty()) {
@@ -391,10 +408,11 @@ void Trainer::step(base::ProgressSink* progress) {
   const auto start = Clock::now();
   const int64_t total = objective_.num_steps();
   forward_.set_training(true);
-  at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)));  // dropout
+  at::manual_seed(base::derived_seed(options_.seed, static_cast<uint64_t>(step_)) +
+                  static_cast<uint64_t>(ranks_.rank()));  // dropout
   const double rate = learning_rate(options_.schedule, step_, total);
   const StepStats stats = objective_.accumulate(
-      {parameters_, forward_}, step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
+      model(), step_, [&](const at::Tensor& loss) { optimizer_.backward(loss); });
   const auto not_finite = [&](const char* what) {
     halt(step_ + 1, base::str(what,
                               " not finite; a smaller --learning-rate or --precision fp32 "
@@ -434,15 +452,12 @@ void Trainer::step(base::ProgressSink* progress) {
 }
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
-  fs::create_directories(folder_ + "/checkpoints");
+  if (writes()) fs::create_directories(folder_ + "/checkpoints");
   gemm_peak_ = options_.gemm_peak > 0
                    ? options_.gemm_peak
-                   : model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
-                                       .cuda = parameters_.device().is_cuda(),
-                                       .threads = at::get_num_threads()})
-                         .flops_per_s;
+                   : measure_peak(parameters_.dtype(), parameters_.device().is_cuda(), ranks_);
   const int64_t total = objective_.num_steps(), first = step_;
-  events_.emplace(folder_, step_ + 1, wall_time());
+  if (writes()) events_.emplace(folder_, step_ + 1, wall_time());
   if (step_ > 0 || !skipped_.empty()) {
     base::OrderedJson line = {{"step", step_}, {"resumed", true}};
     if (!skipped_.empty()) line["skipped"] = skipped_;
@@ -450,7 +465,8 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   }
   bool stopped = false;
   while (step_ < total) {
-    stopped = stop() || (options_.stop_after > 0 && step_ - first >= options_.stop_after) ||
+    stopped = any(ranks_, stop()) ||
+              (options_.stop_after > 0 && step_ - first >= options_.stop_after) ||
               !prepare({progress, stop});
     if (stopped) break;
     step(progress);
@@ -463,6 +479,7 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   if (progress) progress->finish();
   if (stopped) save_checkpoint();
   TrainResult result{step_, !stopped, last_metric_, best_metric_, best_step_};
+  ranks_.barrier();  // best/ is written
   if (result.finished && best_metric_ && best_step_ != step_) load_weights_from(folder_ + "/best");
   forward_.set_training(false);
   return result;

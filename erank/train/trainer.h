@@ -11,6 +11,7 @@
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
 #include "erank/model/parameters.h"
+#include "erank/train/communicator.h"
 #include "erank/train/event_file.h"
 #include "erank/train/optimizer.h"
 #include "erank/train/schedule.h"
@@ -40,11 +41,12 @@ struct Preparation {
   std::string halt;      // why the run must end; "": go on
 };
 
-// What a step computes with: the parameters, whose active adapter is the trained one, and their
-// differentiable forward. References, valid during a call.
+// What a step computes with: the parameters, whose active adapter is the trained one, their
+// differentiable forward, and the ranks that train them together. References, valid during a call.
 struct TrainedModel {
   model::Parameters& parameters;
   TreeForward& forward;
+  Communicator& ranks = alone();
 };
 
 // How long work tells where it is, and learns that it is to end. `progress` may be null.
@@ -56,6 +58,9 @@ struct WorkControl {
 // What a trainer minimises. Step s must depend on s, the weights and what prepare() made for it
 // alone; what is prepared must depend on s and the weights at that time alone. That is what makes
 // resuming exact: a checkpoint holds the weights and what is prepared.
+//
+// Several ranks hold the same objective. prepare, accumulate and validate are collectives: each
+// does its share, and what they return and what is prepared is that of all, equal on every rank.
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -67,8 +72,8 @@ class Objective {
   virtual Preparation prepare(const TrainedModel&, int64_t /*step*/, const WorkControl&) {
     return {};
   }
-  // Computes step `step` in one pass or more, calling `backward` with each pass's loss; the losses
-  // add up to the step's.
+  // Computes step `step` in passes, calling `backward` with each one's loss; the losses of all
+  // ranks add up to the step's.
   virtual StepStats accumulate(const TrainedModel& model, int64_t step,
                                const std::function<void(const at::Tensor&)>& backward) = 0;
   // How good the weights are, more is better: the first value chooses the best ones. None: there is
@@ -113,14 +118,17 @@ struct TrainResult {
 //   checkpoints/step-N/        weights (fp32), optimiser state, what is prepared, trainer.json;
 //                              appears whole or not at all
 //   best/                      weights (fp32) of the best validation so far
-// Not thread-safe; the parameters are the trainer's until run() returns.
+// Rank 0 writes them, every rank reads them; whatever the number of ranks, a checkpoint is the same
+// and any number goes on from it. Not thread-safe; the parameters are the trainer's until run()
+// returns.
 class Trainer {
  public:
   // `identity`: what a run depends on. Activates the adapter that it trains (options.lora), or
   // none. REQUIRES: no adapter of that name without options.lora.
   Trainer(model::Parameters& parameters, Objective& objective, const TrainOptions& options,
-          std::string folder, base::Json identity);
+          std::string folder, base::Json identity, Communicator& ranks = alone());
 
+  // The rest are collectives.
   // Goes on from the newest checkpoint in the folder that is whole, if there is one. Returns what
   // is damaged about newer ones, a line each; the log will say it too. Throws Error{kInvalidInput}
   // naming the key when its identity is another, Error{kCorrupt} when every one is damaged.
@@ -133,6 +141,7 @@ class Trainer {
   // checkpoint, and nothing more is saved.
   TrainResult run(base::ProgressSink* progress, const std::function<bool()>& stop);
 
+  // Not collectives.
   int64_t num_trained_values() const { return optimizer_.num_values(); }
   int64_t state_bytes() const { return optimizer_.state_bytes(); }
   int64_t first_step() const { return step_; }
@@ -150,6 +159,8 @@ class Trainer {
   void load_weights_from(const std::string& folder);
   void validate(base::ProgressSink* progress);
   void log(base::OrderedJson line);
+  bool writes() const { return ranks_.rank() == 0; }
+  TrainedModel model() { return {parameters_, forward_, ranks_}; }
   std::vector<model::NamedTensor> trained() const;
 
   model::Parameters& parameters_;
@@ -157,6 +168,7 @@ class Trainer {
   TrainOptions options_;
   std::string folder_;
   base::Json identity_;
+  Communicator& ranks_;
   TreeForward forward_;
   AdamW optimizer_;
   int64_t step_ = 0;  // steps done
@@ -169,6 +181,10 @@ class Trainer {
   double flops_ = 0;
   double seconds_ = 0;
 };
+
+// FLOP/s of all ranks together: the GEMM peak that rank 0 measures while the others wait, times
+// their number. A collective.
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks);
 
 // Removes what an earlier run in a training folder left: its log and event files, its checkpoints,
 // best/. What is not a trainer's stays.

@@ -38,19 +38,35 @@ RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
                "no query of the candidates has a judgement; do their ids agree with the qrels'?");
 }
 
-double RankingValidation::measure(const model::Parameters& parameters,
-                                  base::ProgressSink* progress) {
+double RankingValidation::measure(const model::Parameters& parameters, base::ProgressSink* progress,
+                                  Communicator& ranks) {
   serving_->load(parameters);
-  int64_t done = 0, total = 0;
-  for (const List& list : lists_) total += std::ssize(list.prompts);
-  std::vector<ScoredList> scored;
+  std::vector<int64_t> costs;
+  std::vector<double> scores;  // of all pairs; another rank's are 0 until they are added up
+  std::vector<size_t> first;
   for (const List& list : lists_) {
-    ScoredList& one = scored.emplace_back(ScoredList{list.qid, list.docids, {}});
-    for (const auto& answer : serving_->direct_answers(list.prompts, reader_, answer_prefix_, [&] {
+    costs.push_back(count_tokens(list.prompts));
+    first.push_back(scores.size());
+    scores.resize(scores.size() + list.prompts.size());
+  }
+  const auto own = own_share(costs, ranks);
+  int64_t done = 0, total = 0;
+  for (const size_t i : own) total += std::ssize(lists_[i].prompts);
+  for (const size_t i : own) {
+    size_t at = first[i];
+    for (const auto& answer :
+         serving_->direct_answers(lists_[i].prompts, reader_, answer_prefix_, [&] {
            ++done;
            if (progress) progress->update({"validate", done, total, "pairs", ""});
          }))
-      one.scores.push_back(answer.expected());
+      scores[at++] = answer.expected();
+  }
+  all_sum(ranks, scores);
+  std::vector<ScoredList> scored;
+  for (size_t i = 0; i < lists_.size(); ++i) {
+    const auto begin = scores.begin() + static_cast<int64_t>(first[i]);
+    scored.push_back(
+        {lists_[i].qid, lists_[i].docids, {begin, begin + std::ssize(lists_[i].prompts)}});
   }
   return mean_ndcg_10(qrels_, scored);
 }

@@ -11,6 +11,7 @@
 #include "erank/model/parameters.h"
 #include "erank/rank/score_reader.h"
 #include "erank/text/tokenizer.h"
+#include "erank/train/communicator.h"
 #include "erank/train/serving.h"
 
 namespace erank::train {
@@ -41,9 +42,10 @@ class RankingValidation {
   RankingValidation(std::vector<List> lists, data::Qrels qrels, rank::ScoreReader reader,
                     text::Ids answer_prefix);
 
-  // The mean nDCG@10 over the judged queries. Throws Error for a prompt that does not fit the
-  // model's context.
-  double measure(const model::Parameters& parameters, base::ProgressSink* progress);
+  // The mean nDCG@10 over the judged queries, which the ranks share; a collective. Throws Error for
+  // a prompt that does not fit the model's context.
+  double measure(const model::Parameters& parameters, base::ProgressSink* progress,
+                 Communicator& ranks = alone());
 
   // Its network, for others that serve the same parameters in turn with it.
   const std::shared_ptr<Serving>& serving() const { return serving_; }

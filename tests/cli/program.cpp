@@ -21,7 +21,9 @@ namespace fs = std::filesystem;
 pid_t Program::start(const std::vector<std::string>& args, const std::string& input) const {
   streams_.write("in", input);
   const std::string program = std::string(ERANK_BINARY_DIR) + "/erank";
-  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+  std::vector<char*> argv;
+  for (const auto& word : launcher_) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(const_cast<char*>(program.c_str()));
   for (const auto& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
   const pid_t pid = ::fork();
@@ -30,7 +32,7 @@ pid_t Program::start(const std::vector<std::string>& args, const std::string& in
   ::dup2(::open(streams_.path("in").c_str(), O_RDONLY), 0);
   ::dup2(::open(streams_.path("out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
   ::dup2(::open(streams_.path("err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
-  ::execv(program.c_str(), argv.data());
+  ::execvp(argv[0], argv.data());
   ::_exit(127);
 }
 

@@ -20,7 +20,7 @@ struct Outcome {
 // A folder of its own, with a random model of shape tiny in it once tiny_model() was called.
 class Program : public ::testing::Test {
  protected:
-  // Runs `erank ARGS` on one thread.
+  // Runs `erank ARGS` on one thread, started by launcher_ if that is given.
   Outcome run(const std::vector<std::string>& args, const std::string& input = "") const;
   // Starts it and returns at once; finish() waits.
   pid_t start(const std::vector<std::string>& args, const std::string& input = "") const;
@@ -34,6 +34,8 @@ class Program : public ::testing::Test {
   std::string path(const std::string& name) const { return folder_.path(name); }
   std::string put(const std::string& name, const std::string& bytes) const;
   std::vector<std::string> files() const;  // names in the folder, sorted
+
+  std::vector<std::string> launcher_;  // the words before the program
 
  private:
   TestFolder folder_, streams_;

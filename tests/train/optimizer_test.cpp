@@ -2,15 +2,21 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/data/safetensors.h"
+#include "tests/test_folder.h"
+#include "tests/train/thread_ranks.h"
 
 namespace erank::train {
 namespace {
@@ -76,15 +82,15 @@ TEST(AdamW, LeavesOutGradientsThatAreNotFinite) {
   AdamW optimizer({{"p", p}}, {});
   optimizer.backward(loss_with(p, {1, 1}));
   optimizer.step(0.1);
-  std::vector<at::Tensor> before = {p.detach().clone()};
-  for (const auto& s : optimizer.state()) before.push_back(s.tensor.clone());
+  const TestFolder folder;
+  const at::Tensor before = p.detach().clone();
+  optimizer.save(folder.path("before.safetensors"));
   for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
     optimizer.backward(loss_with(p, {bad, 1}));
     EXPECT_FALSE(std::isfinite(optimizer.step(0.1)));
-    EXPECT_TRUE(at::equal(p.detach(), before[0]));
-    const auto state = optimizer.state();
-    for (size_t i = 0; i < state.size(); ++i)
-      EXPECT_TRUE(at::equal(state[i].tensor, before[i + 1]));
+    EXPECT_TRUE(at::equal(p.detach(), before));
+    optimizer.save(folder.path("after.safetensors"));
+    EXPECT_EQ(base::read_file(folder.path("after.safetensors")), base::read_file(folder.path("before.safetensors")));
     EXPECT_EQ(optimizer.num_steps(), 1);
     EXPECT_TRUE(optimizer.is_finite());
   }
@@ -106,8 +112,8 @@ TEST(AdamW, KnowsWhetherWeightsAndMomentsAreFinite) {
 TEST(AdamW, StepsTooSmallForBf16AddUpInTheMasters) {
   at::Tensor narrow = at::tensor({1.0f, -3.0f}).to(at::kBFloat16), wide = at::tensor({1.0f, -3.0f});
   AdamW a({{"p", narrow}}, {}), b({{"p", wide}}, {});
-  EXPECT_EQ(a.state_bytes(), 2 * 16);
-  EXPECT_EQ(b.state_bytes(), 2 * 12);
+  EXPECT_EQ(a.state_bytes(), 2 * (12 + 4 + 2));  // state, gradient, a pass's gradient
+  EXPECT_EQ(b.state_bytes(), 2 * (8 + 4 + 4));
   EXPECT_EQ(b.num_values(), 2);
   for (int step = 0; step < 40; ++step) {
     a.backward(loss_with(narrow, {0.5f, 0.25f}));
@@ -130,20 +136,79 @@ TEST(AdamW, GoesOnFromItsStateAsIfItHadNotStopped) {
       optimizer.step(1e-2);
     };
     for (int i = 0; i < 4; ++i) step(first, p, 0.3f * static_cast<float>(i));
-    {
+    const TestFolder folder;
+    first.save(folder.path("state.safetensors"));
+    EXPECT_EQ(data::SafetensorsFile::open(folder.path("state.safetensors")).tensors().size(),
+              dtype == at::kFloat ? 2u : 3u);
+    if (dtype == at::kFloat) {
       const at::NoGradGuard no_grad;
-      const auto from = first.state(), to = second.state();
-      ASSERT_EQ(from.size(), dtype == at::kFloat ? 2u : 3u);
-      for (size_t i = 0; i < from.size(); ++i) {
-        EXPECT_EQ(from[i].name, to[i].name);
-        to[i].tensor.copy_(from[i].tensor);
-      }
-      if (dtype == at::kFloat) again.copy_(p);
+      again.copy_(p);
     }
-    second.restored(4);
+    second.load(folder.path("state.safetensors"), 4);
     for (int i = 0; i < 3; ++i) step(first, p, 0.7f), step(second, again, 0.7f);
     EXPECT_TRUE(at::equal(p.detach(), again.detach()));
   }
+}
+
+// Each rank has a part of the gradients; the sums of these are exact.
+TEST(AdamW, RanksTogetherEqualOneAndHaveItsFile) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const int size : {2, 3, 5}) {
+      const std::vector<int64_t> sizes = {7, 1, 12};  // with five ranks two have none
+      const auto make = [&] {
+        std::vector<model::NamedTensor> parameters;
+        for (size_t i = 0; i < sizes.size(); ++i)
+          parameters.push_back({base::str("p", i), at::arange(sizes[i]).to(at::kFloat).to(dtype)});
+        return parameters;
+      };
+      const AdamWOptions options{.weight_decay = 0.1, .clip_norm = 3};
+      const auto learn = [&](AdamW& optimizer, std::vector<model::NamedTensor>& parameters,
+                             double share) {
+        for (int step = 0; step < 3; ++step) {
+          at::Tensor loss = at::zeros({});
+          for (const auto& p : parameters)
+            loss = loss + (p.tensor.to(at::kFloat) * (step - 1.25)).sum() * share;
+          if (share > 0) optimizer.backward(loss);  // a rank may have nothing to do
+          optimizer.step(0.1);
+        }
+      };
+      const TestFolder folder;
+      auto expected = make();
+      AdamW one(expected, options);
+      learn(one, expected, 1);
+      one.save(folder.path("one.safetensors"));
+      EXPECT_TRUE(one.is_finite());
+
+      run_ranks(size, [&](Communicator& ranks) {
+        auto parameters = make();
+        AdamW optimizer(parameters, options, ranks);
+        learn(optimizer, parameters, ranks.rank() < 2 ? 0.5 : 0);
+        for (size_t i = 0; i < parameters.size(); ++i)
+          EXPECT_TRUE(at::equal(parameters[i].tensor.detach(), expected[i].tensor.detach()));
+        optimizer.save(folder.path("ranks.safetensors"));
+        EXPECT_TRUE(optimizer.is_finite());
+        EXPECT_LT(optimizer.state_bytes(), one.state_bytes());
+      });
+      EXPECT_EQ(base::read_file(folder.path("ranks.safetensors")), base::read_file(folder.path("one.safetensors")));
+
+      // Any number of ranks goes on from it.
+      auto goes_on = make();
+      for (size_t i = 0; i < sizes.size(); ++i)
+        goes_on[i].tensor.copy_(expected[i].tensor.detach());
+      AdamW again(goes_on, options);
+      again.load(folder.path("ranks.safetensors"), 3);
+      learn(again, goes_on, 1);
+      run_ranks(size, [&](Communicator& ranks) {
+        auto parameters = make();
+        for (size_t i = 0; i < sizes.size(); ++i)
+          parameters[i].tensor.copy_(expected[i].tensor.detach());
+        AdamW optimizer(parameters, options, ranks);
+        optimizer.load(folder.path("one.safetensors"), 3);
+        learn(optimizer, parameters, ranks.rank() < 2 ? 0.5 : 0);
+        for (size_t i = 0; i < parameters.size(); ++i)
+          EXPECT_TRUE(at::equal(parameters[i].tensor.detach(), goes_on[i].tensor.detach()));
+      });
+    }
 }
 
 }  // namespace
