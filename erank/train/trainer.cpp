@@ -29,6 +29,9 @@ namespace fs = std::filesystem;
 using base::ErrorKind;
 using Clock = std::chrono::steady_clock;
 
+// Of the time that a run's steps will take, to measure the GEMM peak for.
+constexpr double kPeakShare = 0.02;
+
 constexpr const char* kWeights = "weights.safetensors";
 constexpr const char* kState = "optimizer.safetensors";
 constexpr const char* kPrepared = "prepared.safetensors";
@@ -404,6 +407,12 @@ void Trainer::step(base::ProgressSink* progress) {
   if (!std::isfinite(norm)) not_finite("the gradients are");
   ++step_;
   const double seconds = seconds_since(start);
+  if (gemm_peak_ <= 0)
+    gemm_peak_ = model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
+                                   .cuda = parameters_.device().is_cuda(),
+                                   .threads = at::get_num_threads()},
+                                  kPeakShare * seconds * static_cast<double>(total - step_ + 1))
+                     .flops_per_s;
   tokens_ += stats.num_tokens, seconds_ += seconds;
   const double speed = static_cast<double>(stats.num_tokens) / seconds;
   base::OrderedJson line = {{"step", step_},
@@ -431,12 +440,7 @@ void Trainer::step(base::ProgressSink* progress) {
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
   fs::create_directories(folder_ + "/checkpoints");
-  gemm_peak_ = options_.gemm_peak > 0
-                   ? options_.gemm_peak
-                   : model::gemm_peak({.precision = model::precision_of(parameters_.dtype()),
-                                       .cuda = parameters_.device().is_cuda(),
-                                       .threads = at::get_num_threads()})
-                         .flops_per_s;
+  gemm_peak_ = options_.gemm_peak;
   const int64_t total = objective_.num_steps(), first = step_;
   events_.emplace(folder_, step_ + 1, wall_time());
   if (step_ > 0 || !skipped_.empty()) {

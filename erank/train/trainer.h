@@ -95,7 +95,8 @@ struct TrainOptions {
   int64_t keep_checkpoints = 2;  // the newest so many stay
   int64_t stop_after = 0;  // end this run after so many of its steps, as if interrupted; 0: never
   std::string base_name;   // for adapter_config.json
-  // FLOP/s that the log's shares are of; 0: measured when run() begins.
+  // FLOP/s that the log's shares are of; 0: measured after the first step of run(), for as long as
+  // the length of the run is worth it.
   double gemm_peak = 0;
 };
 
