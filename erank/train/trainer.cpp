@@ -208,6 +208,7 @@ Trainer::Trainer(model::Parameters& parameters, Objective& objective, const Trai
       identity_(std::move(identity)),
       forward_(parameters),
       optimizer_(choose(parameters, options), options.adamw) {
+  forward_.set_head_fp32(options.head_fp32);
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
   for (const auto& linear : parameters_.linears()) {

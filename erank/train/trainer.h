@@ -89,6 +89,7 @@ struct TrainOptions {
   // Which parameters: those of the adapter kTrainedAdapter, made in this form unless the parameters
   // come with one of that name; nullopt: every one of the model.
   std::optional<model::LoraConfig> lora = model::LoraConfig{};
+  bool head_fp32 = false;         // TreeForward::set_head_fp32
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
   int64_t validate_steps = 0;  // validation after so many steps and at the end; 0: only at the end
