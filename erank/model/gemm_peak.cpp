@@ -110,8 +110,7 @@ GemmPeak gemm_peak(const NetworkOptions& options, double seconds) {
   const auto begin = Clock::now();
   const auto left = [&] { return seconds - seconds_since(begin); };
   std::optional<cpu::Team> team;
-  if (!options.cuda)
-    team.emplace(options.threads > 0 ? options.threads : base::num_processors());
+  if (!options.cuda) team.emplace(options.threads > 0 ? options.threads : base::num_processors());
   GemmPeak peak;
   for (const Shape& shape : kShapes) {
     if (peak.flops_per_s > 0 && left() <= 0) break;

@@ -143,7 +143,7 @@ at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch
 
 Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress)}};
+  return validation_->measure(model.parameters, progress);
 }
 
 }  // namespace erank::train

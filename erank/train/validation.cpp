@@ -25,11 +25,10 @@ double mean_ndcg_10(const data::Qrels& qrels, const std::vector<ScoredList>& lis
   return eval::evaluate(qrels, run, eval::parse_measures({"nDCG@10"})).summary.front();
 }
 
-RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
-                                     rank::ScoreReader reader, text::Ids answer_prefix)
-    : qrels_(std::move(qrels)),
-      reader_(std::move(reader)),
-      answer_prefix_(std::move(answer_prefix)) {
+RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels, ModelFormat format,
+                                     ValidationOptions options)
+    : qrels_(std::move(qrels)), format_(format), options_(std::move(options)) {
+  ERANK_CHECK(options_.modes.size() == 1 || options_.modes.size() == 2);
   for (List& list : lists)
     if (qrels_.grades.contains(list.qid) && !list.prompts.empty())
       lists_.push_back(std::move(list));
@@ -38,19 +37,33 @@ RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
                "no query of the candidates has a judgement; do their ids agree with the qrels'?");
 }
 
-double RankingValidation::measure(const model::Parameters& parameters,
-                                  base::ProgressSink* progress) {
+Figures RankingValidation::measure(const model::Parameters& parameters,
+                                   base::ProgressSink* progress) {
   serving_->load(parameters);
-  int64_t done = 0, total = 0;
-  for (const List& list : lists_) total += std::ssize(list.prompts);
+  Figures figures;
+  for (const rank::Mode mode : options_.modes)
+    figures.emplace_back(base::str("validation_", mode_name(mode)), ndcg_10(mode, progress));
+  if (figures.size() == 1) return {{"ndcg_10", figures.front().second}};
+  figures.insert(figures.begin(), {"ndcg_10", figures.front().second});
+  return figures;
+}
+
+// Of all lists together, so that much reasoning is written at a time.
+double RankingValidation::ndcg_10(rank::Mode mode, base::ProgressSink* progress) {
+  std::vector<text::Ids> prompts;
+  for (const List& list : lists_)
+    prompts.insert(prompts.end(), list.prompts.begin(), list.prompts.end());
+  int64_t done = 0;
+  const auto answers = serving_->answers(prompts, format_, mode, options_.max_think_tokens, [&] {
+    ++done;
+    if (progress)
+      progress->update({"validate", done, std::ssize(prompts), "pairs", mode_name(mode)});
+  });
   std::vector<ScoredList> scored;
+  size_t at = 0;
   for (const List& list : lists_) {
     ScoredList& one = scored.emplace_back(ScoredList{list.qid, list.docids, {}});
-    for (const auto& answer : serving_->direct_answers(list.prompts, reader_, answer_prefix_, [&] {
-           ++done;
-           if (progress) progress->update({"validate", done, total, "pairs", ""});
-         }))
-      one.scores.push_back(answer.expected());
+    for (size_t i = 0; i < list.prompts.size(); ++i) one.scores.push_back(answers[at++].expected());
   }
   return mean_ndcg_10(qrels_, scored);
 }
