@@ -1,7 +1,11 @@
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <iostream>
+#include <optional>
 #include <tuple>
 
+#include "cli/progress_line.h"
 #include "cli/ranks.h"
 #include "cli/train_options.h"
 #include "erank/base/error.h"
@@ -14,10 +18,11 @@ using base::OrderedJson;
 
 struct GrpoFlags {
   TrainFlags shared;
-  std::string candidates, qrels, reward = "rr", adv_std = "on";
+  std::string candidates, qrels, reference_scores;
+  std::string reward = "rr", reward_scale = "none", adv_std = "on";
   std::string rollouts = "exact", modes = "direct", clip = "0.2", loss_agg = "tokens";
   std::string ratio = "token", rollout_correction = "off", overlong = "mask";
-  int max_think_tokens = train::RolloutOptions{}.max_think_tokens;
+  std::optional<double> min_entropy;
   int64_t documents = train::RankedQueriesOptions{}.documents;
   train::GrpoOptions grpo;
 
@@ -39,48 +44,109 @@ constexpr const char* kExample =
 const std::vector<std::pair<std::string, train::Reward>> kRewards = {
     {"rr", train::Reward::kRr}, {"ndcg", train::Reward::kNdcg}, {"se", train::Reward::kSe}};
 
-// What a run will take. Sampling and learning are told apart.
+constexpr double kSampledMinEntropy = 0.001;
+
+// What a run will take at half of the GEMM peak, and its memory in bytes.
 struct Plan {
-  int64_t pairs = 0;
-  double learning_tokens = 0, sampling_tokens = 0;  // through the network, all steps
+  double learning_seconds = 0, sampling_seconds = 0, reference_seconds = 0;
+  double logits_bytes = 0, serving_bytes = 0;
+
+  double seconds() const { return learning_seconds + sampling_seconds + reference_seconds; }
 };
 
-// Steps, tokens and memory are counted, time is estimated from the GEMM peak: a forward pass is a
-// third of a step's arithmetic.
+// `work`: of all steps.
+Plan plan_of(const GrpoFlags& flags, train::Run& run, const train::Estimate& estimate,
+             const train::GrpoObjective::Work& work, int64_t reference_tokens, int64_t longest) {
+  const auto real = [](int64_t n) { return static_cast<double>(n); };
+  const auto& c = run.config();
+  const bool full = flags.shared.full, bf16 = run.parameters().dtype() == at::kBFloat16;
+  const double width = bf16 ? 2 : 4, head = real(c.vocab_size) * real(c.hidden_size);
+  double weights = 0;  // of the linear layers but the head
+  for (const auto& linear : run.parameters().linears())
+    if (linear.name != "lm_head") weights += real(linear.linear->weight.numel());
+  const double rate = 0.5 * estimate.gemm_peak;
+  const auto forward_seconds = [&](int64_t tokens, int64_t rows) {
+    return (2 * weights * real(tokens) + 2 * head * real(rows)) / rate;
+  };
+  Plan plan;
+  plan.learning_seconds = real(work.learning_tokens) * estimate.seconds_per_token +
+                          (full ? 6 : 4) * head * real(work.learning_rows) / rate;
+  plan.reference_seconds = forward_seconds(work.reference_tokens, work.reference_rows) +
+                           forward_seconds(reference_tokens, 0);
+  if (work.sampling_tokens > 0)
+    plan.sampling_seconds = forward_seconds(work.sampling_tokens, work.learning_rows);
+  // Logits and their gradient in fp32, and both as the head computes them.
+  const bool rounded = bf16 && !flags.shared.train.head_fp32;
+  plan.logits_bytes = real(work.pass_rows) * real(c.vocab_size) * (rounded ? 12 : 8);
+  if (bf16 && !rounded) plan.logits_bytes += 4 * head;
+  // The engine's own network, and what its cache may hold.
+  const double cache_token = 2.0 * real(c.num_hidden_layers) * real(c.kv_size()) * width;
+  plan.serving_bytes =
+      real(estimate.weights_bytes) +
+      std::min(real(int64_t{2} << 30),
+               cache_token * real(engine::EngineOptions{}.max_sequences) * real(longest));
+  return plan;
+}
+
+// Steps, tokens and memory are counted, time is estimated from the GEMM peak.
 void dry_run(const GrpoFlags& flags, train::Run& run, train::GrpoObjective& objective,
              const train::RankedQueries& data) {
-  const int64_t steps = objective.num_steps(), sample = std::min<int64_t>(steps, 20);
-  Plan plan;
-  for (int64_t step = 0; step < sample; ++step)
-    plan.learning_tokens += static_cast<double>(objective.num_tokens(step)) *
-                            static_cast<double>(steps) / static_cast<double>(sample);
-  for (const auto& query : objective.queries()) plan.pairs += std::ssize(query.prompts);
-  if (flags.rollouts != "exact") plan.sampling_tokens = plan.learning_tokens;
-  const double tokens = plan.learning_tokens + plan.sampling_tokens / 3;
+  const int64_t steps = objective.num_steps(), counted = std::min<int64_t>(steps, 20);
+  train::GrpoObjective::Work work;
+  for (int64_t step = 0; step < counted; ++step) work += objective.work(step);
+  for (int64_t* sum : {&work.learning_tokens, &work.sampling_tokens, &work.reference_tokens,
+                       &work.learning_rows, &work.reference_rows})
+    *sum = std::llround(static_cast<double>(*sum) * static_cast<double>(steps) /
+                        static_cast<double>(counted));
+  int64_t pairs = 0;
+  for (const auto& query : objective.queries()) pairs += std::ssize(query.prompts);
+  const int64_t reference_tokens = objective.reference_tokens();
   const auto num_queries = std::ssize(objective.queries());
+  const bool trained_on = run.parameters().adapter(train::kTrainedAdapter) != nullptr;
   const auto estimate = run.estimate(objective, flags.shared.max_pass_tokens, data.longest);
+  // What the KL of samples is taken to: a copy of what is trained, but for a new adapter.
+  int64_t reference_bytes = 0;
+  if (flags.rollouts != "exact" && flags.grpo.kl_coef > 0)
+    reference_bytes = flags.shared.full ? estimate.weights_bytes
+                      : trained_on      ? 4 * estimate.trained_parameters
+                                        : 0;
+  const Plan plan = plan_of(flags, run, estimate, work, reference_tokens, data.longest);
   if (run.ranks().rank() > 0) return;
   if (flags.shared.json) {
     OrderedJson json = {{"queries", num_queries},
                         {"left_out_queries", data.num_left_out},
-                        {"pairs", plan.pairs},
+                        {"pairs", pairs},
                         {"iterations", flags.grpo.iterations},
                         {"steps", steps},
-                        {"tokens", static_cast<int64_t>(plan.learning_tokens)},
-                        {"sampling_tokens", static_cast<int64_t>(plan.sampling_tokens)},
+                        {"tokens", work.learning_tokens},
+                        {"sampling_tokens", work.sampling_tokens},
+                        {"reference_tokens", work.reference_tokens + reference_tokens},
                         {"longest_pair_tokens", data.longest}};
-    add_estimate(json, estimate, tokens);
+    add_estimate(json, estimate, plan.seconds());
+    json["logits_bytes"] = std::llround(plan.logits_bytes);
+    json["serving_bytes"] = std::llround(plan.serving_bytes);
+    json["reference_bytes"] = reference_bytes;
+    json["learning_seconds"] = plan.learning_seconds;
+    json["sampling_seconds"] = plan.sampling_seconds;
+    json["reference_seconds"] = plan.reference_seconds;
     std::cout << json.dump() << "\n";
     return;
   }
-  std::cout << "queries             " << num_queries << ", with " << plan.pairs
+  std::cout << "queries             " << num_queries << ", with " << pairs
             << " pairs, the longest of " << data.longest << " tokens with its answer\n"
             << "steps               " << steps << ", " << objective.steps_per_iteration()
             << " an iteration\n"
-            << "tokens              " << static_cast<int64_t>(plan.learning_tokens)
-            << " in all to learn from, " << static_cast<int64_t>(plan.sampling_tokens)
-            << " to sample\n"
-            << estimate_text(estimate, tokens);
+            << "tokens              " << work.learning_tokens << " in all to learn from, up to "
+            << work.sampling_tokens << " to sample, " << work.reference_tokens + reference_tokens
+            << " for the reference\n"
+            << estimate_text(
+                   estimate, plan.seconds(),
+                   base::str(" and ", gigabytes(plan.logits_bytes), " of logits, the engine up to ",
+                             gigabytes(plan.serving_bytes), ", reference ",
+                             gigabytes(static_cast<double>(reference_bytes))),
+                   base::str(": learning ", duration_text(plan.learning_seconds), ", sampling ",
+                             duration_text(plan.sampling_seconds), ", reference ",
+                             duration_text(plan.reference_seconds)));
 }
 
 // "0.2" or "0.2,0.28".
@@ -115,14 +181,15 @@ int parse_rollouts(const std::string& text) {
 
 train::RolloutObjectiveOptions rollout_options(const GrpoFlags& flags, int num_samples) {
   train::RolloutObjectiveOptions options;
-  if (flags.modes == "think") options.rollouts.mode = rank::Mode::kThink;
+  if (flags.modes == "think") options.rollouts.modes = {rank::Mode::kThink};
+  if (flags.modes == "both") options.rollouts.modes = {rank::Mode::kDirect, rank::Mode::kThink};
   options.rollouts.num_samples = num_samples;
-  options.rollouts.max_think_tokens = flags.max_think_tokens;
+  options.rollouts.max_think_tokens = flags.shared.max_think_tokens;
   auto& loss = options.loss;
   std::tie(loss.clip_low, loss.clip_high) = parse_clip(flags.clip);
   if (flags.loss_agg == "sequences") loss.aggregation = train::LossAggregation::kSequences;
   if (flags.loss_agg == "constant") loss.aggregation = train::LossAggregation::kConstant;
-  loss.constant_length = flags.max_think_tokens;
+  loss.constant_length = flags.shared.max_think_tokens;
   if (flags.ratio == "sequence") loss.ratio = train::RatioKind::kSequence;
   if (flags.ratio == "cispo") loss.ratio = train::RatioKind::kCispo;
   loss.rollout_correction = flags.rollout_correction == "token";
@@ -134,29 +201,38 @@ void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& cont
                 train::Communicator& ranks) {
   const int num_samples = parse_rollouts(flags.rollouts);
   const auto sampled = rollout_options(flags, num_samples);
-  train::check(flags.grpo);
-  const bool think = flags.modes == "think";
+  const bool think = flags.modes != "direct";
   if (num_samples == 0 && think)
     base::fail(base::ErrorKind::kInvalidInput, "--rollouts",
-               "exact is for direct answers; --modes think needs samples, e.g. --rollouts 5");
-  train::Run run(std::move(options), run_hooks(context, ranks), ranks);
+               "exact is for direct answers; --modes ", flags.modes,
+               " needs samples, e.g. --rollouts 6");
+  if (flags.modes == "both" && (num_samples < 4 || num_samples % 2 != 0))
+    base::fail(base::ErrorKind::kInvalidInput, "--rollouts", "is ", num_samples,
+               "; with --modes both each mode has a half of them, expected an even number of 4 or "
+               "more");
   train::GrpoOptions grpo = flags.grpo;
   for (const auto& [name, reward] : kRewards)
     if (name == flags.reward) grpo.reward.reward = reward;
+  grpo.reward.scale_above = flags.reward_scale == "above" || flags.reward_scale == "both";
+  grpo.reward.scale_otherwise = flags.reward_scale == "otherwise" || flags.reward_scale == "both";
+  grpo.min_entropy = flags.min_entropy.value_or(num_samples == 0 ? 0 : kSampledMinEntropy);
+  train::check(grpo);
   grpo.divide_by_std = flags.adv_std == "on";
   grpo.seed = flags.shared.train.seed;
   grpo.max_pass_tokens = flags.shared.max_pass_tokens;
+  train::Run run(std::move(options), run_hooks(context, ranks), ranks);
   train::RankedQueries data =
       train::read_ranked_queries(flags.candidates, flags.qrels, run,
                                  {.documents = flags.documents,
                                   .positive_grade = grpo.reward.positive_grade,
-                                  .answer_tokens = think ? flags.max_think_tokens + 2 : 2,
-                                  .seed = grpo.seed});
+                                  .answer_tokens = think ? flags.shared.max_think_tokens + 2 : 2,
+                                  .seed = grpo.seed,
+                                  .reference_scores = flags.reference_scores});
   if (data.num_left_out > 0)
     run.hooks().warn(base::str(flags.candidates, ": ", data.num_left_out,
                                " queries have no candidate graded ", grpo.reward.positive_grade,
                                " or more and are left out"));
-  const train::GrpoFormat format{run.tokenizer(), run.format()};
+  const train::ModelFormat format{run.tokenizer(), run.format()};
   const auto carry_out = [&](train::GrpoObjective& objective) {
     if (flags.shared.dry_run) return dry_run(flags, run, objective, data);
     report_run(flags.shared, run, run.train(objective), objective.num_steps());
@@ -182,19 +258,22 @@ void add_train_grpo(CLI::App& train, Context& context) {
   run_only(verb->add_option("--candidates", flags->candidates,
                             "queries with candidates and their text, JSON lines"));
   run_only(verb->add_option("--qrels", flags->qrels, "judgements of --candidates"));
+  run_only(verb->add_option("--reference-scores", flags->reference_scores,
+                            "scores to compare answers with, JSON lines of `erank rerank` "
+                            "(default: what the model answers before training)"));
   flags->shared.add_to(*verb);
   auto& grpo = flags->grpo;
   add.choice(
       "--reward", flags->reward, {"rr", "ndcg", "se"},
       "of an answer: its document's reciprocal rank (rr) or share of nDCG, or its squared error "
       "to the reference (se)");
+  add.choice("--reward-scale", flags->reward_scale, {"none", "above", "otherwise", "both"},
+             "scale by the relevant documents' ranks the rewards of others that are ranked above a "
+             "relevant one, of those that are not, or of both");
   add.option("--rollouts", flags->rollouts,
              "samples of each pair, or exact: direct answers, their expectation without sampling");
-  add.choice("--modes", flags->modes, {"direct", "think"},
-             "what is sampled: direct answers, or reasoning and answer");
-  add.option("--max-think-tokens", flags->max_think_tokens,
-             "most tokens of a sample in --modes think, reasoning and answer")
-      ->check(CLI::Range(1, 1 << 20));
+  add.choice("--modes", flags->modes, {"direct", "think", "both"},
+             "what is sampled: direct answers, reasoning and answer, or half of each");
   add.option("--iterations", grpo.iterations, "how often queries are drawn")
       ->check(CLI::Range(1, 1 << 30));
   add.option("--queries-per-iteration", grpo.queries_per_iteration, "queries of an iteration")
@@ -206,6 +285,11 @@ void add_train_grpo(CLI::App& train, Context& context) {
       ->check(CLI::Range(1, 1 << 30));
   add.option("--kl-coef", grpo.kl_coef, "weight of the KL to the model before training");
   add.option("--max-kl", grpo.max_kl, "stop when a step's KL is over this, in nats");
+  verb->add_option("--min-entropy", flags->min_entropy,
+                   "stop when the entropy is under this for five iterations, in nats a token "
+                   "(exact: a document); 0: never (default: 0.001, with --rollouts exact 0)");
+  verb->add_flag("--head-fp32", flags->shared.train.head_fp32,
+                 "with bf16: learn from logits that the head computes in fp32");
   add.choice("--adv-std", flags->adv_std, {"on", "off"},
              "divide advantages by the standard deviation of their group");
   add.option("--positive-grade", grpo.reward.positive_grade,
@@ -226,10 +310,11 @@ void add_train_grpo(CLI::App& train, Context& context) {
     context.run = [flags, verb, &context] {
       with_ranks(context, [&](train::Communicator& ranks) {
         flags->shared.complete(*verb);
-        train_grpo(*flags,
-                   flags->shared.run_options(
-                       *verb, {{"candidates", flags->candidates}, {"qrels", flags->qrels}}),
-                   context, ranks);
+        std::vector<std::pair<std::string, std::string>> data = {{"candidates", flags->candidates},
+                                                                 {"qrels", flags->qrels}};
+        if (!flags->reference_scores.empty())
+          data.emplace_back("reference-scores", flags->reference_scores);
+        train_grpo(*flags, flags->shared.run_options(*verb, std::move(data)), context, ranks);
       });
     };
   });

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <sstream>
 
 #include "cli/progress_line.h"
@@ -78,10 +79,19 @@ void adopt_adapter(CLI::App& verb, TrainFlags& flags) {
   flags.lora = stored;
 }
 
-std::string gigabytes(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
-  return text;
+// "direct", "think", or both with a comma.
+std::vector<rank::Mode> parse_validation_modes(const std::string& text) {
+  using enum rank::Mode;
+  const std::map<std::string, std::vector<rank::Mode>> known = {
+      {"direct", {kDirect}},
+      {"think", {kThink}},
+      {"direct,think", {kDirect, kThink}},
+      {"think,direct", {kThink, kDirect}}};
+  const auto found = known.find(text);
+  if (found == known.end())
+    base::fail(ErrorKind::kInvalidInput, "--validation-modes", "is '", text,
+               "', expected direct, think, or both: direct,think or think,direct");
+  return found->second;
 }
 
 }  // namespace
@@ -113,6 +123,13 @@ void TrainFlags::add_to(CLI::App& verb) {
   verb.add_option("--validation", validation,
                   "candidates with text (JSON lines); nDCG@10 on them chooses the best weights");
   verb.add_option("--validation-qrels", validation_qrels, "judgements of --validation (qrels)");
+  add.option(
+      "--validation-modes", validation_modes,
+      "what is validated: direct answers (direct), answers after greedy reasoning (think), or "
+      "both, e.g. think,direct: the first one chooses the best weights");
+  add.option("--max-think-tokens", max_think_tokens,
+             "most tokens that the model writes: of reasoning in validation, of a whole sample")
+      ->check(CLI::Range(1, 1 << 20));
   add.option("--validate-steps", train.validate_steps, "steps between validations; 0: at the end");
   add.option("--learning-rate", train.schedule.peak, "peak learning rate");
   add.option("--warmup-ratio", train.schedule.warmup_ratio,
@@ -174,6 +191,7 @@ train::RunOptions TrainFlags::run_options(
   run.cuda = device == "cuda";
   run.threads = threads;
   run.validation = validation, run.validation_qrels = validation_qrels;
+  run.validating = {parse_validation_modes(validation_modes), max_think_tokens};
   run.train = train;
   run.train.lora = lora;
   run.train.schedule.constant = schedule == "constant";
@@ -189,26 +207,34 @@ train::RunHooks run_hooks(Context& context, const train::Communicator& ranks) {
           }};
 }
 
-void add_estimate(OrderedJson& json, const train::Estimate& estimate, double tokens) {
+std::string gigabytes(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GB", bytes / 1e9);
+  return text;
+}
+
+void add_estimate(OrderedJson& json, const train::Estimate& estimate, double seconds) {
   json["trained_parameters"] = estimate.trained_parameters;
   json["weights_bytes"] = estimate.weights_bytes;
   json["optimizer_bytes"] = estimate.optimizer_bytes;
   json["activation_bytes"] = estimate.activation_bytes;
   json["ranks"] = estimate.num_ranks;
   json["gemm_peak_gflops"] = estimate.gemm_peak / 1e9;
-  json["seconds_at_half_of_it"] = tokens * estimate.seconds_per_token;
+  json["seconds_at_half_of_it"] = seconds;
 }
 
-std::string estimate_text(const train::Estimate& estimate, double tokens) {
+std::string estimate_text(const train::Estimate& estimate, double seconds,
+                          const std::string& more_memory, const std::string& shares) {
+  const auto size = [](int64_t bytes) { return gigabytes(static_cast<double>(bytes)); };
   return str("trained parameters  ", estimate.trained_parameters, "\n",
              estimate.num_ranks > 1
                  ? str("ranks               ", estimate.num_ranks, ", each with this memory\n")
                  : "",
-             "memory              weights ", gigabytes(estimate.weights_bytes), ", optimiser ",
-             gigabytes(estimate.optimizer_bytes), ", a pass up to ",
-             gigabytes(estimate.activation_bytes), "\n", "time                about ",
-             duration_text(tokens * estimate.seconds_per_token), " (at half of the GEMM peak of ",
-             std::llround(estimate.gemm_peak / 1e9), " GFLOP/s), without validation\n");
+             "memory              weights ", size(estimate.weights_bytes), ", optimiser ",
+             size(estimate.optimizer_bytes), ", a pass up to ", size(estimate.activation_bytes),
+             more_memory, "\n", "time                about ", duration_text(seconds), shares,
+             " (at half of the GEMM peak of ", std::llround(estimate.gemm_peak / 1e9),
+             " GFLOP/s), without validation\n");
 }
 
 void report_run(const TrainFlags& flags, const train::Run& run, const train::TrainResult& result,

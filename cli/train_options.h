@@ -30,6 +30,8 @@ struct OptionAdder {
 struct TrainFlags {
   std::string config, model, out, validation, validation_qrels, layout, instruction;
   std::string precision = "auto", device = "cpu", schedule = "cosine";
+  std::string validation_modes = "direct";
+  int max_think_tokens = train::ValidationOptions{}.max_think_tokens;
   int max_query_tokens = 0, max_document_tokens = 0, threads = 0;
   int64_t max_pass_tokens = train::PackingOptions{}.max_tokens;
   bool full = false, resume = false, overwrite = false, dry_run = false, json = false;
@@ -53,9 +55,12 @@ inline void run_only(CLI::Option* option) { option->configurable(false); }
 
 train::RunHooks run_hooks(Context& context, const train::Communicator& ranks);
 
-// Adds what an estimate says, with the time for so many tokens.
-void add_estimate(base::OrderedJson& json, const train::Estimate& estimate, double tokens);
-std::string estimate_text(const train::Estimate& estimate, double tokens);
+std::string gigabytes(double bytes);  // "1.25 GB"
+// Adds what an estimate says, and the time. `more_memory`, `shares`: what the text says after
+// memory and time.
+void add_estimate(base::OrderedJson& json, const train::Estimate& estimate, double seconds);
+std::string estimate_text(const train::Estimate& estimate, double seconds,
+                          const std::string& more_memory = "", const std::string& shares = "");
 
 // Where the run ended: on stdout when it is finished, else on stderr. Of several ranks rank 0 says.
 void report_run(const TrainFlags& flags, const train::Run& run, const train::TrainResult& result,

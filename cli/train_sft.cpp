@@ -36,6 +36,7 @@ void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& object
                         static_cast<double>(sample) * static_cast<double>(steps);
   const auto estimate = run.estimate(objective, flags.shared.max_pass_tokens, data.longest);
   if (run.ranks().rank() > 0) return;
+  const double seconds = tokens * estimate.seconds_per_token;
   if (flags.shared.json) {
     OrderedJson json = {{"pairs", num_pairs},
                         {"steps", steps},
@@ -43,7 +44,7 @@ void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& object
                         {"longest_pair_tokens", data.longest},
                         {"cleaned_pairs", data.num_cleaned},
                         {"dropped_pairs", data.num_dropped}};
-    add_estimate(json, estimate, tokens);
+    add_estimate(json, estimate, seconds);
     std::cout << json.dump() << "\n";
     return;
   }
@@ -51,7 +52,7 @@ void dry_run(const SftFlags& flags, train::Run& run, train::SftObjective& object
             << " tokens\n"
             << "steps               " << steps << "\n"
             << "tokens              " << static_cast<int64_t>(tokens) << " in all\n"
-            << estimate_text(estimate, tokens);
+            << estimate_text(estimate, seconds);
 }
 
 void train_sft(const SftFlags& flags, train::RunOptions options, Context& context,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <unordered_set>
 
@@ -15,6 +16,9 @@ namespace {
 
 using base::ErrorKind;
 using base::Json;
+
+constexpr const char* kTrainingPairs = "read_training_pairs";
+constexpr const char* kPairScores = "read_pair_scores";
 
 std::string id_of(const Json& object, const char* key, const std::string& where) {
   const auto it = object.find(key);
@@ -32,10 +36,32 @@ std::array<double, 11> distribution_of(const Json& value, const std::string& whe
   }
   const double sum = std::accumulate(p.begin(), p.end(), 0.0);
   if (!good || std::abs(sum - 1) > 1e-3)
-    base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where,
+    base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where,
                ": 'distribution' is not eleven probabilities that add up to 1");
   for (double& x : p) x /= sum;
   return p;
+}
+
+// Calls visit(object, line number, file:line) for each line that holds something.
+void for_each_object(const std::string& path, const char* reader,
+                     const std::function<void(const Json&, int64_t, const std::string&)>& visit) {
+  for_each_line(path, [&](std::string_view line, int64_t number) {
+    if (line.find_first_not_of(" \t") == line.npos) return;
+    const std::string where = base::str(path, ":", number);
+    const Json object = base::parse_json(line, where);
+    if (!object.is_object())
+      base::fail(ErrorKind::kInvalidInput, reader, where, ": expected an object");
+    visit(object, number, where);
+  });
+}
+
+// A number from 0 to 10.
+double score_of(const Json& object, const char* key, const char* reader, const std::string& where) {
+  const double score = base::json_require<double>(object, key, where);
+  if (!(score >= 0 && score <= 10))
+    base::fail(ErrorKind::kInvalidInput, reader, where, ": '", key, "' is ",
+               base::dump_json(object[key]), ", expected a number from 0 to 10");
+  return score;
 }
 
 TrainingPair pair_of(const Json& object, const std::string& where) {
@@ -52,17 +78,14 @@ TrainingPair pair_of(const Json& object, const std::string& where) {
   if (given("thought")) pair.thought = base::json_require<std::string>(object, "thought", where);
   if (given("distribution")) pair.distribution = distribution_of(object["distribution"], where);
   if (given("score")) {
-    const double score = base::json_require<double>(object, "score", where);
-    if (!(score >= 0 && score <= 10))
-      base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where, ": 'score' is ",
-                 base::dump_json(object["score"]), ", expected a number from 0 to 10");
-    pair.score = static_cast<int>(std::floor(score + 0.5));
+    pair.score =
+        static_cast<int>(std::floor(score_of(object, "score", kTrainingPairs, where) + 0.5));
   } else if (pair.distribution) {
     pair.score =
         static_cast<int>(std::max_element(pair.distribution->begin(), pair.distribution->end()) -
                          pair.distribution->begin());
   } else {
-    base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where,
+    base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where,
                ": neither 'score' nor 'distribution'; expected one of them");
   }
   return pair;
@@ -74,27 +97,41 @@ std::vector<TrainingPair> read_training_pairs(const std::string& path,
                                               base::ProgressSink* progress) {
   std::vector<TrainingPair> pairs;
   std::unordered_set<std::string> seen;
-  for_each_line(path, [&](std::string_view line, int64_t number) {
-    if (line.find_first_not_of(" \t") == line.npos) return;
-    const std::string where = base::str(path, ":", number);
-    const Json object = base::parse_json(line, where);
-    if (!object.is_object())
-      base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where, ": expected an object");
-    pairs.push_back(pair_of(object, where));
-    pairs.back().line = number;
-    const TrainingPair& pair = pairs.back();
-    if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
-             .second)
-      base::fail(ErrorKind::kInvalidInput, "read_training_pairs", where, ": query '", pair.qid,
-                 "' and document '", pair.docid, "' are together twice; expected each pair once");
-    if (progress && pairs.size() % 1000 == 0)
-      progress->update({"read training pairs", static_cast<int64_t>(pairs.size()), 0, "pairs", ""});
-  });
+  for_each_object(
+      path, kTrainingPairs, [&](const Json& object, int64_t number, const std::string& where) {
+        pairs.push_back(pair_of(object, where));
+        pairs.back().line = number;
+        const TrainingPair& pair = pairs.back();
+        if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
+                 .second)
+          base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where, ": query '", pair.qid,
+                     "' and document '", pair.docid,
+                     "' are together twice; expected each pair once");
+        if (progress && pairs.size() % 1000 == 0)
+          progress->update(
+              {"read training pairs", static_cast<int64_t>(pairs.size()), 0, "pairs", ""});
+      });
   if (progress) progress->finish();
   if (pairs.empty())
-    base::fail(ErrorKind::kInvalidInput, "read_training_pairs", path,
+    base::fail(ErrorKind::kInvalidInput, kTrainingPairs, path,
                ": no pair in it; expected JSON lines with qid, docid, query, text and score");
   return pairs;
+}
+
+PairScores read_pair_scores(const std::string& path) {
+  PairScores scores;
+  for_each_object(path, kPairScores, [&](const Json& object, int64_t, const std::string& where) {
+    const std::string qid = id_of(object, "qid", where), docid = id_of(object, "docid", where);
+    const auto given = [&](const char* key) {
+      return object.contains(key) && !object[key].is_null();
+    };
+    const char* key = given("integer") ? "integer" : "score";
+    if (!given(key)) return;
+    if (!scores[qid].emplace(docid, score_of(object, key, kPairScores, where)).second)
+      base::fail(ErrorKind::kInvalidInput, kPairScores, where, ": query '", qid, "' and document '",
+                 docid, "' are together twice; expected each pair once");
+  });
+  return scores;
 }
 
 }  // namespace erank::data

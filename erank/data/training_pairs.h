@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "erank/base/progress.h"
@@ -32,5 +33,14 @@ struct TrainingPair {
 // or a pair (qid, docid) twice under one instruction; and when there is no pair at all.
 std::vector<TrainingPair> read_training_pairs(const std::string& path,
                                               base::ProgressSink* progress = nullptr);
+
+// qid -> docid -> score.
+using PairScores = std::unordered_map<std::string, std::unordered_map<std::string, double>>;
+
+// Reads {qid, docid, integer and/or score} a line, such as `erank rerank` writes; other keys are
+// ignored; uncompressed, .gz or .zst. `integer` is taken, without it `score`; a line on which both
+// are missing or null holds no score. Throws Error{kInvalidInput} with the line number for a number
+// outside 0..10 and a pair twice.
+PairScores read_pair_scores(const std::string& path);
 
 }  // namespace erank::data

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "erank/base/threads.h"
@@ -26,11 +27,12 @@ struct Shape {
   int64_t rows, in, out;
 };
 constexpr Shape kShapes[] = {
-    {2048, 1024, 3072}, {2048, 576, 1536}, {512, 1024, 3072},
+    {512, 1024, 3072},  {2048, 576, 1536}, {2048, 1024, 3072},
     {1024, 2048, 2048}, {4096, 576, 3072}, {4096, 1024, 1024},
 };
-// Of a shape: at least so many calls, then more until the time is over.
-constexpr int kMinCalls = 3, kMaxCalls = 30;
+// Of a shape: at least so many calls, then more until the time is over. The first one is slow: it
+// compiles and touches its memory.
+constexpr int kMinCalls = 4, kMaxCalls = 30;
 constexpr double kSeconds = 0.1;
 
 double seconds_since(Clock::time_point start) {
@@ -85,12 +87,15 @@ std::function<void()> own_product(const Shape& shape, Precision precision, cpu::
 }
 
 void measure(const std::function<void()>& product, const char* name, const Shape& shape,
-             GemmPeak& peak) {
-  product();  // compiles, touches its memory
+             double seconds_left, GemmPeak& peak) {
   const double flops =
       2.0 * static_cast<double>(shape.rows * shape.in) * static_cast<double>(shape.out);
   const auto begin = Clock::now();
-  for (int i = 0; i < kMaxCalls && (i < kMinCalls || seconds_since(begin) < kSeconds); ++i) {
+  const auto more = [&](int calls) {
+    const double seconds = seconds_since(begin);
+    return calls == 0 || (seconds < seconds_left && (calls < kMinCalls || seconds < kSeconds));
+  };
+  for (int i = 0; i < kMaxCalls && more(i); ++i) {
     const auto start = Clock::now();
     product();
     const double speed = flops / seconds_since(start);
@@ -100,15 +105,18 @@ void measure(const std::function<void()>& product, const char* name, const Shape
 
 }  // namespace
 
-GemmPeak gemm_peak(const NetworkOptions& options) {
+GemmPeak gemm_peak(const NetworkOptions& options, double seconds) {
   const at::NoGradGuard no_grad;
+  const auto begin = Clock::now();
+  const auto left = [&] { return seconds - seconds_since(begin); };
+  std::optional<cpu::Team> team;
+  if (!options.cuda) team.emplace(options.threads > 0 ? options.threads : base::num_processors());
   GemmPeak peak;
-  for (const Shape& shape : kShapes)
-    measure(libtorch_product(shape, options), "libtorch", shape, peak);
-  if (options.cuda) return peak;
-  cpu::Team team(options.threads > 0 ? options.threads : base::num_processors());
-  for (const Shape& shape : kShapes)
-    measure(own_product(shape, options.precision, team), "own", shape, peak);
+  for (const Shape& shape : kShapes) {
+    if (peak.flops_per_s > 0 && left() <= 0) break;
+    measure(libtorch_product(shape, options), "libtorch", shape, left(), peak);
+    if (team) measure(own_product(shape, options.precision, *team), "own", shape, left(), peak);
+  }
   return peak;
 }
 

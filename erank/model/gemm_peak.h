@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "erank/model/network.h"
@@ -17,7 +18,9 @@ struct GemmPeak {
 
 // The highest FLOP/s of matmuls [rows, in] x [in, out] over the shapes of small and large
 // layers at 512 to 4096 rows, by libtorch and, on the CPU, by the network's own kernels (weights
-// packed before). On options.threads threads. Measures anew at every call, for a few seconds.
-GemmPeak gemm_peak(const NetworkOptions& options);
+// packed before). On options.threads threads. Measures anew at every call, for a few seconds, or
+// for about `seconds` where that is less: then of fewer shapes, one at least.
+GemmPeak gemm_peak(const NetworkOptions& options,
+                   double seconds = std::numeric_limits<double>::infinity());
 
 }  // namespace erank::model

@@ -46,17 +46,29 @@ void check(const GrpoOptions& options) {
   check_range("--mini-batch", static_cast<double>(options.mini_batch), 1, 1 << 30);
   check_range("--kl-coef", options.kl_coef, 0, 1e6);
   check_range("--max-kl", options.max_kl, 1e-9, 1e9);
+  check_range("--min-entropy", options.min_entropy, 0, 1e9);
+}
+
+GrpoObjective::Work& GrpoObjective::Work::operator+=(const Work& other) {
+  learning_tokens += other.learning_tokens, sampling_tokens += other.sampling_tokens;
+  reference_tokens += other.reference_tokens;
+  learning_rows += other.learning_rows, reference_rows += other.reference_rows;
+  pass_rows = std::max(pass_rows, other.pass_rows);
+  return *this;
 }
 
 GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
-                             GrpoFormat format, std::unique_ptr<RankingValidation> validation)
+                             Asked asked, ModelFormat format,
+                             std::unique_ptr<RankingValidation> validation)
     : queries_(std::move(queries)),
       options_(options),
       format_(format),
       reader_(format.tokenizer),
       validation_(std::move(validation)),
       serving_(validation_ ? validation_->serving() : std::make_shared<Serving>()),
-      qrels_(qrels_of(queries_)) {
+      asked_(std::move(asked)),
+      qrels_(qrels_of(queries_)),
+      low_entropy_steps_(at::zeros({1})) {
   check(options_);
   ERANK_CHECK(!queries_.empty());
   const auto count = std::ssize(queries_);
@@ -73,8 +85,15 @@ GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions
   steps_per_iteration_ =
       std::clamp<int64_t>(std::llround(per_iteration / static_cast<double>(options_.mini_batch)), 1,
                           options_.queries_per_iteration);
-  const auto n = static_cast<int64_t>(pairs);
-  reference_scores_ = at::zeros({n}), reference_answers_ = at::zeros({n, kNumAnswers});
+  const auto m = std::ssize(modes()), n = static_cast<int64_t>(pairs);
+  reference_scores_ = at::zeros({m * n}), reference_answers_ = at::zeros({m * n, kNumAnswers});
+  if (!given_scores()) return;
+  std::vector<double> scores;
+  for (const RankedQuery& query : queries_) {
+    ERANK_CHECK(query.reference.size() == query.prompts.size());
+    scores.insert(scores.end(), query.reference.begin(), query.reference.end());
+  }
+  reference_scores_.copy_(at::tensor(scores).repeat({m}));
 }
 
 std::vector<size_t> GrpoObjective::queries_of(int64_t iteration) const {
@@ -115,84 +134,156 @@ std::vector<size_t> GrpoObjective::own_of(const std::vector<size_t>& queries,
   return own;
 }
 
+std::vector<size_t> GrpoObjective::drawn_queries() const {
+  std::set<size_t> drawn;
+  for (int64_t i = 0; i < options_.iterations && drawn.size() < queries_.size(); ++i)
+    for (const size_t query : queries_of(i)) drawn.insert(query);
+  return {drawn.begin(), drawn.end()};
+}
+
+int64_t GrpoObjective::reference_tokens() const {
+  if (given_scores() && !asked_.answers) return 0;
+  int64_t tokens = 0;
+  for (const size_t query : drawn_queries()) {
+    std::vector<Example> examples;
+    for (const text::Ids& prompt : queries_[query].prompts) {
+      Example& example = examples.emplace_back(Example{queries_[query].qid, prompt, {}});
+      for (const rank::Mode mode : modes()) {
+        Branch branch{format_.context_close(mode), {}};
+        branch.ids.resize(branch.ids.size() +
+                          (mode == rank::Mode::kThink ? max_think_tokens() : 1));
+        example.branches.push_back(std::move(branch));
+      }
+    }
+    for (const MicroBatch& pass : pack(groups_by_query(examples), {})) tokens += pass.num_tokens;
+  }
+  return tokens;
+}
+
 Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t step,
                                              const WorkControl& control) {
   if (has_reference_) return {};
   ERANK_CHECK(step == 0, "no reference after the first step");
-  std::set<size_t> drawn;
-  for (int64_t i = 0; i < options_.iterations && drawn.size() < queries_.size(); ++i)
-    for (const size_t query : queries_of(i)) drawn.insert(query);
-  serving_->load(model.parameters);
-  const std::vector<size_t> asked(drawn.begin(), drawn.end()), own = own_of(asked, model.ranks);
-  int64_t total = 0, done = 0;
-  for (const size_t query : own) total += std::ssize(queries_[query].prompts);
-  std::vector<double> scores(static_cast<size_t>(reference_scores_.numel()), 0);  // expected ones
-  bool stopped = false;
-  for (const size_t query : own) {
-    if ((stopped = control.stop())) break;
-    const auto answers = reference_answers(queries_[query].prompts, [&] {
+  const std::vector<size_t> drawn = drawn_queries();
+  std::vector<double> scores(static_cast<size_t>(reference_scores_.numel()));  // as the tensor
+  if (given_scores() && !asked_.answers) {
+    const float* given = reference_scores_.const_data_ptr<float>();
+    scores.assign(given, given + reference_scores_.numel());
+  } else {
+    serving_->load(model.parameters);
+    const std::vector<size_t> own = own_of(drawn, model.ranks);
+    int64_t total = 0, done = 0;
+    for (const size_t query : own) total += std::ssize(queries_[query].prompts);
+    total *= std::ssize(modes());
+    const auto on_pair = [&] {
       ++done;
       if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
-    });
-    for (size_t i = 0; i < answers.size(); ++i) {
-      const auto pair = static_cast<int64_t>(first_pair_[query] + i);
-      reference_scores_[pair] = static_cast<double>(answers[i].greedy());
-      for (int k = 0; k < kNumAnswers; ++k)
-        reference_answers_[pair][k] = std::log(std::max(answers[i].p[k], kLeastProbability));
-      scores[first_pair_[query] + i] = answers[i].expected();
+    };
+    bool stopped = false;
+    for (size_t mode = 0; mode < modes().size(); ++mode)
+      for (size_t i = 0; i < own.size() && !(stopped = stopped || control.stop());)
+        i += ask_reference(std::span(own).subspan(i), mode, on_pair, scores);
+    if (any(model.ranks, stopped)) {
+      reference_answers_.zero_();
+      if (!given_scores()) reference_scores_.zero_();
+      return {.complete = false, .figures = {}, .halt = ""};
     }
+    // What another rank has asked is 0 until all are added up.
+    if (!given_scores()) model.ranks.all_reduce(reference_scores_);
+    model.ranks.all_reduce(reference_answers_);
+    all_sum(model.ranks, scores);
   }
-  if (any(model.ranks, stopped)) {
-    reference_scores_.zero_(), reference_answers_.zero_();
-    return {.complete = false, .figures = {}, .halt = ""};
-  }
-  model.ranks.all_reduce(reference_scores_);
-  model.ranks.all_reduce(reference_answers_);
-  all_sum(model.ranks, scores);
   has_reference_ = true;
-  std::vector<std::vector<double>> of_queries;
-  for (const size_t query : asked) {
-    const auto begin = scores.begin() + static_cast<int64_t>(first_pair_[query]);
-    of_queries.emplace_back(begin, begin + std::ssize(queries_[query].prompts));
+  Preparation result;
+  for (size_t mode = 0; mode < modes().size(); ++mode) {
+    std::vector<std::vector<double>> of_queries;
+    for (const size_t query : drawn) {
+      const auto begin = scores.begin() + reference_row(query, mode);
+      of_queries.emplace_back(begin, begin + std::ssize(queries_[query].prompts));
+    }
+    result.figures.emplace_back(name_of("reference_ndcg_10", mode),
+                                ndcg_10(drawn, std::move(of_queries)));
   }
-  return {.complete = true,
-          .figures = {{"reference_ndcg_10", ndcg_10(asked, std::move(of_queries))}},
-          .halt = ""};
+  return result;
 }
 
-std::vector<text::ScoreDistribution> GrpoObjective::reference_answers(
-    const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair) {
-  return serving_->direct_answers(prompts, reader_, format_.format.direct_close(), on_pair);
+// Asks about the first of the queries, or about as many as give enough reasoning to be written at a
+// time -> how many. `expected` takes the expected scores.
+size_t GrpoObjective::ask_reference(std::span<const size_t> queries, size_t mode,
+                                    const std::function<void()>& on_pair,
+                                    std::vector<double>& expected) {
+  constexpr size_t kPairsTogether = 256;
+  std::vector<text::Ids> prompts;
+  size_t count = 0;
+  do {
+    const auto& of_query = queries_[queries[count++]].prompts;
+    prompts.insert(prompts.end(), of_query.begin(), of_query.end());
+  } while (count < queries.size() && modes()[mode] == rank::Mode::kThink &&
+           prompts.size() < kPairsTogether);
+  const auto answers =
+      serving_->answers(prompts, format_, modes()[mode], max_think_tokens(), on_pair);
+  auto answer = answers.begin();
+  for (const size_t query : queries.first(count))
+    for (size_t i = 0; i < queries_[query].prompts.size(); ++i, ++answer) {
+      const int64_t row = reference_row(query, mode) + static_cast<int64_t>(i);
+      if (!given_scores()) reference_scores_[row] = static_cast<double>(answer->greedy());
+      for (int k = 0; k < kNumAnswers; ++k)
+        reference_answers_[row][k] = std::log(std::max(answer->p[k], kLeastProbability));
+      expected[static_cast<size_t>(row)] = answer->expected();
+    }
+  return count;
 }
 
-RewardTable GrpoObjective::reward_table(size_t query, int64_t num_rollouts) const {
+int64_t GrpoObjective::reference_row(size_t query, size_t mode) const {
+  const int64_t pairs = reference_scores_.numel() / std::ssize(modes());
+  return static_cast<int64_t>(mode) * pairs + static_cast<int64_t>(first_pair_[query]);
+}
+
+RewardTable GrpoObjective::reward_table(size_t query, size_t mode, int64_t num_rollouts) const {
   const RankedQuery& q = queries_[query];
-  const float* scores = reference_scores_.const_data_ptr<float>() + first_pair_[query];
+  const float* scores = reference_scores_.const_data_ptr<float>() + reference_row(query, mode);
   const std::vector<double> reference(scores, scores + q.prompts.size());
   return {q.grades, reference, num_rollouts, options_.reward};
 }
 
-std::vector<model::NamedTensor> GrpoObjective::reference_tensors() const {
-  return {{"reference.scores", reference_scores_}, {"reference.answers", reference_answers_}};
+std::string GrpoObjective::name_of(const std::string& figure, size_t mode) const {
+  return modes().size() == 1 ? figure : figure + "_" + mode_name(modes()[mode]);
+}
+
+std::vector<model::NamedTensor> GrpoObjective::state_tensors() const {
+  return {{"reference.scores", reference_scores_},
+          {"reference.answers", reference_answers_},
+          {"low_entropy_steps", low_entropy_steps_}};
 }
 
 bool GrpoObjective::save_tensors(const std::string& path, int64_t step,
                                  const std::vector<model::NamedTensor>& more) const {
   if (!has_reference_ || step >= num_steps()) return false;
-  auto tensors = reference_tensors();
+  auto tensors = state_tensors();
   tensors.insert(tensors.end(), more.begin(), more.end());
   model::save_tensors(path, tensors, at::kFloat);
   return true;
 }
 
-std::string GrpoObjective::reason_to_halt(double mean_kl, double unformatted) const {
+std::string GrpoObjective::reason_to_halt(double mean_kl, double entropy) {
   if (mean_kl > options_.max_kl)
     return base::str("the KL to the reference is ", mean_kl, ", over --max-kl ", options_.max_kl,
                      "; a smaller --learning-rate or a larger --kl-coef may help");
-  if (unformatted > 1 - 1e-6)
-    return "no answer is formatted, so that nothing can be learned; train with `erank train sft` "
-           "first";
+  if (entropy < options_.min_entropy)
+    low_entropy_steps_.add_(1);
+  else
+    low_entropy_steps_.zero_();
+  if (low_entropy_steps_.item<int64_t>() >= kLowEntropyIterations * steps_per_iteration_)
+    return base::str("the entropy is ", entropy, ", for ", kLowEntropyIterations,
+                     " iterations under --min-entropy ", options_.min_entropy,
+                     ": answers hardly differ any more and teach nothing; a smaller "
+                     "--learning-rate or a larger --kl-coef may help");
   return "";
+}
+
+std::string GrpoObjective::unformatted_reason() {
+  return "no answer is formatted, so that nothing can be learned; train with `erank train sft` "
+         "first";
 }
 
 double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
@@ -206,12 +297,13 @@ double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
 
 Figures GrpoObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress, model.ranks)}};
+  return validation_->measure(model.parameters, progress, model.ranks);
 }
 
 ExactObjective::ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
-                               GrpoFormat format, std::unique_ptr<RankingValidation> validation)
-    : GrpoObjective(std::move(queries), options, format, std::move(validation)) {}
+                               ModelFormat format, std::unique_ptr<RankingValidation> validation)
+    : GrpoObjective(std::move(queries), options, {.modes = {rank::Mode::kDirect}, .answers = true},
+                    format, std::move(validation)) {}
 
 // A mini batch: an example a pair, whose two terms are read at the rows of the answer's digits.
 struct ExactObjective::Batch {
@@ -221,6 +313,16 @@ struct ExactObjective::Batch {
   std::vector<MicroBatch> passes;
 
   size_t number(const Example* example) const { return example - examples.data(); }
+  // Whether the pass has no query in part.
+  bool has_whole_queries(const MicroBatch& pass) const {
+    std::vector<size_t> sizes(queries.size(), 0);
+    for (const auto& [q, document] : pairs) ++sizes[q];
+    std::vector<size_t> here(queries.size(), 0);
+    for (const Example* example : pass.examples) ++here[pairs[number(example)].first];
+    for (size_t q = 0; q < here.size(); ++q)
+      if (here[q] > 0 && here[q] < sizes[q]) return false;
+    return true;
+  }
 };
 
 ExactObjective::Batch ExactObjective::make_batch(std::vector<size_t> queries) const {
@@ -242,10 +344,16 @@ ExactObjective::Batch ExactObjective::make_batch(std::vector<size_t> queries) co
   return batch;
 }
 
-int64_t ExactObjective::num_tokens(int64_t step) const {
-  int64_t tokens = 0;
-  for (const MicroBatch& pass : make_batch(mini_batch(step)).passes) tokens += pass.num_tokens;
-  return tokens;
+GrpoObjective::Work ExactObjective::work(int64_t step) const {
+  const Batch batch = make_batch(mini_batch(step));
+  Work work;
+  for (const MicroBatch& pass : batch.passes) {
+    const auto rows = std::ssize(pass.batch.rows);
+    work += {.learning_tokens = pass.num_tokens, .learning_rows = rows, .pass_rows = rows};
+    if (!batch.has_whole_queries(pass))
+      work += {.reference_tokens = pass.num_tokens, .reference_rows = rows};
+  }
+  return work;
 }
 
 Preparation ExactObjective::prepare(const TrainedModel& model, int64_t step,
@@ -273,7 +381,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
   const auto finish_query = [&](size_t q) {
     const size_t n = first[q + 1] - first[q];
     const std::span<const Outcomes> of_query(policies.data() + first[q], n);
-    const auto expected = expected_rewards(reward_table(batch.queries[q], 1), of_query);
+    const auto expected = expected_rewards(reward_table(batch.queries[q], 0, 1), of_query);
     const auto exact = exact_advantages(expected, of_query, options_.divide_by_std);
     std::copy(exact.values.begin(), exact.values.end(), advantages.begin() + first[q]);
     std::copy(exact.rewards.begin(), exact.rewards.end(), rewards.begin() + first[q]);
@@ -302,12 +410,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     }
   };
   for (const MicroBatch& pass : batch.passes) {
-    std::vector<size_t> here(batch.queries.size(), 0);
-    for (const Example* example : pass.examples) ++here[batch.pairs[batch.number(example)].first];
-    bool whole = true;
-    for (size_t q = 0; q < here.size(); ++q)
-      whole = whole && (here[q] == 0 || here[q] == first[q + 1] - first[q]);
-    if (whole) continue;
+    if (batch.has_whole_queries(pass)) continue;
     const at::NoGradGuard no_grad;
     learn_policies(pass, answers_of(pass));
   }
@@ -365,7 +468,9 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
       {"computed_per_needed", static_cast<double>(stats.num_tokens) / static_cast<double>(needed)},
       {"kl", figures.mean(figures.kl)},
       {"entropy", figures.mean(figures.entropy)}};
-  stats.halt = reason_to_halt(figures.mean(figures.kl), unformatted / count);
+  stats.halt = unformatted / count > 1 - 1e-6
+                   ? unformatted_reason()
+                   : reason_to_halt(figures.mean(figures.kl), figures.mean(figures.entropy));
   return stats;
 }
 
@@ -375,7 +480,7 @@ bool ExactObjective::save(const std::string& path, int64_t step) const {
 
 void ExactObjective::load(const std::string& path) {
   has_reference_ = false;
-  model::load_tensors(path, reference_tensors());
+  model::load_tensors(path, state_tensors());
   has_reference_ = true;
 }
 

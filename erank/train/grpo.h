@@ -5,7 +5,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,9 +30,14 @@ struct GrpoOptions {
   bool divide_by_std = true;  // advantages (advantages.h)
   double kl_coef = 0.001;
   double max_kl = 10;  // nats a learned token; a step over it halts the run
+  // Nats a learned token (exact: a document). The run halts when every step of
+  // kLowEntropyIterations in a row is under it; 0: never.
+  double min_entropy = 0;
   int64_t max_pass_tokens = 4096;
   uint64_t seed = 1;  // of the order and of samples
 };
+
+inline constexpr int64_t kLowEntropyIterations = 5;
 
 // Throws Error{kInvalidInput} for a number outside its range.
 void check(const GrpoOptions& options);
@@ -44,9 +51,19 @@ class GrpoObjective : public Objective {
   int64_t num_steps() const override { return options_.iterations * steps_per_iteration_; }
   Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
 
-  // Tokens that go through the network in a step, without padding: of samples as if each were as
-  // long as it may be.
-  virtual int64_t num_tokens(int64_t step) const = 0;
+  // What a step takes, of samples as if each were as long as it may be.
+  struct Work {
+    int64_t learning_tokens = 0;   // forward and backward, without padding
+    int64_t sampling_tokens = 0;   // through the engine
+    int64_t reference_tokens = 0;  // forward alone: the reference and the weights before the step
+    int64_t learning_rows = 0, reference_rows = 0;  // whose logits are computed
+    int64_t pass_rows = 0;                          // the most of a pass
+
+    Work& operator+=(const Work& other);
+  };
+  virtual Work work(int64_t step) const = 0;
+  // Tokens through the engine before the first step, to ask the reference.
+  int64_t reference_tokens() const;
   int64_t steps_per_iteration() const { return steps_per_iteration_; }
   const std::vector<RankedQuery>& queries() const { return queries_; }
   // Numbers of queries, each once; pure functions of the seed and the argument.
@@ -56,43 +73,63 @@ class GrpoObjective : public Objective {
   std::vector<size_t> own_of(const std::vector<size_t>& queries, const Communicator& ranks) const;
 
  protected:
+  // What is asked of the reference.
+  struct Asked {
+    std::vector<rank::Mode> modes;  // in which answers are learned, one or two
+    int max_think_tokens = 0;       // the longest reasoning
+    bool answers = false;           // whole distributions, not scores to compare with alone
+  };
   // `validation` may be null. Throws Error{kInvalidInput} for an option outside its range.
   // REQUIRES: at least one query, and each has documents.
-  GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, GrpoFormat format,
-                std::unique_ptr<RankingValidation> validation);
+  GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, Asked asked,
+                ModelFormat format, std::unique_ptr<RankingValidation> validation);
 
-  // Asks the reference about every query that is drawn, unless that is done. REQUIRES: the weights
-  // are those before the first step, or it is done.
+  const std::vector<rank::Mode>& modes() const { return asked_.modes; }
+  int max_think_tokens() const { return asked_.max_think_tokens; }
+  // Asks the reference about every query that is drawn, unless that is done or the queries bring
+  // what would be asked. REQUIRES: the weights are those before the first step, or it is done.
   Preparation prepare_reference(const TrainedModel& model, int64_t step,
                                 const WorkControl& control);
-  // What the reference answers after each prompt; the engine has its weights.
-  virtual std::vector<text::ScoreDistribution> reference_answers(
-      const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair);
-  RewardTable reward_table(size_t query, int64_t num_rollouts) const;
+  // Of the answers in modes()[mode].
+  RewardTable reward_table(size_t query, size_t mode, int64_t num_rollouts) const;
   // Numbers of a query's pairs begin here: all documents of all queries are counted.
   size_t first_pair(size_t query) const { return first_pair_[query]; }
-  std::vector<model::NamedTensor> reference_tensors() const;
+  // "ndcg_10" with one mode, else "ndcg_10_direct" and so on.
+  std::string name_of(const std::string& figure, size_t mode) const;
+  std::vector<model::NamedTensor> state_tensors() const;
   // Writes them and what else a checkpoint needs; false where no step needs it.
   bool save_tensors(const std::string& path, int64_t step,
                     const std::vector<model::NamedTensor>& more) const;
-  // Why a step that measured so must not change the weights; "": it may.
-  std::string reason_to_halt(double mean_kl, double unformatted) const;
+  // Why a step that measured so must not change the weights; "": it may. Counts steps of low
+  // entropy.
+  std::string reason_to_halt(double mean_kl, double entropy);
+  // Why a run of which no answer is formatted must end.
+  static std::string unformatted_reason();
   // Over the queries, by their documents' scores.
   double ndcg_10(const std::vector<size_t>& queries, std::vector<std::vector<double>> scores) const;
 
   std::vector<RankedQuery> queries_;
   GrpoOptions options_;
-  GrpoFormat format_;
+  ModelFormat format_;
   rank::ScoreReader reader_;
   std::unique_ptr<RankingValidation> validation_;
   std::shared_ptr<Serving> serving_;
-  // [pairs] greedy scores, [pairs, 11] log-probabilities of the answers; 0 where never drawn.
+  // [modes x pairs] scores to compare with, [modes x pairs, 11] log-probabilities of the
+  // reference's answers, the first mode's before the second's; 0 where never drawn.
   at::Tensor reference_scores_, reference_answers_;
   bool has_reference_ = false;
 
  private:
+  bool given_scores() const { return !queries_.front().reference.empty(); }
+  std::vector<size_t> drawn_queries() const;
+  int64_t reference_row(size_t query, size_t mode) const;  // of its first document
+  size_t ask_reference(std::span<const size_t> queries, size_t mode,
+                       const std::function<void()>& on_pair, std::vector<double>& expected);
+
+  Asked asked_;
   std::vector<size_t> first_pair_;
   data::Qrels qrels_;
+  at::Tensor low_entropy_steps_;  // [1] the steps in a row that were under min_entropy
   int64_t steps_per_iteration_ = 1, iterations_per_epoch_ = 1;
 };
 
@@ -101,7 +138,7 @@ class GrpoObjective : public Objective {
 class ExactObjective : public GrpoObjective {
  public:
   // As GrpoObjective.
-  ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, GrpoFormat format,
+  ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options, ModelFormat format,
                  std::unique_ptr<RankingValidation> validation);
 
   Preparation prepare(const TrainedModel& model, int64_t step, const WorkControl& control) override;
@@ -110,7 +147,7 @@ class ExactObjective : public GrpoObjective {
   bool save(const std::string& path, int64_t step) const override;
   void load(const std::string& path) override;
 
-  int64_t num_tokens(int64_t step) const override;
+  Work work(int64_t step) const override;
 
  private:
   struct Batch;

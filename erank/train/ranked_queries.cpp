@@ -6,6 +6,7 @@
 #include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/data/records.h"
+#include "erank/data/training_pairs.h"
 #include "erank/train/shuffle.h"
 
 namespace erank::train {
@@ -21,6 +22,25 @@ int grade_of(const data::Qrels& qrels, const std::string& qid, const std::string
   const auto grade = query->second.find(docid);
   if (grade == query->second.end()) return 0;
   return static_cast<int>(std::clamp<int64_t>(grade->second, 0, 1 << 20));
+}
+
+void read_reference(const std::string& path, std::vector<RankedQuery>& queries) {
+  const data::PairScores scores = data::read_pair_scores(path);
+  int64_t missing = 0, total = 0;
+  std::string first;
+  for (RankedQuery& query : queries)
+    for (const std::string& docid : query.docids) {
+      ++total;
+      const auto of_query = scores.find(query.qid);
+      if (of_query != scores.end() && of_query->second.contains(docid))
+        query.reference.push_back(of_query->second.at(docid));
+      else if (++missing == 1)
+        first = base::str("query '", query.qid, "' with document '", docid, "'");
+    }
+  if (missing > 0)
+    base::fail(ErrorKind::kInvalidInput, "--reference-scores", path, " has no score of ", missing,
+               " of ", total, " pairs that are learned from, the first of them ", first,
+               "; expected one of each, as `erank rerank --candidates` writes them");
 }
 
 }  // namespace
@@ -93,6 +113,7 @@ RankedQueries read_ranked_queries(const std::string& candidates, const std::stri
   if (result.queries.empty())
     base::fail(ErrorKind::kInvalidInput, "--qrels", qrels, ": no query of ", candidates,
                " has a candidate graded ", options.positive_grade, " or more; do their ids agree?");
+  if (!options.reference_scores.empty()) read_reference(options.reference_scores, result.queries);
   return result;
 }
 

@@ -16,6 +16,9 @@ struct RankedQuery {
   std::vector<std::string> docids;  // [N]
   std::vector<int> grades;          // [N] judged; without a judgement 0
   std::vector<text::Ids> prompts;   // [N]
+  // [N] scores to compare answers with, 0..10. Empty: what the model answers before training. All
+  // queries have them or none.
+  std::vector<double> reference = {};
 };
 
 struct RankedQueriesOptions {
@@ -24,6 +27,7 @@ struct RankedQueriesOptions {
   // Tokens that may follow a prompt and its answer prefix.
   int64_t answer_tokens = 2;
   uint64_t seed = 1;
+  std::string reference_scores;  // file of data::read_pair_scores; "": none
 };
 
 struct RankedQueries {
@@ -34,8 +38,9 @@ struct RankedQueries {
 
 // Reads candidates with text and their judgements and renders prompts for the run's model. A longer
 // list is cut by sample_documents. Throws Error{kInvalidInput} when no query has a relevant
-// candidate, and naming query and document of a prompt that the model cannot read whole; also as
-// data::read_candidates and read_qrels do.
+// candidate, naming query and document of a prompt that the model cannot read whole, and naming the
+// first pair that the reference scores lack; also as data::read_candidates, read_qrels and
+// read_pair_scores do.
 RankedQueries read_ranked_queries(const std::string& candidates, const std::string& qrels,
                                   const Run& run, const RankedQueriesOptions& options);
 

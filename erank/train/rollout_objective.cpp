@@ -74,12 +74,32 @@ Rows rows_of(const std::vector<LossTerm>& terms, at::Device device) {
 }  // namespace
 
 RolloutObjective::RolloutObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,
-                                   const RolloutObjectiveOptions& rollouts, GrpoFormat format,
+                                   const RolloutObjectiveOptions& rollouts, ModelFormat format,
                                    std::unique_ptr<RankingValidation> validation)
-    : GrpoObjective(std::move(queries), options, format, std::move(validation)),
+    : GrpoObjective(std::move(queries), options,
+                    {.modes = rollouts.rollouts.modes,
+                     .max_think_tokens = rollouts.rollouts.max_think_tokens},
+                    format, std::move(validation)),
       sampler_options_(rollouts),
       sampler_(format, rollouts.rollouts) {
   sampler_options_.loss.kl_coef = options.kl_coef;
+  const text::Ids &first = format.context_close(modes().front()),
+                  &last = format.context_close(modes().back());
+  common_close_ =
+      std::mismatch(first.begin(), first.end(), last.begin(), last.end()).first - first.begin();
+}
+
+Example RolloutObjective::open_example(const std::string& qid, const text::Ids& prompt) const {
+  Example example{qid, prompt, {}};
+  const text::Ids& close = format_.context_close(modes().front());
+  example.prompt.insert(example.prompt.end(), close.begin(),
+                        close.begin() + static_cast<int64_t>(common_close_));
+  return example;
+}
+
+text::Ids RolloutObjective::opening(size_t mode) const {
+  const text::Ids& close = format_.context_close(modes()[mode]);
+  return {close.begin() + static_cast<int64_t>(common_close_), close.end()};
 }
 
 void RolloutObjective::freeze_reference(model::Parameters& parameters, bool full) {
@@ -122,14 +142,14 @@ RolloutObjective::Batch RolloutObjective::make_batch(const std::vector<size_t>& 
     for (const text::Ids& prompt : query.prompts) {
       const size_t pair = place++;
       if (!wanted) continue;
-      Example example{query.qid, prompt, {}};
-      const text::Ids& close = sampler_.context_close();
-      example.prompt.insert(example.prompt.end(), close.begin(), close.end());
+      Example example = open_example(query.qid, prompt);
       for (int64_t g = 0; g < num_samples(); ++g) {
         const text::Ids& tokens = rollouts_.rollouts[pair * num_samples() + g].tokens;
-        Branch branch{{tokens.begin(), tokens.end() - 1}, {}, std::ssize(tokens)};
+        Branch branch{opening(g / samples_in_mode()), {}, std::ssize(tokens)};
+        const size_t first = branch.ids.size();
+        branch.ids.insert(branch.ids.end(), tokens.begin(), tokens.end() - 1);
         for (size_t t = 0; t < tokens.size(); ++t)
-          branch.terms.push_back({static_cast<int32_t>(t), tokens[t]});
+          branch.terms.push_back({static_cast<int32_t>(first + t), tokens[t]});
         example.branches.push_back(std::move(branch));
       }
       batch.examples.push_back(std::move(example));
@@ -138,11 +158,6 @@ RolloutObjective::Batch RolloutObjective::make_batch(const std::vector<size_t>& 
   }
   batch.passes = pack(groups_by_query(batch.examples), {.max_tokens = options_.max_pass_tokens});
   return batch;
-}
-
-std::vector<text::ScoreDistribution> RolloutObjective::reference_answers(
-    const std::vector<text::Ids>& prompts, const std::function<void()>& on_pair) {
-  return sampler_.greedy_answers(*serving_, prompts, on_pair);
 }
 
 // [tokens of the iteration], in the rollouts' order; 0 outside the batch's queries.
@@ -174,6 +189,7 @@ std::vector<float> RolloutObjective::reference_log_probs(const TrainedModel& mod
   if (options_.kl_coef == 0) return {};
   if (frozen_) {
     TreeForward forward(*frozen_);
+    forward.set_head_fp32(model.forward.head_fp32());
     return forward_log_probs(forward, batch);
   }
   ERANK_CHECK(model.parameters.active() == kTrainedAdapter, "no reference: freeze_reference()");
@@ -183,31 +199,54 @@ std::vector<float> RolloutObjective::reference_log_probs(const TrainedModel& mod
   return result;
 }
 
-// Fills the advantages from the rollouts' scores.
+// Fills the advantages from the rollouts' scores. A query's documents are ranked in each mode by
+// itself.
 Figures RolloutObjective::reward_rollouts() {
-  advantages_.clear();
   const auto queries = queries_of(iteration_);
-  std::vector<double> rewards, by_case[4];
-  std::vector<std::vector<double>> scores;
-  size_t place = 0;
-  for (const size_t q : queries) {
-    const size_t n = queries_[q].prompts.size();
-    std::vector<int> table;
-    scores.emplace_back();
-    for (size_t i = 0; i < n; ++i) {
-      double sum = 0, formatted = 0;
-      for (int64_t g = 0; g < num_samples(); ++g) {
-        table.push_back(rollouts_.rollouts[place++].score);
-        if (table.back() != kUnformatted) sum += table.back(), ++formatted;
+  const size_t num_modes = modes().size(), in_mode = samples_in_mode(), size = num_samples();
+  std::vector<double> rewards(rollouts_.rollouts.size()), by_case[4];
+  std::vector<Figures> of_modes;
+  double ndcg = 0, unformatted = 0;
+  for (size_t mode = 0; mode < num_modes; ++mode) {
+    std::vector<std::vector<double>> scores;
+    double sum = 0, num_unformatted = 0, count = 0, tokens = 0;
+    size_t pair = 0;  // of the query's first document
+    for (const size_t q : queries) {
+      const size_t n = queries_[q].prompts.size();
+      std::vector<int> table;
+      scores.emplace_back();
+      for (size_t i = 0; i < n; ++i) {
+        double total = 0, formatted = 0;
+        for (size_t g = 0; g < in_mode; ++g) {
+          const Rollout& rollout = rollouts_.rollouts[(pair + i) * size + mode * in_mode + g];
+          table.push_back(rollout.score);
+          tokens += static_cast<double>(rollout.tokens.size());
+          if (rollout.score != kUnformatted) total += rollout.score, ++formatted;
+        }
+        scores.back().push_back(formatted > 0 ? total / formatted : -1);
       }
-      scores.back().push_back(formatted > 0 ? sum / formatted : -1);
+      const RolloutRewards of_query =
+          rollout_rewards(reward_table(q, mode, samples_in_mode()), table);
+      for (size_t i = 0; i < of_query.values.size(); ++i) {
+        const double reward = of_query.values[i];
+        rewards[(pair + i / in_mode) * size + mode * in_mode + i % in_mode] = reward;
+        by_case[static_cast<size_t>(of_query.cases[i])].push_back(reward);
+        num_unformatted += of_query.cases[i] == RewardCase::kUnformatted;
+        sum += reward, ++count;
+      }
+      pair += n;
     }
-    const RolloutRewards of_query = rollout_rewards(reward_table(q, num_samples()), table);
-    for (size_t i = 0; i < of_query.values.size(); ++i)
-      by_case[static_cast<size_t>(of_query.cases[i])].push_back(of_query.values[i]);
-    rewards.insert(rewards.end(), of_query.values.begin(), of_query.values.end());
+    const double of_mode = ndcg_10(queries, std::move(scores));
+    ndcg += of_mode / static_cast<double>(num_modes);
+    unformatted = std::max(unformatted, num_unformatted / count);
+    if (num_modes > 1)
+      of_modes.push_back({{name_of("reward", mode), sum / count},
+                          {name_of("ndcg_10", mode), of_mode},
+                          {name_of("unformatted", mode), num_unformatted / count},
+                          {name_of("rollout_tokens", mode), tokens / count}});
   }
-  Advantages advantages = group_advantages(rewards, num_samples(), options_.divide_by_std);
+  nothing_formatted_ = unformatted == 1;
+  Advantages advantages = group_advantages(rewards, samples_in_mode(), options_.divide_by_std);
   advantages_ = std::move(advantages.values);
 
   const auto count = static_cast<double>(rewards.size());
@@ -215,19 +254,18 @@ Figures RolloutObjective::reward_rollouts() {
   double variance = 0, overlong = 0;
   for (const double reward : rewards) variance += (reward - mean) * (reward - mean) / count;
   for (const Rollout& rollout : rollouts_.rollouts) overlong += rollout.overlong;
-  Figures figures = {{"reward", mean},
-                     {"ndcg_10", ndcg_10(queries, std::move(scores))},
-                     {"reward_std", std::sqrt(variance)}};
+  Figures figures = {{"reward", mean}, {"ndcg_10", ndcg}, {"reward_std", std::sqrt(variance)}};
   constexpr const char* kNames[] = {"reward_positive", "reward_above_positive", "reward_otherwise"};
   for (size_t i = 0; i < std::size(kNames); ++i)
     if (!by_case[i].empty()) figures.emplace_back(kNames[i], mean_of(by_case[i]));
-  const auto unformatted =
+  const auto num_unformatted =
       static_cast<double>(by_case[static_cast<size_t>(RewardCase::kUnformatted)].size());
-  figures.emplace_back("unformatted", unformatted / count);
+  figures.emplace_back("unformatted", num_unformatted / count);
   figures.emplace_back("overlong", overlong / count);
   figures.emplace_back("flat_groups", static_cast<double>(advantages.num_flat) /
-                                          (count / static_cast<double>(num_samples())));
+                                          (count / static_cast<double>(samples_in_mode())));
   figures.emplace_back("rollout_tokens", static_cast<double>(rollouts_.num_tokens()) / count);
+  for (Figures& of_mode : of_modes) figures.insert(figures.end(), of_mode.begin(), of_mode.end());
   return figures;
 }
 
@@ -294,10 +332,7 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
   result.figures.emplace_back("sampling_tokens_per_s",
                               static_cast<double>(rollouts_.num_tokens()) / sampling);
   result.figures.emplace_back("reference_seconds", seconds_since(start));
-  const bool none =
-      std::all_of(rollouts_.rollouts.begin(), rollouts_.rollouts.end(),
-                  [](const Rollout& rollout) { return rollout.score == kUnformatted; });
-  result.halt = reason_to_halt(0, none ? 1 : 0);
+  if (nothing_formatted_) result.halt = unformatted_reason();
   return result;
 }
 
@@ -372,33 +407,47 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     stats.figures.emplace_back("ratio_min", figures.ratio_min);
     stats.figures.emplace_back("ratio_max", figures.ratio_max);
   }
-  stats.halt = reason_to_halt(figures.mean(figures.kl), 0);
+  if (figures.count > 0)
+    stats.halt = reason_to_halt(figures.mean(figures.kl), figures.mean(figures.entropy));
   if (compare) {
     compared_ = true;
     stats.figures.emplace_back("sampler_ratio", drift.mean_ratio());
+    stats.figures.emplace_back("sampler_difference", drift.log_sum / drift.count);
     if (stats.halt.empty()) stats.halt = drift.reason_to_halt(model.parameters.dtype());
   }
   return stats;
 }
 
-int64_t RolloutObjective::num_tokens(int64_t step) const {
-  const auto& options = sampler_options_.rollouts;
-  const int64_t longest = options.mode == rank::Mode::kThink ? options.max_think_tokens : 2;
+GrpoObjective::Work RolloutObjective::work(int64_t step) const {
   std::vector<Example> examples;
   for (const size_t q : mini_batch(step))
     for (const text::Ids& prompt : queries_[q].prompts) {
-      Example& example = examples.emplace_back(Example{queries_[q].qid, prompt, {}});
-      const text::Ids& close = sampler_.context_close();
-      example.prompt.insert(example.prompt.end(), close.begin(), close.end());
-      const text::Ids ids(static_cast<size_t>(longest - 1), close.empty() ? prompt[0] : close[0]);
-      example.branches.assign(static_cast<size_t>(num_samples()),
-                              {ids, {{0, ids.empty() ? 0 : ids[0]}}});
+      Example& example = examples.emplace_back(open_example(queries_[q].qid, prompt));
+      for (size_t mode = 0; mode < modes().size(); ++mode) {
+        const int longest = modes()[mode] == rank::Mode::kThink ? max_think_tokens() : 2;
+        Branch branch{opening(mode), {}};
+        for (int t = 0; t < longest; ++t) {
+          branch.terms.push_back({static_cast<int32_t>(branch.ids.size()), prompt[0]});
+          if (t + 1 < longest) branch.ids.push_back(prompt[0]);
+        }
+        example.branches.insert(example.branches.end(), samples_in_mode(), branch);
+      }
     }
-  int64_t tokens = 0;
+  // Besides the step itself once through the engine, and once through each network that says how
+  // probable the samples are.
+  const int others = (options_.kl_coef != 0) + sampler_options_.loss.rollout_correction;
+  Work work;
   for (const MicroBatch& pass :
-       pack(groups_by_query(examples), {.max_tokens = options_.max_pass_tokens}))
-    tokens += pass.num_tokens;
-  return tokens;
+       pack(groups_by_query(examples), {.max_tokens = options_.max_pass_tokens})) {
+    const auto rows = std::ssize(pass.batch.rows);
+    work += {.learning_tokens = pass.num_tokens,
+             .sampling_tokens = pass.num_tokens,
+             .reference_tokens = others * pass.num_tokens,
+             .learning_rows = rows,
+             .reference_rows = others * rows,
+             .pass_rows = rows};
+  }
+  return work;
 }
 
 bool RolloutObjective::save(const std::string& path, int64_t step) const {
@@ -416,9 +465,9 @@ void RolloutObjective::load(const std::string& path) {
     return info.name == "rollouts.iteration";
   });
   if (!prepared) {
-    model::load_tensors(path, reference_tensors());
+    model::load_tensors(path, state_tensors());
   } else {
-    auto others = reference_tensors();
+    auto others = state_tensors();
     const at::Tensor iteration = at::tensor({0.0f});
     others.push_back({"rollouts.iteration", iteration});
     std::vector<float> lengths;

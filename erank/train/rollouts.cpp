@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <exception>
-#include <memory>
 
 #include "erank/base/error.h"
+#include "erank/base/random.h"
 #include "erank/data/safetensors.h"
 #include "erank/model/tensor_file.h"
-#include "erank/rank/answer_watcher.h"
 #include "erank/text/answer_parser.h"
 
 namespace erank::train {
@@ -26,19 +25,16 @@ text::Ids joined(const text::Ids& a, const text::Ids& b) {
 
 }  // namespace
 
-RolloutSampler::RolloutSampler(GrpoFormat format, const RolloutOptions& options)
+RolloutSampler::RolloutSampler(ModelFormat format, const RolloutOptions& options)
     : format_(format), options_(options), reader_(format.tokenizer) {
+  const auto modes = static_cast<int>(options.modes.size());
   ERANK_CHECK(options.num_samples > 0 && options.max_think_tokens > 0);
+  ERANK_CHECK((modes == 1 || modes == 2) && options.num_samples % modes == 0);
 }
 
-const text::Ids& RolloutSampler::context_close() const {
-  return options_.mode == rank::Mode::kThink ? format_.format.think_open()
-                                             : format_.format.direct_close();
-}
-
-int RolloutSampler::score_of(const text::Ids& tokens) const {
+int RolloutSampler::score_of(const text::Ids& tokens, rank::Mode mode) const {
   const auto& choices = reader_.choices();
-  if (options_.mode == rank::Mode::kDirect) {
+  if (mode == rank::Mode::kDirect) {
     for (int digit = 0; digit < 10; ++digit)
       if (tokens.front() == choices[digit].front())
         return digit == 1 && tokens.size() > 1 && tokens[1] == choices[0].front() ? 10 : digit;
@@ -50,11 +46,11 @@ int RolloutSampler::score_of(const text::Ids& tokens) const {
   return answer ? answer->value : kUnformatted;
 }
 
-Rollout RolloutSampler::read(const engine::Completion& completion) const {
+Rollout RolloutSampler::read(const engine::Completion& completion, rank::Mode mode) const {
   Rollout rollout;
   rollout.tokens = completion.new_tokens;
-  if (!rollout.tokens.empty()) rollout.score = score_of(rollout.tokens);
-  rollout.overlong = options_.mode == rank::Mode::kThink && rollout.score == kUnformatted &&
+  if (!rollout.tokens.empty()) rollout.score = score_of(rollout.tokens, mode);
+  rollout.overlong = mode == rank::Mode::kThink && rollout.score == kUnformatted &&
                      (completion.finish == engine::Finish::kBudget ||
                       completion.finish == engine::Finish::kContext);
   if (completion.finish == engine::Finish::kStopped) rollout.tokens.push_back(completion.stop_id);
@@ -67,31 +63,35 @@ Rollout RolloutSampler::read(const engine::Completion& completion) const {
 std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<Prompt>& prompts,
                                             const std::function<void()>& on_rollout,
                                             const std::function<bool()>& stop) const {
-  const bool think = options_.mode == rank::Mode::kThink;
   const int32_t one = reader_.choices()[1].front();
-  const auto samples = static_cast<size_t>(options_.num_samples);
-  std::vector<Rollout> rollouts(prompts.size() * samples);
+  const size_t num_modes = options_.modes.size(),
+               samples = static_cast<size_t>(options_.num_samples) / num_modes;
+  std::vector<Rollout> rollouts(prompts.size() * num_modes * samples);
   std::vector<int64_t> requests;
   std::exception_ptr fault;
-  for (size_t i = 0; i < prompts.size(); ++i) {
+  // Of place i there are `samples` rollouts: a prompt's in one mode.
+  for (size_t i = 0; i < prompts.size() * num_modes; ++i) {
+    const Prompt& prompt = prompts[i / num_modes];
+    const rank::Mode mode = options_.modes[i % num_modes];
     engine::Request request;
-    request.prompt = joined(*prompts[i].ids, context_close());
-    request.sampling = {.temperature = 1, .seed = prompts[i].seed};
-    request.num_samples = options_.num_samples;
+    request.prompt = joined(*prompt.ids, format_.context_close(mode));
+    request.sampling = {.temperature = 1, .seed = prompt.seed};
+    if (i % num_modes > 0) request.sampling.seed = base::derived_seed(prompt.seed, i % num_modes);
+    request.num_samples = static_cast<int>(samples);
     request.log_probs = true;
-    request.max_new_tokens = think ? options_.max_think_tokens : 2;
-    if (think)
+    request.max_new_tokens = mode == rank::Mode::kThink ? options_.max_think_tokens : 2;
+    if (mode == rank::Mode::kThink)
       request.stop_ids = format_.format.stop_ids();
     else
       request.watch = [one](int, std::span<const int32_t> tokens) {
         return engine::Verdict{.stop = tokens.front() != one, .force = false};
       };
-    requests.push_back(
-        serving.engine().submit(std::move(request), [&, i](const engine::Completion& completion) {
+    requests.push_back(serving.engine().submit(
+        std::move(request), [&, i, mode](const engine::Completion& completion) {
           if (completion.fault)
             fault = completion.fault;
           else if (completion.finish != engine::Finish::kCancelled)
-            rollouts[i * samples + static_cast<size_t>(completion.sample)] = read(completion);
+            rollouts[i * samples + static_cast<size_t>(completion.sample)] = read(completion, mode);
           on_rollout();
         }));
   }
@@ -105,35 +105,6 @@ std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<
   }
   if (fault) std::rethrow_exception(fault);
   return rollouts;
-}
-
-std::vector<text::ScoreDistribution> RolloutSampler::greedy_answers(
-    Serving& serving, const std::vector<text::Ids>& prompts,
-    const std::function<void()>& on_pair) const {
-  if (options_.mode == rank::Mode::kDirect)
-    return serving.direct_answers(prompts, reader_, context_close(), on_pair);
-  std::vector<text::ScoreDistribution> answers(prompts.size());
-  std::exception_ptr fault;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const auto watcher = std::make_shared<rank::AnswerWatcher>(format_.tokenizer);
-    engine::Request request;
-    request.prompt = joined(prompts[i], context_close());
-    request.max_new_tokens = options_.max_think_tokens;
-    request.stop_ids = format_.format.stop_ids();
-    request.answer_prefix = format_.format.think_close();
-    request.choices = reader_.choices();
-    request.watch = [watcher](int, std::span<const int32_t> ids) { return (*watcher)(ids); };
-    serving.engine().submit(std::move(request), [&, i](const engine::Completion& completion) {
-      if (completion.fault)
-        fault = completion.fault;
-      else
-        answers[i] = reader_.read(completion);
-      on_pair();
-    });
-  }
-  serving.engine().run();
-  if (fault) std::rethrow_exception(fault);
-  return answers;
 }
 
 // What a rank does not know is 0 until all are added up; ids below 2^24 are exact in fp32.

@@ -7,29 +7,23 @@
 #include <vector>
 
 #include "erank/model/adapter.h"
-#include "erank/rank/checkpoint.h"
 #include "erank/rank/score_reader.h"
-#include "erank/text/prompt_format.h"
 #include "erank/train/communicator.h"
 #include "erank/train/rewards.h"
 #include "erank/train/serving.h"
 
 namespace erank::train {
 
-// How the model is asked and read. Both must outlive what holds it.
-struct GrpoFormat {
-  const text::Tokenizer& tokenizer;
-  const text::PromptFormat& format;
-};
-
 struct RolloutOptions {
-  rank::Mode mode = rank::Mode::kDirect;
-  int num_samples = 5;          // G, of each prompt
+  std::vector<rank::Mode> modes = {rank::Mode::kDirect};  // one or two
+  // G, of each prompt. Of two modes each has a half, those of the first one before those of the
+  // second; REQUIRES: an even number then.
+  int num_samples = 5;
   int max_think_tokens = 1024;  // kThink: most tokens of a rollout, reasoning and answer
 };
 
 // What was sampled at temperature 1 from all tokens. The context of a rollout is its prompt and
-// context_close().
+// ModelFormat::context_close() of its mode.
 struct Rollout {
   text::Ids tokens;              // every one that was drawn, also a stop id at the end
   std::vector<float> log_probs;  // of each, by the engine
@@ -42,11 +36,11 @@ struct Rollout {
 // other than a digit it is unformatted, and "1" followed by anything but "0" is a 1.
 class RolloutSampler {
  public:
-  RolloutSampler(GrpoFormat format, const RolloutOptions& options);
+  RolloutSampler(ModelFormat format, const RolloutOptions& options);
 
   struct Prompt {
     const text::Ids* ids;
-    uint64_t seed;  // sample i draws with engine::sample_seed(seed, i)
+    uint64_t seed;  // sample i of the first mode draws with engine::sample_seed(seed, i)
   };
   // Rollouts [prompts, G]; `on_rollout` is called after each. Empty when stop() became true.
   // REQUIRES: serving.load(). Throws Error for a prompt that does not fit the model's context.
@@ -54,18 +48,11 @@ class RolloutSampler {
                               const std::function<void()>& on_rollout,
                               const std::function<bool()>& stop) const;
 
-  // What is between a prompt and a rollout's first token.
-  const text::Ids& context_close() const;
-  // What serving reads after greedy reasoning (kThink) or at once. As Serving::direct_answers.
-  std::vector<text::ScoreDistribution> greedy_answers(Serving& serving,
-                                                      const std::vector<text::Ids>& prompts,
-                                                      const std::function<void()>& on_pair) const;
-
  private:
-  Rollout read(const engine::Completion& completion) const;
-  int score_of(const text::Ids& tokens) const;
+  Rollout read(const engine::Completion& completion, rank::Mode mode) const;
+  int score_of(const text::Ids& tokens, rank::Mode mode) const;
 
-  GrpoFormat format_;
+  ModelFormat format_;
   RolloutOptions options_;
   rank::ScoreReader reader_;
 };

@@ -157,6 +157,11 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
     base::fail(ErrorKind::kInvalidInput, "--validation",
                "needs both: --validation CANDIDATES and --validation-qrels QRELS");
   if (options_.validation.empty()) return nullptr;
+  int64_t closed = 0;  // the most tokens between a prompt and its answer, without reasoning
+  for (const rank::Mode mode : options_.validating.modes)
+    closed = std::max(closed, mode == rank::Mode::kDirect ? std::ssize(format_->direct_close())
+                                                          : std::ssize(format_->think_open()) +
+                                                                std::ssize(format_->think_close()));
   std::vector<RankingValidation::List> lists;
   for (const auto& candidates : data::read_candidates(options_.validation)) {
     auto& list = lists.emplace_back();
@@ -164,7 +169,7 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
     for (const auto& candidate : candidates.candidates) {
       list.docids.push_back(candidate.document.id);
       auto ids = format_->render(instruction(), candidates.query.text, candidate.document.text).ids;
-      const auto size = std::ssize(ids) + std::ssize(format_->direct_close()) + 1;  // a digit
+      const auto size = std::ssize(ids) + closed + 1;  // a digit
       if (size > config_.max_position_embeddings)
         base::fail(ErrorKind::kInvalidInput, "--validation", options_.validation, ": query '",
                    list.qid, "' with document '", candidate.document.id, "' has ", size,
@@ -174,8 +179,8 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
     }
   }
   return std::make_unique<RankingValidation>(
-      std::move(lists), data::read_qrels(options_.validation_qrels), rank::ScoreReader(*tokenizer_),
-      format_->direct_close());
+      std::move(lists), data::read_qrels(options_.validation_qrels),
+      ModelFormat{*tokenizer_, *format_}, options_.validating);
 }
 
 model::Parameters& Run::parameters() {

@@ -36,8 +36,9 @@ struct RunOptions {
   bool cuda = false;
   int threads = 0;                           // 0: one a processor
   std::string validation, validation_qrels;  // "": none
-  TrainOptions train;                        // its base_name is set by Run
-  bool full = false;                         // train every parameter, train.lora is not looked at
+  ValidationOptions validating;
+  TrainOptions train;  // its base_name is set by Run
+  bool full = false;   // train every parameter, train.lora is not looked at
   // The files that are learned from by what the identity calls them, e.g. {"data", path}.
   std::vector<std::pair<std::string, std::string>> data;
   // Every option in force, `name=value` a line: becomes train.toml. REQUIRES: names

@@ -6,6 +6,7 @@
 
 #include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
+#include "erank/rank/answer_watcher.h"
 
 namespace erank::train {
 
@@ -14,6 +15,12 @@ int64_t count_tokens(const std::vector<base::Ids>& prompts) {
   for (const auto& prompt : prompts) count += std::ssize(prompt);
   return count;
 }
+
+const text::Ids& ModelFormat::context_close(rank::Mode mode) const {
+  return mode == rank::Mode::kThink ? format.think_open() : format.direct_close();
+}
+
+const char* mode_name(rank::Mode mode) { return mode == rank::Mode::kThink ? "think" : "direct"; }
 
 Serving::Serving() = default;
 Serving::~Serving() = default;
@@ -27,22 +34,37 @@ void Serving::load(const model::Parameters& parameters) {
   engine_ = std::make_unique<engine::Engine>(*network_, engine::EngineOptions{});
 }
 
-std::vector<text::ScoreDistribution> Serving::direct_answers(const std::vector<base::Ids>& prompts,
-                                                             const rank::ScoreReader& reader,
-                                                             const base::Ids& answer_prefix,
-                                                             const std::function<void()>& on_pair) {
+std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Ids>& prompts,
+                                                      const ModelFormat& format, rank::Mode mode,
+                                                      int max_think_tokens,
+                                                      const std::function<void()>& on_pair) {
+  const rank::ScoreReader reader(format.tokenizer);
+  const bool think = mode == rank::Mode::kThink;
   std::vector<text::ScoreDistribution> answers(prompts.size());
   std::exception_ptr fault;
-  for (size_t i = 0; i < prompts.size(); ++i)
-    engine_->submit(
-        {.prompt = prompts[i], .answer_prefix = answer_prefix, .choices = reader.choices()},
-        [&, i](const engine::Completion& completion) {
-          if (completion.fault)
-            fault = completion.fault;
-          else
-            answers[i] = reader.read(completion);
-          on_pair();
-        });
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    engine::Request request;
+    request.prompt = prompts[i];
+    request.choices = reader.choices();
+    if (think) {
+      const text::Ids& open = format.context_close(mode);
+      request.prompt.insert(request.prompt.end(), open.begin(), open.end());
+      request.answer_prefix = format.format.think_close();
+      request.max_new_tokens = max_think_tokens;
+      request.stop_ids = format.format.stop_ids();
+      request.watch = [watcher = std::make_shared<rank::AnswerWatcher>(format.tokenizer)](
+                          int, std::span<const int32_t> ids) { return (*watcher)(ids); };
+    } else {
+      request.answer_prefix = format.context_close(mode);
+    }
+    engine_->submit(std::move(request), [&, i](const engine::Completion& completion) {
+      if (completion.fault)
+        fault = completion.fault;
+      else
+        answers[i] = reader.read(completion);
+      on_pair();
+    });
+  }
   engine_->run();
   if (fault) std::rethrow_exception(fault);
   return answers;

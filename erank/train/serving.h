@@ -7,6 +7,7 @@
 
 #include "erank/engine/engine.h"
 #include "erank/model/parameters.h"
+#include "erank/rank/checkpoint.h"
 #include "erank/rank/score_reader.h"
 #include "erank/text/score_distribution.h"
 
@@ -14,6 +15,16 @@ namespace erank::train {
 
 // Of all prompts together: what reading them costs.
 int64_t count_tokens(const std::vector<base::Ids>& prompts);
+// How the model is asked and read. Both must outlive what holds it.
+struct ModelFormat {
+  const text::Tokenizer& tokenizer;
+  const text::PromptFormat& format;
+
+  // What is between a prompt and what the model writes.
+  const text::Ids& context_close(rank::Mode mode) const;
+};
+
+const char* mode_name(rank::Mode mode);  // "direct", "think"
 
 // The inference network that parameters and their active adapter give, and the engine on it. Not
 // thread-safe.
@@ -27,13 +38,13 @@ class Serving {
   // REQUIRES: load().
   engine::Engine& engine() { return *engine_; }
 
-  // The direct answer's distribution after each prompt. `answer_prefix`: what follows a prompt
-  // before the answer's digits (direct_close()); `on_pair` is called after each. Throws Error for a
-  // prompt that does not fit the model's context.
-  std::vector<text::ScoreDistribution> direct_answers(const std::vector<base::Ids>& prompts,
-                                                      const rank::ScoreReader& reader,
-                                                      const base::Ids& answer_prefix,
-                                                      const std::function<void()>& on_pair);
+  // The answer's distribution after each prompt, as serving reads it: at once (kDirect), or after
+  // greedy reasoning of at most `max_think_tokens` (kThink). `on_pair` is called after each. Throws
+  // Error for a prompt that does not fit the model's context.
+  std::vector<text::ScoreDistribution> answers(const std::vector<text::Ids>& prompts,
+                                               const ModelFormat& format, rank::Mode mode,
+                                               int max_think_tokens,
+                                               const std::function<void()>& on_pair);
 
  private:
   std::unique_ptr<model::Network> network_;

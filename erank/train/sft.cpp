@@ -145,7 +145,7 @@ at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch
 
 Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
   if (!validation_) return {};
-  return {{"ndcg_10", validation_->measure(model.parameters, progress, model.ranks)}};
+  return validation_->measure(model.parameters, progress, model.ranks);
 }
 
 }  // namespace erank::train

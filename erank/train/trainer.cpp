@@ -29,6 +29,9 @@ namespace fs = std::filesystem;
 using base::ErrorKind;
 using Clock = std::chrono::steady_clock;
 
+// Of the time that a run's steps will take, to measure the GEMM peak for.
+constexpr double kPeakShare = 0.02;
+
 constexpr const char* kWeights = "weights.safetensors";
 constexpr const char* kState = "optimizer.safetensors";
 constexpr const char* kPrepared = "prepared.safetensors";
@@ -174,12 +177,13 @@ std::vector<model::NamedTensor> choose(model::Parameters& parameters, const Trai
 
 }  // namespace
 
-double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks) {
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks, double max_seconds) {
   double peak = 0;
   if (ranks.rank() == 0)
     peak = model::gemm_peak({.precision = model::precision_of(dtype),
                              .cuda = cuda,
-                             .threads = at::get_num_threads()})
+                             .threads = at::get_num_threads()},
+                            max_seconds)
                .flops_per_s;
   all_sum(ranks, {&peak});
   return peak * ranks.size();
@@ -217,6 +221,7 @@ Trainer::Trainer(model::Parameters& parameters, Objective& objective, const Trai
       ranks_(ranks),
       forward_(parameters),
       optimizer_(choose(parameters, options), options.adamw, ranks) {
+  forward_.set_head_fp32(options.head_fp32);
   // Forward 2 FLOPs a weight, backward 2 for the inputs' gradients, and 2 for the weights' own.
   double frozen = 0, adapters = 0;
   for (const auto& linear : parameters_.linears()) {
@@ -424,6 +429,9 @@ void Trainer::step(base::ProgressSink* progress) {
   if (!std::isfinite(norm)) not_finite("the gradients are");
   ++step_;
   const double seconds = seconds_since(start);
+  if (gemm_peak_ <= 0)
+    gemm_peak_ = measure_peak(parameters_.dtype(), parameters_.device().is_cuda(), ranks_,
+                              kPeakShare * seconds * static_cast<double>(total - step_ + 1));
   const double flops = static_cast<double>(stats.num_tokens) * flops_per_token_ +
                        static_cast<double>(stats.num_rows) * flops_per_row_;
   tokens_ += stats.num_tokens, seconds_ += seconds, flops_ += flops;
@@ -453,9 +461,7 @@ void Trainer::step(base::ProgressSink* progress) {
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
   if (writes()) fs::create_directories(folder_ + "/checkpoints");
-  gemm_peak_ = options_.gemm_peak > 0
-                   ? options_.gemm_peak
-                   : measure_peak(parameters_.dtype(), parameters_.device().is_cuda(), ranks_);
+  gemm_peak_ = options_.gemm_peak;
   const int64_t total = objective_.num_steps(), first = step_;
   if (writes()) events_.emplace(folder_, step_ + 1, wall_time());
   if (step_ > 0 || !skipped_.empty()) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -95,13 +96,15 @@ struct TrainOptions {
   // Which parameters: those of the adapter kTrainedAdapter, made in this form unless the parameters
   // come with one of that name; nullopt: every one of the model.
   std::optional<model::LoraConfig> lora = model::LoraConfig{};
+  bool head_fp32 = false;         // TreeForward::set_head_fp32
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
   int64_t validate_steps = 0;  // validation after so many steps and at the end; 0: only at the end
   int64_t keep_checkpoints = 2;  // the newest so many stay
   int64_t stop_after = 0;  // end this run after so many of its steps, as if interrupted; 0: never
   std::string base_name;   // for adapter_config.json
-  // FLOP/s that the log's shares are of; 0: measured when run() begins.
+  // FLOP/s that the log's shares are of; 0: measured after the first step of run(), for as long as
+  // the length of the run is worth it.
   double gemm_peak = 0;
 };
 
@@ -183,8 +186,9 @@ class Trainer {
 };
 
 // FLOP/s of all ranks together: the GEMM peak that rank 0 measures while the others wait, times
-// their number. A collective.
-double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks);
+// their number; for about `max_seconds` where a whole measurement takes longer. A collective.
+double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks,
+                    double max_seconds = std::numeric_limits<double>::infinity());
 
 // Removes what an earlier run in a training folder left: its log and event files, its checkpoints,
 // best/. What is not a trainer's stays.

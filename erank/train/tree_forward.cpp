@@ -172,7 +172,10 @@ at::Tensor TreeForward::hidden(const TreeBatch& batch) {
 }
 
 at::Tensor TreeForward::logits(const at::Tensor& hidden) const {
-  return project(hidden, parameters_.lm_head()).to(at::kFloat);
+  if (!head_fp32_) return project(hidden, parameters_.lm_head()).to(at::kFloat);
+  model::Linear head = parameters_.lm_head();
+  head.weight = head.weight.to(at::kFloat);
+  return project(hidden.to(at::kFloat), head);
 }
 
 at::Tensor TreeForward::log_probs(const at::Tensor& hidden, const at::Tensor& rows,

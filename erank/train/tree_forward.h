@@ -43,6 +43,10 @@ class TreeForward {
 
   // LoRA dropout on or off (off at first); it draws from libtorch's default generator.
   void set_training(bool training) { training_ = training; }
+  // Logits by the head in fp32, whatever the parameters' dtype: they are not rounded to bf16 then.
+  // Off at first.
+  void set_head_fp32(bool on) { head_fp32_ = on; }
+  bool head_fp32() const { return head_fp32_; }
 
  private:
   class Pass;
@@ -57,7 +61,7 @@ class TreeForward {
   model::RotaryTable rotary_;
   at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32, never inference tensors
   const bool own_kernels_;
-  bool training_ = false;
+  bool training_ = false, head_fp32_ = false;
 };
 
 }  // namespace erank::train

@@ -25,42 +25,55 @@ double mean_ndcg_10(const data::Qrels& qrels, const std::vector<ScoredList>& lis
   return eval::evaluate(qrels, run, eval::parse_measures({"nDCG@10"})).summary.front();
 }
 
-RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
-                                     rank::ScoreReader reader, text::Ids answer_prefix)
-    : qrels_(std::move(qrels)),
-      reader_(std::move(reader)),
-      answer_prefix_(std::move(answer_prefix)) {
-  for (List& list : lists)
-    if (qrels_.grades.contains(list.qid) && !list.prompts.empty())
-      lists_.push_back(std::move(list));
+RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels, ModelFormat format,
+                                     ValidationOptions options)
+    : qrels_(std::move(qrels)), format_(format), options_(std::move(options)) {
+  ERANK_CHECK(options_.modes.size() == 1 || options_.modes.size() == 2);
+  for (List& list : lists) {
+    if (!qrels_.grades.contains(list.qid) || list.prompts.empty()) continue;
+    lists_.push_back(std::move(list));
+  }
   if (lists_.empty())
     base::fail(base::ErrorKind::kInvalidInput, "--validation",
                "no query of the candidates has a judgement; do their ids agree with the qrels'?");
 }
 
-double RankingValidation::measure(const model::Parameters& parameters, base::ProgressSink* progress,
-                                  Communicator& ranks) {
+Figures RankingValidation::measure(const model::Parameters& parameters,
+                                   base::ProgressSink* progress, Communicator& ranks) {
   serving_->load(parameters);
+  Figures figures;
+  for (const rank::Mode mode : options_.modes)
+    figures.emplace_back(base::str("validation_", mode_name(mode)), ndcg_10(mode, progress, ranks));
+  if (figures.size() == 1) return {{"ndcg_10", figures.front().second}};
+  figures.insert(figures.begin(), {"ndcg_10", figures.front().second});
+  return figures;
+}
+
+// Of all its lists together, so that much reasoning is written at a time.
+double RankingValidation::ndcg_10(rank::Mode mode, base::ProgressSink* progress,
+                                  Communicator& ranks) {
   std::vector<int64_t> costs;
-  std::vector<double> scores;  // of all pairs; another rank's are 0 until they are added up
   std::vector<size_t> first;
+  std::vector<double> scores;  // of all pairs; another rank's are 0 until they are added up
   for (const List& list : lists_) {
     costs.push_back(count_tokens(list.prompts));
     first.push_back(scores.size());
     scores.resize(scores.size() + list.prompts.size());
   }
   const auto own = own_share(costs, ranks);
-  int64_t done = 0, total = 0;
-  for (const size_t i : own) total += std::ssize(lists_[i].prompts);
-  for (const size_t i : own) {
-    size_t at = first[i];
-    for (const auto& answer :
-         serving_->direct_answers(lists_[i].prompts, reader_, answer_prefix_, [&] {
-           ++done;
-           if (progress) progress->update({"validate", done, total, "pairs", ""});
-         }))
-      scores[at++] = answer.expected();
-  }
+  std::vector<text::Ids> prompts;
+  for (const size_t i : own)
+    prompts.insert(prompts.end(), lists_[i].prompts.begin(), lists_[i].prompts.end());
+  int64_t done = 0;
+  const auto answers = serving_->answers(prompts, format_, mode, options_.max_think_tokens, [&] {
+    ++done;
+    if (progress)
+      progress->update({"validate", done, std::ssize(prompts), "pairs", mode_name(mode)});
+  });
+  auto answer = answers.begin();
+  for (const size_t i : own)
+    for (size_t j = 0; j < lists_[i].prompts.size(); ++j)
+      scores[first[i] + j] = (answer++)->expected();
   all_sum(ranks, scores);
   std::vector<ScoredList> scored;
   for (size_t i = 0; i < lists_.size(); ++i) {

@@ -9,10 +9,9 @@
 #include "erank/base/progress.h"
 #include "erank/data/records.h"
 #include "erank/model/parameters.h"
-#include "erank/rank/score_reader.h"
-#include "erank/text/tokenizer.h"
 #include "erank/train/communicator.h"
 #include "erank/train/serving.h"
+#include "erank/train/trainer.h"
 
 namespace erank::train {
 
@@ -27,9 +26,14 @@ struct ScoredList {
 // each query once, with a judgement.
 double mean_ndcg_10(const data::Qrels& qrels, const std::vector<ScoredList>& lists);
 
-// Ranks candidates by the expected score of the direct answer, as serving does: by the engine on
-// the inference network that the parameters and their active adapter give, with the same reader of
-// scores. Keeps the network between two measurements. Not thread-safe.
+struct ValidationOptions {
+  std::vector<rank::Mode> modes = {rank::Mode::kDirect};  // what is measured; the first one chooses
+  int max_think_tokens = 1024;                            // kThink: most tokens of reasoning
+};
+
+// Ranks candidates by the answer's expected score, as serving does: by the engine on the inference
+// network that the parameters and their active adapter give, with the same reader of scores;
+// reasoning is greedy. Keeps the network between two measurements. Not thread-safe.
 class RankingValidation {
  public:
   struct List {
@@ -37,24 +41,26 @@ class RankingValidation {
     std::vector<std::string> docids;  // in the first stage's order, which breaks ties
     std::vector<text::Ids> prompts;   // one a document
   };
-  // `answer_prefix`: what follows a prompt before the answer's digits (direct_close()). Throws
-  // Error{kInvalidInput} when no query has a judgement.
-  RankingValidation(std::vector<List> lists, data::Qrels qrels, rank::ScoreReader reader,
-                    text::Ids answer_prefix);
+  // Throws Error{kInvalidInput} when no query has a judgement. REQUIRES: one or two modes.
+  RankingValidation(std::vector<List> lists, data::Qrels qrels, ModelFormat format,
+                    ValidationOptions options = {});
 
-  // The mean nDCG@10 over the judged queries, which the ranks share; a collective. Throws Error for
-  // a prompt that does not fit the model's context.
-  double measure(const model::Parameters& parameters, base::ProgressSink* progress,
-                 Communicator& ranks = alone());
+  // {"ndcg_10"}: the mean nDCG@10 over the judged queries in the first mode; of two modes also
+  // {"validation_direct"} and {"validation_think"}. The ranks share the queries; a collective.
+  // Throws Error for a prompt that does not fit the model's context.
+  Figures measure(const model::Parameters& parameters, base::ProgressSink* progress,
+                  Communicator& ranks = alone());
 
   // Its network, for others that serve the same parameters in turn with it.
   const std::shared_ptr<Serving>& serving() const { return serving_; }
 
  private:
+  double ndcg_10(rank::Mode mode, base::ProgressSink* progress, Communicator& ranks);
+
   std::vector<List> lists_;
   data::Qrels qrels_;
-  rank::ScoreReader reader_;
-  text::Ids answer_prefix_;
+  ModelFormat format_;
+  ValidationOptions options_;
   std::shared_ptr<Serving> serving_ = std::make_shared<Serving>();
 };
 

@@ -228,6 +228,15 @@ TEST_F(TinyTrain, LogsEveryStepValidatesAndIsReadByRerank) {
   EXPECT_EQ(validations, 2);
   EXPECT_EQ(report["best_ndcg_10"], best);
 
+  const Outcome both =
+      run(sft("both", {"--validation", path("dev.jsonl"), "--validation-qrels", path("dev.qrels"),
+                       "--validation-modes", "direct,think", "--max-think-tokens", "9"}));
+  ASSERT_EQ(both.exit_code, 0) << both.err;
+  const auto last = json_lines(base::read_file(path("both/log.jsonl"))).back();
+  EXPECT_EQ(last["validation"], last["validation_direct"]);
+  EXPECT_TRUE(last["validation_think"].is_number());
+  EXPECT_EQ(adapter("both"), adapter("run"));  // validation changes no weight
+
   const Outcome ranked =
       run({"rerank", "--model", path("run"), "--candidates", path("dev.jsonl"), "--direct"});
   ASSERT_EQ(ranked.exit_code, 0) << ranked.err;

@@ -25,6 +25,12 @@ TrainingPair pair_with(const std::string& more) {
   return read(R"({"qid": "q", "docid": "d", "query": "x", "text": "y", )" + more + "}\n").at(0);
 }
 
+PairScores read_scores(const std::string& bytes) {
+  const std::string path = ::testing::TempDir() + "scores.jsonl";
+  base::write_file_atomic(path, bytes);
+  return read_pair_scores(path);
+}
+
 std::string fault(const std::string& bytes) {
   try {
     read(bytes);
@@ -113,6 +119,42 @@ TEST(TrainingPairs, APairStandsOnceUnderEachInstruction) {
   EXPECT_THAT(fault(pair + "}\n" + pair + "}\n"),
               HasSubstr("pairs.jsonl:2: query 'q' and document 'd'"));
   EXPECT_EQ(read(pair + "}\n" + pair + ", \"instruction\": \"other\"}\n").size(), 2u);
+}
+
+TEST(PairScores, AreTheIntegerOrElseTheScoreOfEachPair) {
+  PairScores scores =
+      read_scores(R"({"qid": "q", "docid": "a", "score": 7.25, "integer": 8, "rank": 1})"
+                  "\n"
+                  R"({"qid": "q", "docid": "b", "score": 2.5, "integer": null})"
+                  "\n\n"
+                  R"({"qid": 1, "docid": 2, "score": 0})"
+                  "\n"
+                  R"({"qid": "q", "docid": "c", "score": null, "integer": null})"
+                  "\n");
+  EXPECT_EQ(scores.size(), 2u);
+  EXPECT_EQ(scores["q"].size(), 2u);
+  EXPECT_EQ(scores["q"]["a"], 8);
+  EXPECT_EQ(scores["q"]["b"], 2.5);
+  EXPECT_EQ(scores["1"]["2"], 0);
+}
+
+TEST(PairScores, OfWrongFormAreRefusedWithTheirLine) {
+  const auto refused = [](const std::string& bytes) -> std::string {
+    try {
+      read_scores(bytes);
+      return "";
+    } catch (const base::Error& e) {
+      EXPECT_EQ(e.kind(), base::ErrorKind::kInvalidInput);
+      return e.what();
+    }
+  };
+  const std::string good = "{\"qid\": \"q\", \"docid\": \"a\", \"score\": 1}\n";
+  EXPECT_THAT(refused(good + good), HasSubstr("scores.jsonl:2: query 'q' and document 'a'"));
+  EXPECT_THAT(refused(R"({"qid": "q", "docid": "a", "score": 11})"),
+              HasSubstr("'score' is 11, expected a number from 0 to 10"));
+  EXPECT_THAT(refused(R"({"qid": "q", "docid": "a", "integer": "x"})"), HasSubstr("integer"));
+  EXPECT_THAT(refused(R"({"docid": "a", "score": 1})"), HasSubstr("qid"));
+  EXPECT_THAT(refused("[]\n"), HasSubstr("scores.jsonl:1: expected an object"));
 }
 
 }  // namespace

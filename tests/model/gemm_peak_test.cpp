@@ -15,5 +15,11 @@ TEST(TinyGemmPeak, IsAPlausibleSpeedOfANamedProduct) {
   }
 }
 
+TEST(TinyGemmPeak, OfNoTimeIsThatOfTheFirstShape) {
+  const GemmPeak peak = gemm_peak({.precision = Precision::kFp32, .threads = 1}, 0);
+  EXPECT_GT(peak.flops_per_s, 1e8);
+  EXPECT_EQ(peak.rows, 512);
+}
+
 }  // namespace
 }  // namespace erank::model

@@ -36,7 +36,7 @@ class TinyExact : public ::testing::Test {
   ~TinyExact() override { at::set_num_threads(threads_); }
 
   std::unique_ptr<ExactObjective> objective(bool validation = true) const {
-    return std::make_unique<ExactObjective>(data_, grpo_, toy_.grpo_format(),
+    return std::make_unique<ExactObjective>(data_, grpo_, toy_.model_format(),
                                             validation ? toy_.held_out() : nullptr);
   }
   // The held-out nDCG@10 of the last weights.
@@ -250,13 +250,63 @@ TEST_F(TinyExact, HaltsOverTheLargestKlAndWhereNoAnswerIsFormatted) {
   // Every answer is the letter x.
   const ToyRanking mute(rank::chain_checkpoint("exact_mute", {{'>', 'x'}}));
   const auto parameters = mute.parameters();
-  ExactObjective without(data_, grpo_, mute.grpo_format(), nullptr);
+  ExactObjective without(data_, grpo_, mute.model_format(), nullptr);
   TreeForward forward(*parameters);
   const std::function<bool()> stop = [] { return false; };
   const at::NoGradGuard no_grad;
   without.prepare({*parameters, forward}, 0, {nullptr, stop});
   EXPECT_THAT(without.accumulate({*parameters, forward}, 0, [](const at::Tensor&) {}).halt,
               HasSubstr("no answer is formatted"));
+}
+
+TEST_F(TinyExact, HaltsWhenTheEntropyIsGoneForFiveIterations) {
+  data_.resize(6);
+  grpo_.iterations = kLowEntropyIterations + 2, grpo_.queries_per_iteration = 3;
+  grpo_.mini_batch = 6;
+  EXPECT_EQ(objective()->steps_per_iteration(), 3);
+  const auto last_step = [&](const std::string& name) {
+    try {
+      run(name, *objective());
+    } catch (const base::Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr("for 5 iterations under --min-entropy 3: answers hardly"));
+      EXPECT_THAT(e.what(), HasSubstr("step 15: "));
+      return;
+    }
+    ADD_FAILURE() << name;
+  };
+  grpo_.min_entropy = 3;  // over log 12
+  last_step("unbroken");
+  train_.stop_after = 4;
+  run("resumed", *objective());
+  run("resumed", *objective());
+  train_.stop_after = 0;
+  last_step("resumed");
+  // One step over the limit and the count begins anew; as good as never under it.
+  grpo_.min_entropy = 1e-9;
+  run("fine", *objective());
+}
+
+TEST_F(TinyExact, GivenReferenceScoresAreComparedWith) {
+  grpo_.reward.reward = Reward::kSe;
+  const auto reward_of = [&](double score) {
+    for (RankedQuery& query : data_) query.reference.assign(query.prompts.size(), score);
+    const auto parameters = toy_.parameters();
+    const auto made = objective(false);
+    TreeForward forward(*parameters);
+    const std::function<bool()> stop = [] { return false; };
+    const at::NoGradGuard no_grad;
+    made->prepare({*parameters, forward}, 0, {nullptr, stop});
+    const auto figures =
+        made->accumulate({*parameters, forward}, 0, [](const at::Tensor&) {}).figures;
+    for (const auto& [name, value] : figures)
+      if (name == "kl") {
+        EXPECT_NEAR(value, 0, 1e-5);  // the reference's answers are asked for
+      }
+    return figures.front().second;
+  };
+  // Answers are near 4 on average.
+  EXPECT_GT(reward_of(4), reward_of(0) + 0.1);
+  EXPECT_GT(reward_of(4), reward_of(10) + 0.3);
 }
 
 TEST_F(TinyExact, OptionsThatCannotBeAreRefused) {
@@ -271,6 +321,8 @@ TEST_F(TinyExact, OptionsThatCannotBeAreRefused) {
   refused([](GrpoOptions& o) { o.mini_batch = 0; });
   refused([](GrpoOptions& o) { o.kl_coef = std::nan(""); });
   refused([](GrpoOptions& o) { o.max_kl = 0; });
+  refused([](GrpoOptions& o) { o.min_entropy = -1; });
+  refused([](GrpoOptions& o) { o.min_entropy = std::nan(""); });
 }
 
 }  // namespace

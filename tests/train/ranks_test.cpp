@@ -95,7 +95,8 @@ TEST_F(TinyTogether, RanksLearnFromPairsAsOne) {
   for (const bool full : {false, true})
     for (const auto weighting : {Weighting::kExamples, Weighting::kTokens}) {
       if (full) train_.lora.reset(), train_.schedule.peak = 0.0005;
-      SftOptions options{.batch_size = 12, .group_size = 3};
+      SftOptions options;
+      options.batch_size = 12, options.group_size = 3;
       options.packing = {weighting, 64};
       options.rank.kind = RankLoss::kMargin;
       options.digits = digits;
@@ -111,14 +112,14 @@ TEST_F(TinyTogether, RanksLearnFromRewardsAsOne) {
   grpo.iterations = 3, grpo.queries_per_iteration = 6, grpo.mini_batch = 12;
   grpo.kl_coef = 0.01;
   expect_same([&](model::Parameters&) {
-    return std::make_unique<ExactObjective>(data, grpo, toy_.grpo_format(), toy_.held_out());
+    return std::make_unique<ExactObjective>(data, grpo, toy_.model_format(), toy_.held_out());
   });
   for (const bool correction : {false, true}) {
     RolloutObjectiveOptions rollouts;
     rollouts.loss.rollout_correction = correction;
     rollouts.rollouts.num_samples = 3;
     expect_same([&](model::Parameters& weights) {
-      auto made = std::make_unique<RolloutObjective>(data, grpo, rollouts, toy_.grpo_format(),
+      auto made = std::make_unique<RolloutObjective>(data, grpo, rollouts, toy_.model_format(),
                                                      toy_.held_out());
       made->freeze_reference(weights, false);
       return made;

@@ -35,7 +35,7 @@ std::vector<Rollout> sample(const std::string& model, const RolloutOptions& opti
 
 TEST(TinyRolloutSampler, ReasoningIsKeptTokenByTokenWithItsAnswerAndStop) {
   const text::Ids prompt = {'q', '\n'};
-  const RolloutOptions options{.mode = rank::Mode::kThink, .num_samples = 3};
+  const RolloutOptions options{.modes = {rank::Mode::kThink}, .num_samples = 3};
   auto chain = rank::spelled("ok", rank::kThinkClose);
   const std::string answer = "<answer>7</";
   int before = rank::kThinkClose;
@@ -54,9 +54,9 @@ TEST(TinyRolloutSampler, ReasoningIsKeptTokenByTokenWithItsAnswerAndStop) {
     for (const float log_p : rollout.log_probs) EXPECT_NEAR(log_p, 0, 0.1);
   }
   // Without an end it is cut at its budget.
-  const auto endless =
-      sample(rank::chain_checkpoint("rollouts_endless", {{'\n', 'a'}, {'a', 'a'}}),
-             {.mode = rank::Mode::kThink, .num_samples = 2, .max_think_tokens = 9}, {{&prompt, 5}});
+  const auto endless = sample(
+      rank::chain_checkpoint("rollouts_endless", {{'\n', 'a'}, {'a', 'a'}}),
+      {.modes = {rank::Mode::kThink}, .num_samples = 2, .max_think_tokens = 9}, {{&prompt, 5}});
   for (const Rollout& rollout : endless) {
     EXPECT_TRUE(rollout.overlong);
     EXPECT_EQ(rollout.tokens, text::Ids(9, 'a'));
@@ -84,7 +84,7 @@ TEST(TinyRolloutSampler, DrawsDependOnThePromptAndItsSeedAlone) {
   const std::string model = rank::random_checkpoint("rollouts_draws");
   const text::Ids a = {'a', 'b', '\n'}, b = {'c', '\n'};
   const RolloutOptions options{
-      .mode = rank::Mode::kThink, .num_samples = 4, .max_think_tokens = 12};
+      .modes = {rank::Mode::kThink}, .num_samples = 4, .max_think_tokens = 12};
   const auto both = sample(model, options, {{&a, 1}, {&b, 2}}),
              alone = sample(model, options, {{&b, 2}});
   for (size_t g = 0; g < 4; ++g) {
@@ -95,43 +95,55 @@ TEST(TinyRolloutSampler, DrawsDependOnThePromptAndItsSeedAlone) {
   EXPECT_NE(sample(model, options, {{&b, 3}})[0].tokens, alone[0].tokens);
 }
 
-class TinyRolloutObjective : public ::testing::TestWithParam<bool> {
+enum class Written { kDirect, kThink, kBoth };
+
+class TinyRolloutObjective : public ::testing::TestWithParam<Written> {
  protected:
   TinyRolloutObjective() {
     at::set_num_threads(1);
     grpo_.iterations = 3, grpo_.queries_per_iteration = 4, grpo_.mini_batch = 8;
     grpo_.kl_coef = 0.01;
-    if (GetParam()) {
-      rollouts_.rollouts = {rank::Mode::kThink, 8, 24};
+    if (thinks()) {
+      rollouts_.rollouts = {{rank::Mode::kThink}, 8, 24};
+      if (GetParam() == Written::kBoth) {
+        rollouts_.rollouts.modes = {rank::Mode::kDirect, rank::Mode::kThink};
+        // Both modes begin with the same token then.
+        text::PromptOptions options = toy_.format.options();
+        options.think_open = "<think>";
+        toy_.format = text::PromptFormat(toy_.tokenizer, options);
+      }
       for (RankedQuery& query : data_)
         for (text::Ids& prompt : query.prompts) prompt.push_back('\n');
     } else {
       toy_.warm_up(25);
     }
     train_.lora = model::LoraConfig{.rank = 2, .alpha = 4, .dropout = 0.2, .target_modules = {}};
-    train_.schedule = {.peak = GetParam() ? 0.001 : 0.01, .warmup_ratio = 0, .constant = true};
+    train_.schedule = {.peak = thinks() ? 0.001 : 0.01, .warmup_ratio = 0, .constant = true};
     train_.gemm_peak = 1e10;
     train_.checkpoint_steps = 1;
     train_.keep_checkpoints = 9;
   }
   ~TinyRolloutObjective() override { at::set_num_threads(threads_); }
 
+  static bool thinks() { return GetParam() != Written::kDirect; }
   std::unique_ptr<RolloutObjective> objective() const {
-    return std::make_unique<RolloutObjective>(data_, grpo_, rollouts_, toy_.grpo_format(), nullptr);
+    return std::make_unique<RolloutObjective>(data_, grpo_, rollouts_, toy_.model_format(),
+                                              nullptr);
   }
   std::unique_ptr<model::Parameters> parameters() const {
-    auto made = GetParam() ? thinker() : toy_.parameters();
+    auto made = thinks() ? thinker() : toy_.parameters();
     if (!train_.lora) return made;
     made->add_adapter(kTrainedAdapter,
                       model::make_adapter(made->config(), *train_.lora, train_.seed));
     // An adapter that was trained before.
-    model::fill_golden(made->adapter(kTrainedAdapter)->named(), GetParam() ? 0.01 : 0.1);
+    model::fill_golden(made->adapter(kTrainedAdapter)->named(), thinks() ? 0.01 : 0.1);
     return made;
   }
   // Writes "</think><answer>7</answer>" or the same with a 3 where it draws the right one of two or
   // three tokens after each '<' and '>', else something that is not formatted.
   static std::unique_ptr<model::Parameters> thinker() {
     std::map<int, int> chain = {{'\n', rank::kThinkClose},
+                                {rank::kThinkClose - 1, rank::kThinkClose},
                                 {rank::kThinkClose, '<'},
                                 {'<', 'a'},
                                 {'/', 'a'},
@@ -191,7 +203,7 @@ TEST_P(TinyRolloutObjective, ARunKilledAtAnyMomentEndsWithTheBitsOfAnUnbrokenOne
   int asked = 0;
   const auto whole = run("whole", [&] { return ++asked, false; });
   ASSERT_GT(asked, 6);  // before each step, and while sampling
-  for (int at = 1; at <= asked; at += std::max(1, asked / (GetParam() ? 4 : 10)))
+  for (int at = 1; at <= asked; at += std::max(1, asked / (thinks() ? 4 : 10)))
     for (const bool killed : {true, false}) {
       const std::string name = base::str("at", at, killed);
       int now = 0;
@@ -227,6 +239,7 @@ TEST_P(TinyRolloutObjective, TheFirstStepOfAnIterationIsOnThePolicyThatSampled) 
       const auto step = line["step"].get<int64_t>();
       if (step == 1) {
         EXPECT_NEAR(line["sampler_ratio"].get<double>(), 1, 1e-5);
+        EXPECT_LT(line["sampler_difference"].get<double>(), 1e-5);
         EXPECT_NEAR(line["kl"].get<double>(), 0, 1e-6);  // the reference is these weights
       } else {
         EXPECT_FALSE(line.contains("sampler_ratio"));
@@ -273,7 +286,7 @@ TEST_P(TinyRolloutObjective, EveryOptionOfTheLossTrains) {
     for (const auto aggregation :
          {LossAggregation::kTokens, LossAggregation::kSequences, LossAggregation::kConstant})
       for (const bool correction : {false, true}) {
-        if (GetParam() && correction != (aggregation == LossAggregation::kTokens)) continue;
+        if (thinks() && correction != (aggregation == LossAggregation::kTokens)) continue;
         rollouts_.loss.ratio = ratio, rollouts_.loss.aggregation = aggregation;
         rollouts_.loss.rollout_correction = correction;
         grpo_.kl_coef = correction ? 0 : 0.01;
@@ -282,6 +295,80 @@ TEST_P(TinyRolloutObjective, EveryOptionOfTheLossTrains) {
         run(name);
         EXPECT_EQ(log(name).back()["step"], 6);
       }
+}
+
+TEST_P(TinyRolloutObjective, HaltsWhenTheEntropyIsGone) {
+  grpo_.iterations = kLowEntropyIterations + 1, grpo_.min_entropy = 50;
+  train_.stop_after = 3;
+  run("entropy");  // the steps before a resume count too
+  train_.stop_after = 0;
+  try {
+    run("entropy");
+    FAIL();
+  } catch (const base::Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("under --min-entropy 50"));
+  }
+  EXPECT_EQ(log("entropy").back()["step"], 2 * kLowEntropyIterations);
+}
+
+TEST_P(TinyRolloutObjective, GivenReferenceScoresAreComparedWithInsteadOfTheModels) {
+  const auto prepared = [&] {
+    const auto made = objective();
+    const auto weights = parameters();
+    made->freeze_reference(*weights, false);
+    TreeForward forward(*weights);
+    const std::function<bool()> stop = kNever;
+    const at::NoGradGuard no_grad;
+    return made->prepare({*weights, forward}, 0, {nullptr, stop}).figures;
+  };
+  const auto figure = [](const Figures& figures, const std::string& name) {
+    for (const auto& [key, value] : figures)
+      if (key == name) return value;
+    return -1.0;
+  };
+  const Figures own = prepared();
+  for (RankedQuery& query : data_) query.reference.assign(query.prompts.size(), 10);
+  const Figures ten = prepared();
+  for (RankedQuery& query : data_) query.reference.assign(query.prompts.size(), 0);
+  const Figures none = prepared();
+  EXPECT_EQ(figure(ten, "ndcg_10"), figure(own, "ndcg_10"));  // the same samples
+  EXPECT_NE(figure(ten, "reward"), figure(none, "reward"));
+  EXPECT_EQ(figure(ten, "reward_positive"), figure(none, "reward_positive"));
+  EXPECT_NE(figure(ten, "reward_otherwise"), figure(none, "reward_otherwise"));
+  EXPECT_EQ(figure(ten, "reference_ndcg_10"), figure(none, "reference_ndcg_10"));  // all tied
+}
+
+// Of two modes the first one draws as it does alone, and is ranked and rewarded as if alone.
+TEST(TinyTwoModes, AreRewardedEachByItself) {
+  const ToyRanking toy(rank::random_checkpoint("two_modes"));
+  auto data = ToyRanking::queries(1, 4, 4);
+  const auto figures_of = [&](std::vector<rank::Mode> modes, int num_samples) {
+    RolloutObjectiveOptions options;
+    options.rollouts = {std::move(modes), num_samples, 12};
+    RolloutObjective objective(data, {.iterations = 1, .kl_coef = 0}, options, toy.model_format(),
+                               nullptr);
+    const auto parameters = toy.parameters();
+    TreeForward forward(*parameters);
+    const std::function<bool()> stop = kNever;
+    const at::NoGradGuard no_grad;
+    std::map<std::string, double> figures;
+    for (const auto& [name, value] :
+         objective.prepare({*parameters, forward}, 0, {nullptr, stop}).figures)
+      figures[name] = value;
+    return figures;
+  };
+  constexpr auto kDirect = rank::Mode::kDirect, kThink = rank::Mode::kThink;
+  for (const bool direct_first : {true, false}) {
+    auto alone = figures_of({direct_first ? kDirect : kThink}, 3);
+    auto both = direct_first ? figures_of({kDirect, kThink}, 6) : figures_of({kThink, kDirect}, 6);
+    const std::string mode = direct_first ? "_direct" : "_think";
+    for (const std::string key :
+         {"reward", "ndcg_10", "unformatted", "rollout_tokens", "reference_ndcg_10"}) {
+      ASSERT_TRUE(alone.contains(key) && both.contains(key + mode)) << key;
+      EXPECT_DOUBLE_EQ(both[key + mode], alone[key]) << key;
+    }
+    EXPECT_DOUBLE_EQ(both["reward"], (both["reward_direct"] + both["reward_think"]) / 2);
+  }
 }
 
 TEST(TinySampledToy, IsLearned) {
@@ -300,7 +387,7 @@ TEST(TinySampledToy, IsLearned) {
     GrpoOptions grpo{.iterations = 30, .queries_per_iteration = 24, .mini_batch = 36};
     grpo.reward.reward = reward;
     RolloutObjective objective(ToyRanking::queries(1, ToyRanking::kQueries), grpo, {},
-                               toy.grpo_format(), toy.held_out());
+                               toy.model_format(), toy.held_out());
     const auto parameters = toy.parameters();
     objective.freeze_reference(*parameters, true);
     Trainer trainer(*parameters, objective, train,
@@ -313,8 +400,13 @@ TEST(TinySampledToy, IsLearned) {
   at::set_num_threads(threads);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, TinyRolloutObjective, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "Think" : "Direct"; });
+INSTANTIATE_TEST_SUITE_P(Tiny, TinyRolloutObjective,
+                         ::testing::Values(Written::kDirect, Written::kThink, Written::kBoth),
+                         [](const auto& info) {
+                           return info.param == Written::kDirect  ? "Direct"
+                                  : info.param == Written::kThink ? "Think"
+                                                                  : "Both";
+                         });
 
 }  // namespace
 }  // namespace erank::train

@@ -60,8 +60,7 @@ struct ToyRanking {
         qrels.grades[query.qid][query.docids[d]] = query.grades[d];
       lists.push_back({query.qid, query.docids, std::move(query.prompts)});
     }
-    return std::make_unique<RankingValidation>(std::move(lists), std::move(qrels),
-                                               rank::ScoreReader(tokenizer), format.direct_close());
+    return std::make_unique<RankingValidation>(std::move(lists), std::move(qrels), model_format());
   }
 
   // The checkpoint's, or what warm_up() made of them.
@@ -106,7 +105,7 @@ struct ToyRanking {
     for (const auto& p : weights->named()) start_.push_back(p.tensor.detach().clone());
   }
 
-  GrpoFormat grpo_format() const { return {tokenizer, format}; }
+  ModelFormat model_format() const { return {tokenizer, format}; }
 
   std::string model;  // a checkpoint's folder
   text::Tokenizer tokenizer = text::Tokenizer::load(model);

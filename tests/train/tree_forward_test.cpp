@@ -73,6 +73,32 @@ TEST_P(TreeForwardGolden, Bf16LogitsAreNear) {
   EXPECT_LE(difference(TreeForward(*parameters).forward(batch_)), 1e-2 * max_logit_);
 }
 
+TEST_P(TreeForwardGolden, AHeadInFp32DoesNotRoundItsLogits) {
+  const auto parameters = golden_parameters(golden_, at::kBFloat16);
+  for (const auto& [name, tensor] : parameters->named()) tensor.set_requires_grad(true);
+  TreeForward forward(*parameters);
+  const at::Tensor weight = parameters->lm_head().weight, hidden = forward.hidden(batch_).detach();
+  const at::Tensor rounded = forward.logits(hidden);
+  forward.set_head_fp32(true);
+  const at::Tensor logits = forward.logits(hidden);
+  EXPECT_TRUE(at::equal(rounded, rounded.to(at::kBFloat16).to(at::kFloat)));
+  const at::Tensor exact = hidden.to(at::kDouble).matmul(weight.detach().to(at::kDouble).t());
+  const double scale = exact.abs().max().item<double>();
+  EXPECT_LT((logits - exact).abs().max().item<double>(), 1e-5 * scale);
+  EXPECT_GT((rounded - exact).abs().max().item<double>(), 1e-4 * scale);
+  logits.sum().backward();
+  EXPECT_EQ(weight.grad().scalar_type(), at::kBFloat16);
+  EXPECT_LT((weight.grad()[0] - hidden.to(at::kFloat).sum(0)).abs().max().item<double>(),
+            1e-2 * hidden.to(at::kFloat).sum(0).abs().max().item<double>());
+  // What is fp32 already has the same bits.
+  const auto single = golden_parameters(golden_);
+  TreeForward plain(*single);
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = plain.forward(batch_);
+  plain.set_head_fp32(true);
+  EXPECT_TRUE(at::equal(plain.forward(batch_), before));
+}
+
 TEST_P(TreeForwardGolden, GradientsOfEveryParameterEqualTransformers) {
   const auto owner = golden_parameters(golden_);
   auto parameters = owner->named();

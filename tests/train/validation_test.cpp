@@ -33,11 +33,15 @@ struct ValidationCase {
     }
     return list;
   }
-  RankingValidation validation(std::vector<RankingValidation::List> lists,
-                               const data::Qrels& qrels) const {
-    return {std::move(lists), qrels, rank::ScoreReader(tokenizer), format.direct_close()};
+  RankingValidation validation(std::vector<RankingValidation::List> lists, const data::Qrels& qrels,
+                               const ValidationOptions& options = {}) const {
+    return {std::move(lists), qrels, {tokenizer, format}, options};
   }
 };
+
+double measure(RankingValidation& validation, const model::Parameters& parameters) {
+  return validation.measure(parameters, nullptr).at(0).second;
+}
 
 // The nDCG@10 of what the reranker returns.
 double reranked(const std::string& model, const data::Qrels& qrels,
@@ -88,7 +92,26 @@ TEST(TinyValidation, IsTheNdcgOfTheRerankersOwnRanking) {
   EXPECT_LT(expected, 1);
   const auto parameters = model::load_parameters(c.model, at::kFloat);
   RankingValidation validation = c.validation(lists, qrels);
-  for (int i = 0; i < 2; ++i) EXPECT_DOUBLE_EQ(validation.measure(*parameters, nullptr), expected);
+  for (int i = 0; i < 2; ++i) EXPECT_DOUBLE_EQ(measure(validation, *parameters), expected);
+
+  for (rank::RankRequest& request : requests) {
+    request.options.mode = rank::Mode::kThink;
+    request.options.max_think_tokens = 9;
+  }
+  const double thinking = reranked(c.model, qrels, requests);
+  EXPECT_NE(thinking, expected);
+  RankingValidation both = c.validation(
+      lists, qrels, {.modes = {rank::Mode::kThink, rank::Mode::kDirect}, .max_think_tokens = 9});
+  const Figures figures = both.measure(*parameters, nullptr);
+  ASSERT_EQ(figures.size(), 3u);
+  EXPECT_EQ(figures[0].first, "ndcg_10");
+  EXPECT_DOUBLE_EQ(figures[0].second, thinking);  // the first mode's
+  EXPECT_EQ(figures[1], Figures::value_type("validation_think", figures[0].second));
+  EXPECT_EQ(figures[2].first, "validation_direct");
+  EXPECT_DOUBLE_EQ(figures[2].second, expected);
+  RankingValidation think =
+      c.validation(lists, qrels, {.modes = {rank::Mode::kThink}, .max_think_tokens = 9});
+  EXPECT_EQ(think.measure(*parameters, nullptr), (Figures{{"ndcg_10", figures[0].second}}));
 }
 
 TEST(TinyValidation, KeepsTheFirstStagesOrderOfEqualScores) {
@@ -100,7 +123,7 @@ TEST(TinyValidation, KeepsTheFirstStagesOrderOfEqualScores) {
     qrels.grades["q"] = {{first, 1}, {second, 0}};
     RankingValidation validation =
         c.validation({c.list("q", "x", {{first, "same"}, {second, "same"}})}, qrels);
-    EXPECT_EQ(validation.measure(*parameters, nullptr), 1) << first;
+    EXPECT_EQ(measure(validation, *parameters), 1) << first;
   }
 }
 
@@ -116,16 +139,17 @@ TEST(TinyValidation, MeasuresTheWeightsOfNowAndTheActiveAdapter) {
   }
   const std::vector<RankingValidation::List> lists = {c.list("q", "x", documents)};
   RankingValidation validation = c.validation(lists, qrels);
-  const double before = validation.measure(*parameters, nullptr);
+  const double before = measure(validation, *parameters);
   model::Adapter adapter =
       model::make_adapter(parameters->config(), {.rank = 4, .target_modules = {}}, 5);
   model::fill_golden(adapter.named());
   parameters->add_adapter("a", adapter);
-  const double adapted = validation.measure(*parameters, nullptr);
+  const double adapted = measure(validation, *parameters);
   EXPECT_NE(adapted, before);
-  EXPECT_EQ(c.validation(lists, qrels).measure(*parameters, nullptr), adapted);
+  RankingValidation fresh = c.validation(lists, qrels);
+  EXPECT_EQ(measure(fresh, *parameters), adapted);
   parameters->activate("");
-  EXPECT_EQ(validation.measure(*parameters, nullptr), before);
+  EXPECT_EQ(measure(validation, *parameters), before);
 }
 
 TEST(TinyValidation, APromptThatDoesNotFitIsAnError) {
