@@ -38,10 +38,10 @@ Communicator& alone();
 // How many processes a launcher started this one with; 1 without a launcher.
 int num_launched();
 
-// Joins them; its destructor waits for the other ranks. `on_lost` is called from another thread when
-// a rank has given no sign of life for 20 s; it must end the program. Throws Error{kInvalidInput}
-// when this build has no MPI, or MPI knows of another number of processes than the launcher.
-// REQUIRES: num_launched() > 1, called once.
+// Joins them; its destructor waits for the other ranks. `on_lost` is called from another thread
+// when a rank has given no sign of life for 20 s; it must end the program. Throws
+// Error{kInvalidInput} when this build has no MPI, or MPI knows of another number of processes than
+// the launcher. REQUIRES: num_launched() > 1, called once.
 std::unique_ptr<Communicator> join_launched(
     std::function<void(Communicator&, const std::string& line)> on_lost);
 

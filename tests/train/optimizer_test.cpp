@@ -90,7 +90,8 @@ TEST(AdamW, LeavesOutGradientsThatAreNotFinite) {
     EXPECT_FALSE(std::isfinite(optimizer.step(0.1)));
     EXPECT_TRUE(at::equal(p.detach(), before));
     optimizer.save(folder.path("after.safetensors"));
-    EXPECT_EQ(base::read_file(folder.path("after.safetensors")), base::read_file(folder.path("before.safetensors")));
+    EXPECT_EQ(base::read_file(folder.path("after.safetensors")),
+              base::read_file(folder.path("before.safetensors")));
     EXPECT_EQ(optimizer.num_steps(), 1);
     EXPECT_TRUE(optimizer.is_finite());
   }
@@ -189,7 +190,8 @@ TEST(AdamW, RanksTogetherEqualOneAndHaveItsFile) {
         EXPECT_TRUE(optimizer.is_finite());
         EXPECT_LT(optimizer.state_bytes(), one.state_bytes());
       });
-      EXPECT_EQ(base::read_file(folder.path("ranks.safetensors")), base::read_file(folder.path("one.safetensors")));
+      EXPECT_EQ(base::read_file(folder.path("ranks.safetensors")),
+                base::read_file(folder.path("one.safetensors")));
 
       // Any number of ranks goes on from it.
       auto goes_on = make();
