@@ -228,14 +228,14 @@ TEST_F(TinyTrain, LogsEveryStepValidatesAndIsReadByRerank) {
   EXPECT_EQ(validations, 2);
   EXPECT_EQ(report["best_ndcg_10"], best);
 
-  const Outcome both =
-      run(sft("both", {"--validation", path("dev.jsonl"), "--validation-qrels", path("dev.qrels"),
-                       "--validation-modes", "direct,think", "--max-think-tokens", "9"}));
+  const Outcome both = run(sft("both", {"--validation", path("dev.jsonl"), "--validation-qrels",
+                                        path("dev.qrels"), "--validation-modes", "direct,think",
+                                        "--max-think-tokens", "9", "--validate-steps", "2"}));
   ASSERT_EQ(both.exit_code, 0) << both.err;
   const auto last = json_lines(base::read_file(path("both/log.jsonl"))).back();
   EXPECT_EQ(last["validation"], last["validation_direct"]);
   EXPECT_TRUE(last["validation_think"].is_number());
-  EXPECT_EQ(adapter("both"), adapter("run"));  // validation changes no weight
+  EXPECT_TRUE(adapter("both") == adapter("run"));  // the first mode chooses the same weights
 
   const Outcome ranked =
       run({"rerank", "--model", path("run"), "--candidates", path("dev.jsonl"), "--direct"});
