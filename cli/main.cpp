@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "cli/progress_line.h"
+#include "cli/ranks.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 
@@ -133,5 +134,6 @@ int main(int argc, char** argv) {
   const int code = run_and_report(argc, argv);
   std::cout.flush();
   std::fflush(nullptr);
+  erank::cli::end_ranks(code);
   std::_Exit(code);
 }

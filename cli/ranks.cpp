@@ -1,23 +1,17 @@
 #include "cli/ranks.h"
 
-#include <stdlib.h>
-
 #include <chrono>
 #include <thread>
 
 #include "cli/progress_line.h"
 #include "erank/base/error.h"
+#include "erank/train/communicator.h"
 
 namespace erank::cli {
 namespace {
 
 // Never destroyed where an error ends the program: the others would be waited for.
 train::Communicator* g_ranks = nullptr;
-
-// main has printed the error and ends with its code.
-void end_all(int exit_code, void*) {
-  if (g_ranks) g_ranks->end_all(exit_code != 0 ? exit_code : 1);
-}
 
 void on_lost(train::Communicator& ranks, const std::string& line) {
   ProgressLine::print_above("erank: " + line +
@@ -31,7 +25,6 @@ void with_ranks(Context& context, const std::function<void(train::Communicator& 
   if (train::num_launched() == 1) return work(train::alone());
   std::unique_ptr<train::Communicator> ranks = train::join_launched(on_lost);
   g_ranks = ranks.get();
-  ::on_exit(end_all, nullptr);
   if (g_ranks->rank() > 0) {
     context.progress.reset();
     ProgressLine::set_prefix(base::str("rank ", g_ranks->rank(), ": "));
@@ -45,6 +38,10 @@ void with_ranks(Context& context, const std::function<void(train::Communicator& 
     throw;
   }
   g_ranks = nullptr;
+}
+
+void end_ranks(int exit_code) {
+  if (g_ranks) g_ranks->end_all(exit_code != 0 ? exit_code : 1);
 }
 
 }  // namespace erank::cli
