@@ -183,7 +183,9 @@ at::Tensor TreeForward::log_probs(const at::Tensor& hidden, const at::Tensor& ro
   const model::Linear& head = parameters_.lm_head();
   at::Tensor result, of_rows;
   if (own_kernels_ && !head.lora && !head.bias.defined() && !head.weight.requires_grad()) {
-    std::tie(result, of_rows) = kernels::head_log_probs(hidden, head.weight, rows, tokens);
+    const auto dtype = head_fp32_ ? at::kFloat : head.weight.scalar_type();
+    std::tie(result, of_rows) =
+        kernels::head_log_probs(hidden.to(dtype), head.weight.to(dtype), rows, tokens);
   } else {
     const at::Tensor all = logits(hidden);
     result = train::log_probs(all, rows, tokens);

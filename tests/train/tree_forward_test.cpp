@@ -4,9 +4,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -90,6 +93,12 @@ TEST_P(TreeForwardGolden, AHeadInFp32DoesNotRoundItsLogits) {
   EXPECT_EQ(weight.grad().scalar_type(), at::kBFloat16);
   EXPECT_LT((weight.grad()[0] - hidden.to(at::kFloat).sum(0)).abs().max().item<double>(),
             1e-2 * hidden.to(at::kFloat).sum(0).abs().max().item<double>());
+  // So do log-probabilities of a frozen head, which keep no logits.
+  parameters->lm_head().weight.set_requires_grad(false);
+  const at::Tensor rows = at::arange(hidden.size(0)), tokens = at::zeros_like(rows);
+  const at::Tensor expected = at::log_softmax(exact, 1).select(1, 0);
+  EXPECT_LT((forward.log_probs(hidden, rows, tokens) - expected).abs().max().item<double>(),
+            1e-5 * scale);
   // What is fp32 already has the same bits.
   const auto single = golden_parameters(golden_);
   TreeForward plain(*single);
