@@ -34,7 +34,7 @@ from peers_tables import (FIGURES, RATES, agreement, aligned, best_of, details, 
 PARTS = ("prefill", "decode", "direct", "think", "start")
 SHAPES = ("smollm2-135m", "qwen3-0.6b")
 ALMOST = 0.93  # a setting that reaches this share of the best peer's is repeated too, if it is the second
-HOPELESS = 0.75  # below this share of the best peer in prefill and in decode 64, direct and think are left out
+HOPELESS = 0.5  # below this share of the best peer in prefill and in decode 64, direct and think are left out
 
 
 class Bench:
