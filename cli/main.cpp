@@ -131,8 +131,11 @@ static int run_and_report(int argc, char** argv) {
 // All that is ours is gone when run() returns. What remains is libtorch's tables, which take longer
 // to free one by one than to build; the system frees them at once.
 int main(int argc, char** argv) {
-  const int code = run_and_report(argc, argv);
-  std::cout.flush();
+  int code = run_and_report(argc, argv);
+  if (!std::cout.flush() && code == 0) {
+    erank::cli::ProgressLine::print_above("erank: stdout: cannot be written to");
+    code = 2;
+  }
   std::fflush(nullptr);
   erank::cli::end_ranks(code);
   std::_Exit(code);

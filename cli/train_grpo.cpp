@@ -75,9 +75,15 @@ Plan plan_of(const GrpoFlags& flags, train::Run& run, const train::Estimate& est
                            forward_seconds(reference_tokens, 0);
   if (work.sampling_tokens > 0)
     plan.sampling_seconds = forward_seconds(work.sampling_tokens, work.learning_rows);
-  // Logits and their gradient in fp32, and both as the head computes them.
+  // Of samples a frozen head keeps a gradient of its input and some logits (head_log_probs.cpp);
+  // else there are logits and their gradient in fp32, and both as the head computes them.
   const bool rounded = bf16 && !flags.shared.train.head_fp32;
-  plan.logits_bytes = real(work.pass_rows) * real(c.vocab_size) * (rounded ? 12 : 8);
+  const double logits = real(work.pass_rows) * real(c.vocab_size);
+  if (flags.rollouts != "exact" && !full && flags.shared.device == "cpu")
+    plan.logits_bytes =
+        (std::min(logits, 0x1p24) + real(work.pass_rows) * real(c.hidden_size)) * (rounded ? 2 : 4);
+  else
+    plan.logits_bytes = logits * (rounded ? 12 : 8);
   if (bf16 && !rounded) plan.logits_bytes += 4 * head;
   // The engine's own network, and what its cache may hold.
   const double cache_token = 2.0 * real(c.num_hidden_layers) * real(c.kv_size()) * width;

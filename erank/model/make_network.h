@@ -15,7 +15,8 @@ std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkO
 
 // What serves every model well: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);
-// Whether this CPU has instructions for int8 products (AVX-512 VNNI), without which int8 is slow.
+// Whether this CPU has instructions for int8 products (AVX-512 BF16 and VNNI), without which int8
+// is slow.
 bool int8_is_fast();
 
 }  // namespace erank::model

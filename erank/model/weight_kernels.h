@@ -23,7 +23,7 @@ struct WeightKernels {
   Dequantize f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k;
   // Rounds to nearest even; NaN stays NaN.
   void (*to_bf16)(const float* values, uint16_t* out, size_t n);
-  // round(values / scale); returns the scale, the largest value over 127.
+  // round(values / scale); returns the scale, the largest value over 127; NaN when a value is.
   float (*quantize)(const float* values, int64_t n, int8_t* out);
   // The same, each four values `stride` bytes after those before; `sum`: of all in int8. REQUIRES:
   // n is a multiple of 16.

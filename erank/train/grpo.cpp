@@ -269,7 +269,7 @@ std::string GrpoObjective::reason_to_halt(double mean_kl, double entropy) {
   if (mean_kl > options_.max_kl)
     return base::str("the KL to the reference is ", mean_kl, ", over --max-kl ", options_.max_kl,
                      "; a smaller --learning-rate or a larger --kl-coef may help");
-  if (entropy < options_.min_entropy)
+  if (options_.min_entropy > 0 && entropy < options_.min_entropy)
     low_entropy_steps_.add_(1);
   else
     low_entropy_steps_.zero_();
@@ -454,7 +454,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
       ndcg_10(batch.queries, std::move(scores)) * static_cast<double>(batch.queries.size());
   all_sum(model.ranks,
           {&stats.loss, &sum, &squares, &unformatted, &positive, &num_positive, &ndcg});
-  all_sum(model.ranks, {&num_flat, &needed, &stats.num_tokens});
+  all_sum(model.ranks, {&num_flat, &needed, &stats.num_tokens, &stats.num_rows});
   all_sum(model.ranks, figures);
   const double mean = sum / count, num_negative = count - num_positive;
   stats.figures = {

@@ -394,7 +394,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     backward(loss.loss);
   }
   all_sum(model.ranks, {&stats.loss, &drift.count, &drift.sum, &drift.squares, &drift.log_sum});
-  all_sum(model.ranks, {&stats.num_tokens});
+  all_sum(model.ranks, {&stats.num_tokens, &stats.num_rows});
   all_sum(model.ranks, figures);
   const auto share = [&](int64_t n) { return figures.mean(static_cast<double>(n)); };
   stats.figures = {{"kl", figures.mean(figures.kl)},

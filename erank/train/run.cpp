@@ -190,8 +190,12 @@ model::Parameters& Run::parameters() {
   if (options_.dry_run) {
     model::check_device(device);
     parameters_ = std::make_unique<model::Parameters>(config_, dtype, at::kMeta);
-    if (checkpoint_.adapter && !options_.full)
+    if (checkpoint_.adapter && !options_.full) {
       options_.train.lora = model::read_lora_config(*checkpoint_.adapter);
+      parameters_->add_adapter(
+          kTrainedAdapter,
+          model::make_adapter(config_, *options_.train.lora, options_.train.seed, at::kMeta));
+    }
     return *parameters_;
   }
   parameters_ = model::load_parameters(checkpoint_.weights, dtype, device, hooks_.progress);

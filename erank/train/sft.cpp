@@ -119,7 +119,7 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
     backward(loss);
   }
   all_sum(model.ranks, {&stats.loss, &rank_loss});
-  all_sum(model.ranks, {&stats.num_tokens});
+  all_sum(model.ranks, {&stats.num_tokens, &stats.num_rows});
   if (rank) stats.figures = {{"rank_loss", rank_loss}};
   return stats;
 }

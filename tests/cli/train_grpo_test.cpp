@@ -196,6 +196,12 @@ TEST_F(TinyGrpo, DryRunOfExactCountsTheTokensOfTheRun) {
   EXPECT_EQ(planned["sampling_tokens"], 0);
   EXPECT_EQ(planned["sampling_seconds"], 0);
   EXPECT_GT(planned["reference_tokens"], 20 * 100);
+  // An adapter that is trained on is kept as it was, as the reference of samples.
+  const auto on =
+      json_lines(
+          run(grpo("none", {"--model", path("run"), "--dry-run", "--json", "--rollouts", "3"})).out)
+          .at(0);
+  EXPECT_EQ(on["reference_bytes"], 4 * on["trained_parameters"].get<int64_t>());
 }
 
 TEST_F(TinyGrpo, RatesAndTheKlWeightAreThoseOfTheOptions) {

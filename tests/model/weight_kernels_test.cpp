@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -92,6 +93,19 @@ TEST(WeightKernels, PackedBytesAreTheQuantizedOnesFourByFour) {
   for (int64_t i = 0; i < 16 * kStride; ++i)
     if (i % kStride >= 4) gaps.push_back(packed[i]);
   EXPECT_EQ(gaps, std::vector<int8_t>(gaps.size(), 99)) << "only its own bytes are written";
+}
+
+// A scale that is no number makes every output none: a damaged model must not rank.
+TEST(WeightKernels, WeightsThatAreNoNumbersHaveNoScale) {
+  for (const size_t place : {0, 17, 63, 64}) {
+    auto values = random_values(65, 5);
+    values[place] = std::numeric_limits<float>::quiet_NaN();
+    std::vector<int8_t> out(65);
+    EXPECT_TRUE(std::isnan(weight_kernels().quantize(values.data(), 65, out.data()))) << place;
+    int32_t sum = 0;
+    const float scale = weight_kernels().pack_int8(values.data(), 64, out.data(), 4, &sum);
+    EXPECT_EQ(std::isnan(scale), place < 64) << place;
+  }
 }
 
 TEST(WeightKernels, Bf16IsTheNearestAndNanStaysNan) {

@@ -48,11 +48,17 @@ class Reads {
       for (size_t i; (i = next++) < blocks_.size();) {
         const Block& block = blocks_[i];
         const Tensor& tensor = tensors_[block.tensor];
-        source_.read_rows(tensor.name, tensor.dtype, block.begin, block.end, tensor.take);
+        try {
+          source_.read_rows(tensor.name, tensor.dtype, block.begin, block.end, tensor.take);
+        } catch (...) {
+          next = blocks_.size();
+          throw;
+        }
         const size_t n = ++num_done;
         if (member == 0 && done) done(static_cast<int64_t>(n));
       }
     });
+    if (done) done(size());
   }
   int64_t size() const { return std::ssize(blocks_); }
 
