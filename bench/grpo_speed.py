@@ -213,7 +213,7 @@ def table(ours, peer, args):
 
 def facts_lines(results, args, setting, again):
     m, ours, peer = results["machine"], results["erank"], results.get("trl")
-    lines = [f"{m['processor']}, {args.threads} threads, {m['memory_gb']} GB; {m['date']}, commit {m['commit']}, load "
+    lines = [f"`{m['command']}`: {m['processor']}, {args.threads} threads, {m['memory_gb']} GB; {m['date']}, commit {m['commit']}, load "
              f"before the run {results['load']}; {args.queries} queries of {args.docs} documents, {args.rollouts} "
              f"samples each, {args.steps} steps after the first.",
              f"erank, {args.precision}: learning at {ours['share']:.2f} of the GEMM peak, tokens computed per needed "

@@ -97,13 +97,15 @@ def agreement(bench):
 
 
 def machine_facts():
+    words = ["PATH" if "/" in word else word for word in sys.argv[1:]]
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
                 if line.startswith("model name")), os.uname().machine)
     memory = int(open("/proc/meminfo", encoding="utf-8").readline().split()[1])
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, text=True, check=False).stdout.strip()
     return {"processor": cpu, "memory_gb": round(memory / 1e6), "system": " ".join(os.uname()[0:3:2]),
-            "date": datetime.date.today().isoformat(), "commit": commit or "unknown"}
+            "date": datetime.date.today().isoformat(), "commit": commit or "unknown",
+            "command": " ".join(["bench/" + os.path.basename(sys.argv[0]), *words])}
 
 
 def facts(bench, seconds):
@@ -126,7 +128,7 @@ def facts_line(f):
     versions = "; ".join(f"{name} {version}" for name, version in f["versions"].items())
     gemm = ", ".join(f"{name} {value}" for name, value in f["gemm_gflops"].items())
     gemm = f"; GEMM peak of `erank bench`, GFLOP/s: {gemm}" if gemm else ""
-    return (f"{f['processor']}, {f['threads']} threads, {f['memory_gb']} GB; {f['date']}, commit {f['commit']}, load "
+    return (f"`{f['command']}`: {f['processor']}, {f['threads']} threads, {f['memory_gb']} GB; {f['date']}, commit {f['commit']}, load "
             f"before the run {f['load_before']}; --repeats {f['repeats']}; {versions}{gemm}")
 
 

@@ -133,7 +133,8 @@ static int run_and_report(int argc, char** argv) {
 int main(int argc, char** argv) {
   int code = run_and_report(argc, argv);
   if (!std::cout.flush() && code == 0) {
-    erank::cli::ProgressLine::print_above("erank: stdout: cannot be written to");
+    erank::cli::ProgressLine::print_above(
+        "erank: stdout: cannot write all of it; is the disk full, or its reader gone?");
     code = 2;
   }
   std::fflush(nullptr);

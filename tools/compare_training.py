@@ -159,7 +159,7 @@ def ndcg(args, model, stem):
              "expected", "--precision", "bf16", "--format", "trec", "--out", run, "--resume")
     measured = subprocess.run([args.erank, "eval", "-q", "--json", "-m", "nDCG@10", args.out / f"{stem}.qrels", run],
                               stdout=subprocess.PIPE, check=True).stdout
-    return {qid: values for qid, values in json.loads(measured)["nDCG@10"]["queries"].items()}
+    return json.loads(measured)["nDCG@10"]["queries"]
 
 
 def interval(differences, draw):

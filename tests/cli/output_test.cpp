@@ -159,6 +159,12 @@ TEST_F(TinyOutput, DevicesStayDevicesAndAFullOneIsOneLine) {
     EXPECT_THAT(lines_of(base::read_file(path("got"))),
                 ElementsAre(HasSubstr("stdout: cannot write: No space left")));
   }
+  // What is no verb's --out too.
+  for (const char* stream : {"> /dev/full", ">&-"}) {
+    EXPECT_EQ(shell(std::string("\"$erank\" train sft --help ") + stream + " 2> got"), 2) << stream;
+    EXPECT_THAT(lines_of(base::read_file(path("got"))),
+                ElementsAre(HasSubstr("stdout: cannot write")));
+  }
   EXPECT_TRUE(fs::is_character_file("/dev/null"));
   EXPECT_TRUE(fs::is_character_file("/dev/full"));
   // Not one file, for all that it has one number.
