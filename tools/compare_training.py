@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Trains the default model on by each of the ways of `erank train` on the same judged queries, and measures them.
 
-tools/compare_training.py DATA OUT [--only NAME...] [--steps N] [--queries N] [--measure]
+tools/compare_training.py DATA OUT [--only NAME...] [--steps N] [--lists N] [--queries N] [--measure]
 
-DATA is a folder that tools/lay_out_data.py made. The training queries are drawn by a seed from the train splits: each
-with 20 candidates, up to 6 of them relevant, the others from BM25's best 100. Every way sees the same lists, 80 pairs a
-step, and is validated on 24 queries of dl19 and 24 of nfcorpus dev with BM25's best 24. OUT gets a folder for each way;
-called again, runs go on and what is trained is left as it is.
+DATA is a folder that tools/lay_out_data.py made. The training lists are drawn by a seed from the train splits: 20
+candidates, --positives of them relevant, the others from BM25's best 100 and not relevant. Every way sees the same
+lists, --lists of them a step, and is validated on 24 queries of dl19 and 24 of nfcorpus dev with BM25's best 24. OUT
+gets a folder for each way; called again, runs go on and what is trained is left as it is.
 
   --only NAME  these ways (all); none: only the data is made
   --measure    after training: other queries of dl19 and 100 of nfcorpus dev, BM25's best 100, direct answers in bf16,
@@ -73,13 +73,13 @@ class Collection:
                 "hits": [{"docid": f"{self.name}-{d}", "text": self.texts[d]} for d in docids]}
 
 
-def training_list(collection, qid, least, draw):
-    """20 candidates in BM25's order, or None: up to 6 relevant ones, the best graded first, the others half of BM25's
-    first 20 and half of its first 100."""
+def training_list(collection, qid, least, positives, draw):
+    """20 candidates in BM25's order, or None: up to `positives` relevant ones, the best graded first, the others half
+    of BM25's first 20 and half of its first 100."""
     grades, ranked = collection.qrels[qid], collection.run.get(qid, [])
     relevant = [d for d, g in grades.items() if g >= least and d in collection.texts]
     draw.shuffle(relevant)
-    relevant = sorted(relevant, key=lambda d: -grades[d])[:6]
+    relevant = sorted(relevant, key=lambda d: -grades[d])[:positives]
     others = [d for d in ranked if grades.get(d, 0) < least]
     if not relevant or len(others) < 50:
         return None
@@ -97,7 +97,7 @@ def write_training(args):
         qids = sorted(q for q, grades in collection.qrels.items() if len(grades) > 4)
         draw.shuffle(qids)
         for n, qid in ((n, qid) for n in range(lists) for qid in qids):
-            docids = training_list(collection, qid, least, draw) if number else None
+            docids = training_list(collection, qid, least, args.positives, draw) if number else None
             if docids is None:
                 continue
             number -= 1
@@ -140,10 +140,10 @@ def train(args, name):
     if (out / "adapter_model.safetensors").exists():
         return
     way = WAYS[name]
-    data = ["--data", args.out / "pairs.jsonl", "--batch-size", 80, "--group-size", 20, "--max-steps", args.steps]
+    data = ["--data", args.out / "pairs.jsonl", "--batch-size", 20 * args.lists, "--group-size", 20, "--max-steps", args.steps]
     if way[0] == "grpo":
-        data = ["--candidates", args.out / "train.jsonl", "--qrels", args.out / "train.qrels", "--mini-batch", 80,
-                "--queries-per-iteration", 4, "--iterations", args.steps]
+        data = ["--candidates", args.out / "train.jsonl", "--qrels", args.out / "train.qrels", "--mini-batch",
+                20 * args.lists, "--queries-per-iteration", args.lists, "--iterations", args.steps]
         if "--learning-rate" not in way:
             data += ["--learning-rate", args.rate, "--kl-coef", args.kl, "--schedule", "cosine", "--warmup-ratio", 0.1]
     call(args.erank, "train", way[0], *way[1:], "--model", MODEL, *data, "--out", out, "--resume", "--validation",
@@ -188,9 +188,11 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--only", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--queries", type=int, default=800)
-    parser.add_argument("--rate", type=float, default=0.0001)
-    parser.add_argument("--kl", type=float, default=0.02)
+    parser.add_argument("--lists", type=int, default=16)
+    parser.add_argument("--queries", type=int, default=1600)
+    parser.add_argument("--positives", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=0.00001)
+    parser.add_argument("--kl", type=float, default=0.001)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--erank", default="build/erank")
