@@ -1,7 +1,7 @@
-#include <sys/stat.h>
-
+#include <algorithm>
 #include <chrono>
 #include <deque>
+#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 
@@ -69,15 +69,18 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   return o;
 }
 
-// Of all that is scored, so that a file changed between two runs, or another stdin, is told from
-// the first.
-std::string pairs_digest(const std::vector<RerankJob>& jobs) {
-  rank::Digest digest;
+// Of all that is scored: a file that changed is told from the first one, a file that moved is not.
+struct PairDigests {
+  std::string queries, documents;
+};
+PairDigests digests_of(const std::vector<RerankJob>& jobs) {
+  rank::Digest queries, documents;
   for (const auto& job : jobs) {
-    digest.add(job.qid), digest.add(job.query);
-    for (const auto& passage : job.passages) digest.add(passage.id), digest.add(passage.text);
+    queries.add(job.qid), queries.add(job.query);
+    documents.add(job.qid);
+    for (const auto& passage : job.passages) documents.add(passage.id), documents.add(passage.text);
   }
-  return digest.hex();
+  return {queries.hex(), documents.hex()};
 }
 
 // What cannot be done is said before any work.
@@ -97,25 +100,15 @@ void check_jobs(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
   }
 }
 
-// What a journal's results depend on: a resumed job must say the same. The hybrid weight, the
-// format and --tail only shape the output.
+// What results depend on: a resumed job must say the same. The hybrid weight, the format and --tail
+// only shape the output.
 base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
-  base::Json files = base::Json::object();
-  for (const auto& name : input_files(f.input)) {
-    struct stat info {};
-    files[name] = ::stat(name.c_str(), &info) == 0 && S_ISREG(info.st_mode)
-                      ? static_cast<int64_t>(info.st_size)
-                      : -1;
-  }
-  return {{"model", f.model.options.model},
-          {"adapter", f.model.options.adapter},
-          {"prompt_format", f.model.options.prompt_format},
-          {"weights", rank::files_digest(f.model.files())},
+  const PairDigests pairs = digests_of(jobs);
+  return {{"weights", rank::files_digest(f.model.files())},
           {"precision", f.model.precision},
           {"device", f.model.device},
-          {"query", f.input.query},
-          {"files", files},
-          {"pairs", pairs_digest(jobs)},
+          {"queries", pairs.queries},
+          {"documents", pairs.documents},
           {"top", f.input.top},
           {"instruction", f.instruction},
           {"mode", f.think    ? "think"
@@ -127,6 +120,17 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
           {"max_think_tokens", f.max_think_tokens},
           {"temperature", f.temperature},
           {"seed", f.seed}};
+}
+
+// A finished output's own file beside it, and what else of the options shapes the output.
+std::string made_path(const base::OutputTarget& target) { return target.path + ".made.json"; }
+
+base::Json made_of(const RerankFlags& f, base::Json scored) {
+  scored["hybrid"] = f.hybrid;
+  scored["format"] = f.format;
+  scored["tail"] = f.tail;
+  scored["tag"] = f.tag;
+  return {{"verb", "rerank"}, {"made_of", std::move(scored)}};
 }
 
 std::string journal_key(const std::string& qid, const std::string& docid) {
@@ -147,9 +151,10 @@ std::vector<std::string> files_read(const RerankFlags& f) {
   return files;
 }
 
-// False when the output is complete already. `journal` is its journal's name, "" for a stream.
-bool check_output(const RerankFlags& f, const base::OutputTarget& target,
-                  const std::string& journal) {
+// Whether --resume finds nothing to do, if the output was made of the same. `journal` is its
+// journal's name, "" for a stream.
+bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
+                 const std::string& journal) {
   if (f.resume && journal.empty())
     base::fail(ErrorKind::kInvalidInput, "--resume",
                to_stdout(f) ? std::string("needs --out F, whose journal it goes on from")
@@ -157,27 +162,45 @@ bool check_output(const RerankFlags& f, const base::OutputTarget& target,
                                   " is written as a stream, which has no journal to go on "
                                   "from; give --out the name of a file");
   rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
-  if (journal.empty()) return true;
+  if (journal.empty()) return false;
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
-  if (f.resume && out_there && !journal_there) {
-    warn(f.out + " is complete already; nothing to resume");
-    return false;
-  }
+  if (f.resume && out_there && !journal_there) return true;
   if (!f.resume && !f.overwrite && (out_there || journal_there))
     base::fail(ErrorKind::kInvalidInput, "--out", out_there ? f.out : journal,
                " exists; --resume goes on where it stopped, --overwrite starts anew");
-  return true;
+  return false;
+}
+
+// Throws when a finished output was made of something else.
+void check_complete(const RerankFlags& f, const base::OutputTarget& target, base::Json scored) {
+  const std::string path = made_path(target);
+  if (!base::file_exists(path)) {
+    warn(base::str(f.out, " is complete already; there is no ", path,
+                   " to tell whether it was made of the same inputs and options"));
+    return;
+  }
+  const base::Json now = made_of(f, std::move(scored));
+  const base::Json before = base::parse_json(base::read_file(path), path);
+  for (const auto& [key, value] : now["made_of"].items()) {
+    const base::Json was = before.value("made_of", base::Json::object()).value(key, base::Json());
+    if (was != value)
+      base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but '", key, "' was ",
+                 base::dump_json(was), ", now it is ", base::dump_json(value),
+                 "; --overwrite makes it anew");
+  }
+  warn(f.out + " is complete already; nothing to resume");
 }
 
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
 class RerankRun {
  public:
   // `journal_path` is "" for an output that is a stream.
-  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, std::string journal_path,
-            Context& context)
+  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs,
+            const base::OutputTarget& target, std::string journal_path, Context& context)
       : flags_(flags),
         jobs_(std::move(jobs)),
+        made_path_(made_path(target)),
         journal_path_(std::move(journal_path)),
         context_(context),
         options_(score_options(flags)) {
@@ -210,6 +233,7 @@ class RerankRun {
       const rank::Ranking ranking =
           rank::make_ranking(flight.job->qid, std::move(*flight.results), options_);
       note_failed(ranking);
+      note_doubtful(ranking);
       output.write(
           format_ranking(format, *flight.job, ranking, flags_.tail == "append", flags_.tag));
       output.flush();
@@ -217,11 +241,15 @@ class RerankRun {
     }
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
-    output.commit();
     const bool journal = journal_ != nullptr;
+    std::error_code none;
+    if (journal) std::filesystem::remove(made_path_, none);
+    output.commit();
+    if (journal) base::write_file_atomic(made_path_, base::dump_json(made_) + "\n");
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
+    warn_doubtful();
     summary(*reranker);
     if (num_failed_ > 0)
       base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
@@ -242,8 +270,10 @@ class RerankRun {
 
   void open_journal() {
     using Start = data::Journal::Start;
+    const base::Json header = fingerprint(flags_, jobs_);
+    made_ = made_of(flags_, header);
     journal_ = std::make_unique<data::Journal>(
-        data::Journal::open(journal_path_, fingerprint(flags_, jobs_),
+        data::Journal::open(journal_path_, header,
                             flags_.resume      ? Start::kResume
                             : flags_.overwrite ? Start::kAnew
                                                : Start::kNew));
@@ -306,6 +336,28 @@ class RerankRun {
     }
   }
 
+  void note_doubtful(const rank::Ranking& ranking) {
+    const auto has = [](const rank::PassageResult& r, const char* flag) {
+      return std::find(r.flags.begin(), r.flags.end(), flag) != r.flags.end();
+    };
+    for (const auto& r : ranking.results) num_low_mass_ += has(r, "low_answer_mass");
+    if (!ranking.results.empty())
+      num_constant_ += has(ranking.results.front(), "constant_scores");
+  }
+
+  // What makes a ranking worth less than it looks.
+  void warn_doubtful() const {
+    if (num_low_mass_ > 0)
+      warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
+                     " pairs the answers 0 to 10 together have less than ", rank::kLowAnswerMass,
+                     " of the probability: the model does not answer as it is asked to; take a "
+                     "reranker, with the prompt it was trained on"));
+    if (num_constant_ > 0)
+      warn(base::str("the scores of ", num_constant_, " of ", jobs_.size(),
+                     " queries are the same for all their documents: their order is the first "
+                     "stage's"));
+  }
+
   void report() {
     const int64_t done = ++num_done_;
     context_.progress->update({"rerank", done, num_pairs_, "pairs", ""});
@@ -337,12 +389,14 @@ class RerankRun {
 
   const RerankFlags& flags_;
   std::vector<RerankJob> jobs_;
-  std::string journal_path_;
+  std::string made_path_, journal_path_;
+  base::Json made_;  // with a journal
   Context& context_;
   rank::ScoreOptions options_;
   std::unique_ptr<data::Journal> journal_;
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
   int64_t num_pairs_ = 0, num_resumed_ = 0, num_failed_ = 0;
+  int64_t num_low_mass_ = 0, num_constant_ = 0;  // pairs; queries
   bool may_succeed_later_ = false;
   std::atomic<int64_t> num_done_ = 0;
   Clock::time_point begin_;
@@ -357,10 +411,11 @@ void rerank(const RerankFlags& flags, Context& context) {
                " is a folder, expected a file's name");
   const bool streams = target.kind == base::OutputTarget::kStream;
   const std::string journal = streams ? "" : target.path + ".journal";
-  if (!check_output(flags, target, journal)) return;
+  const bool complete = is_complete(flags, target, journal);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  RerankRun(flags, std::move(jobs), journal, context).run();
+  if (complete) return check_complete(flags, target, fingerprint(flags, jobs));
+  RerankRun(flags, std::move(jobs), target, journal, context).run();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,6 +39,24 @@ struct OutputTarget {
 // in a circle and for what may not be looked at.
 OutputTarget output_target(const std::string& path);
 
+// Keeps other processes, and other objects of this one, from writing the same name for as long as
+// it lives: a lock on a small file beside it, which says who holds it and is removed at the end.
+// What a killed process left is taken over. Where the file system has no locks, or lets nobody make
+// that file, it does nothing.
+class WriteLock {
+ public:
+  // Throws Error{kInvalidInput}, which says who writes `path`, while another one holds it. `path`
+  // is a name at the end of all links; of a folder, that of any file in it.
+  explicit WriteLock(const std::string& path);
+  ~WriteLock();
+  WriteLock(WriteLock&& other) noexcept;
+  WriteLock& operator=(WriteLock&&) = delete;
+
+ private:
+  std::string name_;
+  int fd_ = -1;
+};
+
 // Writes a name in pieces: write() as often as needed, then commit().
 // A regular file or a new name is complete or absent: the bytes go into a file without a name
 // (where the file system has none: under a name of ours beside it, see docs/formats.md), which is
@@ -50,7 +69,8 @@ class OutputFile {
     kReplace,
     kKeep,  // a regular file of that name is an Error{kInvalidInput}, also one that came meanwhile
   };
-  // Throws Error{kInvalidInput} for a folder and where nobody may write. Opening a FIFO waits for
+  // Throws Error{kInvalidInput} for a folder, where nobody may write, and for what another process
+  // is writing. Opening a FIFO waits for
   // its reader, until `stop` is true.
   explicit OutputFile(const std::string& path, Existing existing = Existing::kReplace,
                       const std::function<bool()>& stop = {});
@@ -68,6 +88,7 @@ class OutputFile {
   std::string path_;  // as it was given
   OutputTarget target_;
   Existing existing_;
+  std::optional<WriteLock> lock_;
   std::string temporary_;  // "": the file has no name
   int fd_ = -1;
   std::string buffer_;

@@ -1,6 +1,7 @@
 // The writing half of files.h.
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -124,6 +125,45 @@ OutputTarget output_target(const std::string& path) {
        ": its links lead in a circle, expected them to end at a file's name");
 }
 
+WriteLock::WriteLock(const std::string& path) {
+  const auto [folder, file] = split(path);
+  // Named as temporary files are, so that remove_files_of() finds what a killed process left.
+  name_ = folder + temporary_prefix(file) + "lock";
+  for (;;) {
+    fd_ = ::open(name_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd_ < 0) return;
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      char who[200];
+      const ssize_t n = ::pread(fd_, who, sizeof who, 0);
+      ::close(fd_);
+      fail(ErrorKind::kInvalidInput, kWhere, path, ": ",
+           n > 0 ? std::string_view(who, static_cast<size_t>(n)) : "another process",
+           " is writing it; wait for its end or choose another --out");
+    }
+    // Its last holder may have removed the name before the lock was ours.
+    struct stat mine {};
+    struct stat named {};
+    if (::fstat(fd_, &mine) == 0 && ::stat(name_.c_str(), &named) == 0 &&
+        mine.st_dev == named.st_dev && mine.st_ino == named.st_ino)
+      break;
+    ::close(fd_);
+  }
+  char host[100] = "?";
+  ::gethostname(host, sizeof host - 1);
+  const std::string who = str("process ", ::getpid(), " on ", host);
+  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, who.data(), who.size(), 0) < 0)
+    errno = 0;  // a full disk: the lock is held all the same
+}
+
+WriteLock::WriteLock(WriteLock&& other) noexcept
+    : name_(std::move(other.name_)), fd_(std::exchange(other.fd_, -1)) {}
+
+WriteLock::~WriteLock() {
+  if (fd_ < 0) return;
+  ::unlink(name_.c_str());
+  ::close(fd_);
+}
+
 OutputFile::OutputFile(const std::string& path, Existing existing,
                        const std::function<bool()>& stop)
     : path_(path), target_(output_target(path)), existing_(existing) {
@@ -166,6 +206,7 @@ void OutputFile::open_stream(const std::function<bool()>& stop) {
 }
 
 void OutputFile::open_beside() {
+  lock_.emplace(target_.path);
   const std::string folder = split(target_.path).first;
   fd_ = ::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
   // commit() names such a file through /proc.
@@ -234,6 +275,7 @@ void OutputFile::commit() {
   temporary_.clear();
   ::close(fd_);
   fd_ = -1;
+  lock_.reset();
   sync_folder(split(target_.path).first);
 }
 

@@ -60,7 +60,7 @@ void prepare(Asked& asked, const model::ModelConfig& config) {
   if (room < 0)
     base::fail(ErrorKind::kInvalidInput, "engine", "the prompt of ", size, " tokens and the ", tail,
                " that follow it exceed the model's context of ", context, " tokens by ", -room,
-               "; shorten the passage or the query");
+               "; shorten it");
   asked.max_new_tokens = std::min<int64_t>(request.max_new_tokens, room);
   asked.max_tokens = size + asked.max_new_tokens + tail;
 }

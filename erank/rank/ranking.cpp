@@ -9,6 +9,19 @@ namespace erank::rank {
 
 using base::ErrorKind;
 
+namespace {
+
+bool are_constant(const std::vector<PassageResult>& scored) {
+  if (scored.size() < 3) return false;
+  const auto [least, most] = std::minmax_element(
+      scored.begin(), scored.end(), [](const PassageResult& a, const PassageResult& b) {
+        return a.distribution.expected() < b.distribution.expected();
+      });
+  return most->distribution.expected() - least->distribution.expected() < kConstantScores;
+}
+
+}  // namespace
+
 Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
                      const ScoreOptions& options) {
   Ranking ranking{qid, std::move(results), {}};
@@ -20,6 +33,8 @@ Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
   ranking.failed.assign(std::make_move_iterator(first_failed),
                         std::make_move_iterator(scored.end()));
   scored.erase(first_failed, scored.end());
+  if (are_constant(scored))
+    for (auto& r : scored) r.flags.push_back("constant_scores");
   if (options.hybrid_weight && !scored.empty()) {
     if (!(*options.hybrid_weight >= 0 && *options.hybrid_weight <= 1))
       base::fail(ErrorKind::kInvalidInput, "hybrid", "weight ", *options.hybrid_weight,

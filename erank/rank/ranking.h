@@ -54,13 +54,20 @@ struct PassageResult {
   std::string reasoning;  // "" in direct mode
   Finish finish = Finish::kAnswered;
   // "query_truncated", "document_truncated", "empty_document", "binary_document" (control
-  // characters or broken text), "unformatted" (the model ended without a readable answer).
+  // characters or broken text), "unformatted" (the model ended without a readable answer),
+  // "low_answer_mass" (kLowAnswerMass), "constant_scores" (kConstantScores; make_ranking adds it).
   std::vector<std::string> flags;
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of the prompt, shared with others instead of computed
   int64_t new_tokens = 0;
   std::optional<PassageError> error;  // set: nothing else is but docid, index, first stage, flags
 };
+
+// A model that does not answer as it was asked to ranks by noise: its eleven answers together have
+// less than this probability,
+inline constexpr double kLowAnswerMass = 0.1;
+// or the expected scores of a query's passages, three or more, differ by less than this.
+inline constexpr double kConstantScores = 1e-4;
 
 struct Ranking {
   std::string qid;

@@ -86,7 +86,7 @@ PassageError error_of(const std::exception_ptr& fault, const RankRequest& reques
   } catch (const base::Error& e) {
     const auto kind = error_kind(e.kind());
     const char* advice =
-        kind == PassageError::Kind::kTooLong ? ": --max-doc-tokens, --max-query-tokens" : "";
+        kind == PassageError::Kind::kTooLong ? ": --instruction leaves no room" : "";
     return {kind, located(request, index, base::str(e.what(), advice))};
   } catch (const std::exception& e) {
     const std::string what = e.what();  // libtorch puts a backtrace after the first line
@@ -154,6 +154,7 @@ struct Reranker::State {
   std::vector<std::shared_ptr<Job>> active;  // the engine's thread's own: what is not done
   std::thread thread;
   model::Precision precision = model::Precision::kBf16;  // set before load() returns
+  int64_t context = 0;                                   // likewise: tokens that the model reads
 
   // The network lives and dies on the engine's thread.
   void run(base::ProgressSink* progress, std::future<model::CheckpointSource> opening,
@@ -174,6 +175,7 @@ struct Reranker::State {
       return;
     }
     precision = network->precision();
+    context = network->config().max_position_embeddings;
     ready.set_value();
     std::string why = "the reranker has stopped";
     try {
@@ -243,6 +245,7 @@ struct Reranker::State {
       r.integer = r.distribution.greedy();
       r.probability = r.distribution.p[r.integer];
       r.score = score_of(r, *job.request.options.score);
+      if (1 - r.distribution.p_other < kLowAnswerMass) r.flags.push_back("low_answer_mass");
       r.prompt_tokens = completion.prompt_tokens;
       r.cached_tokens = completion.cached_tokens;
       r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
@@ -403,10 +406,18 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
 std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
   ScoreOptions& o = request.options;
   const bool think = *o.mode == Mode::kThink;
+  // The rest of the context is for what follows a prompt.
+  constexpr int64_t kLongestAnswer = 2;
+  int64_t max_prompt = context - kLongestAnswer;
+  if (think)
+    max_prompt -= std::ssize(format->think_open()) + std::ssize(format->think_close()) +
+                  std::min<int64_t>(*o.max_think_tokens, context / 2);
+  else
+    max_prompt -= std::ssize(format->direct_close());
   auto job = std::make_shared<Job>();
   for (size_t i = 0; i < request.passages.size(); ++i) {
     const Passage& passage = request.passages[i];
-    text::Prompt prompt = format->render(*o.instruction, request.query, passage.text);
+    text::Prompt prompt = format->render(*o.instruction, request.query, passage.text, max_prompt);
     PassageResult& r = job->results.emplace_back();
     r.docid = passage.id;
     r.index = i;

@@ -305,13 +305,32 @@ std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& trunc
 }
 
 Prompt PromptFormat::render(std::string_view instruction, std::string_view query,
-                            std::string_view document) const {
-  Prompt prompt;
+                            std::string_view document, int64_t max_ids) const {
   const std::string own_instruction = base::sanitize_utf8(instruction);
-  const std::string own_query = cut(query, options_.max_query_tokens, prompt.query_truncated);
-  const std::string own_document =
-      cut(document, options_.max_document_tokens, prompt.document_truncated);
+  bool query_truncated = false, document_truncated = false;
+  std::string own_query = cut(query, options_.max_query_tokens, query_truncated);
+  std::string own_document = cut(document, options_.max_document_tokens, document_truncated);
+  Prompt prompt = fill(own_instruction, own_query, own_document);
+  const auto shorten = [&](std::string& text, bool& truncated) {
+    int64_t kept = std::min(std::ssize(tokenizer_->encode(text)), max_ids);
+    while (std::ssize(prompt.ids) > max_ids && kept > 1) {
+      kept = std::max<int64_t>(1, kept - (std::ssize(prompt.ids) - max_ids));
+      text = cut(text, static_cast<int>(kept), truncated);
+      prompt = fill(own_instruction, own_query, own_document);
+    }
+  };
+  if (std::ssize(prompt.ids) > max_ids) {
+    shorten(own_document, document_truncated);
+    shorten(own_query, query_truncated);
+  }
+  prompt.query_truncated = query_truncated;
+  prompt.document_truncated = document_truncated;
+  return prompt;
+}
 
+Prompt PromptFormat::fill(const std::string& instruction, const std::string& query,
+                          const std::string& document) const {
+  Prompt prompt;
   prompt.text = prefix_;
   prompt.ids = prefix_ids_;
   std::string pending = prefix_end_;  // the text between two markers is encoded as one string
@@ -321,9 +340,9 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
     pending.clear();
   };
   for (const Piece& piece : frame_of(options_.layout)) {
-    const std::string_view text = piece.part == Part::kInstruction ? own_instruction
-                                  : piece.part == Part::kQuery     ? own_query
-                                  : piece.part == Part::kDocument  ? own_document
+    const std::string_view text = piece.part == Part::kInstruction ? instruction
+                                  : piece.part == Part::kQuery     ? query
+                                  : piece.part == Part::kDocument  ? document
                                                                    : piece.text;
     prompt.text += text;
     const std::optional<int32_t> id =

@@ -3,6 +3,8 @@
 // evaluation and serving.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -53,9 +55,11 @@ class PromptFormat {
   // Ids equal those of Hugging Face's tokenizer for the whole text, with one difference: a marker
   // or tag in the instruction, the query or the document stays ordinary text. Query and
   // document are cut to their first max_*_tokens ids, as encoded alone, decoded back, never inside
-  // a character; encoded again inside the prompt they may be a few ids more or fewer.
-  Prompt render(std::string_view instruction, std::string_view query,
-                std::string_view document) const;
+  // a character; encoded again inside the prompt they may be a few ids more or fewer. A prompt of
+  // more than `max_ids` is cut further, the document down to its first id, then the query; it is
+  // longer all the same where the frame and the instruction leave no room.
+  Prompt render(std::string_view instruction, std::string_view query, std::string_view document,
+                int64_t max_ids = std::numeric_limits<int64_t>::max()) const;
 
   const Ids& direct_close() const { return direct_close_; }  // the answer prefix of direct mode
   const Ids& think_open() const { return think_open_; }
@@ -91,6 +95,8 @@ class PromptFormat {
   void add_stop_id(std::optional<int32_t> id);
   void prepare();
   std::string cut(std::string_view text, int max_tokens, bool& truncated) const;
+  Prompt fill(const std::string& instruction, const std::string& query,
+              const std::string& document) const;
 };
 
 // The instruction of MS MARCO, TREC DL and BEIR: the default.

@@ -148,7 +148,10 @@ void Run::make_folder() {
   if (error)
     base::fail(ErrorKind::kInvalidInput, "--out", options_.out,
                ": cannot make this folder: ", error.message());
-  if (options_.overwrite && ranks_.rank() == 0) remove_run(options_.out);
+  if (ranks_.rank() == 0) {
+    lock_.emplace(options_.out + "/run");
+    if (options_.overwrite) remove_run(options_.out);
+  }
   ranks_.barrier();
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
 #include "erank/model/config.h"
@@ -94,7 +95,8 @@ class Run {
   Estimate estimate(Objective& objective, int64_t pass_tokens, int64_t longest);
 
   // Trains (Trainer::run) in the folder, from the newest checkpoint with options.resume, and when
-  // it is finished writes the trained model. What a checkpoint's identity holds: the options of
+  // it is finished writes the trained model. Throws Error{kInvalidInput} while another process
+  // trains in it. What a checkpoint's identity holds: the options of
   // `config` but those that change no weight, what erank.json says of prompts, and digests of the
   // model's weights and tokenizer, of an adapter that is trained on and of the data.
   TrainResult train(Objective& objective);
@@ -116,6 +118,7 @@ class Run {
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::unique_ptr<text::PromptFormat> format_;
   std::unique_ptr<model::Parameters> parameters_;
+  std::optional<base::WriteLock> lock_;  // of rank 0, on the folder
 };
 
 }  // namespace erank::train

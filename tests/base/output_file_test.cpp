@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 using Existing = OutputFile::Existing;
 
 class OutputFiles : public ::testing::Test {
@@ -93,6 +94,42 @@ TEST_F(OutputFiles, LargePiecesAndSmallOnesComeInOrder) {
   }
   file.commit();
   EXPECT_EQ(read_file(path("f")), expected);
+}
+
+TEST_F(OutputFiles, TwoWritersOfOneNameAreToldApart) {
+  ASSERT_EQ(::symlink("f", path("link").c_str()), 0);
+  {
+    OutputFile first(path("f"));
+    first.write("first");
+    for (const char* name : {"f", "link", "./f"})
+      EXPECT_THAT(refusal(path(name)), HasSubstr(str("process ", ::getpid()))) << name;
+    OutputFile other(path("g"));
+    other.commit();
+    first.commit();
+    OutputFile(path("f")).commit();  // a name is free as soon as it is complete
+  }
+  EXPECT_THAT(names(), UnorderedElementsAre("f", "g", "link"));
+}
+
+TEST_F(OutputFiles, AnotherProcessHoldsTheLockUntilItsEnd) {
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    WriteLock lock(path("f"));
+    ::write(pipe[1], "x", 1);
+    for (;;) ::pause();
+  }
+  char ready = 0;
+  ASSERT_EQ(::read(pipe[0], &ready, 1), 1);
+  EXPECT_THAT(refusal(path("f")), HasSubstr(str("process ", child, " on ")));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  write_file_atomic(path("f"), "mine");  // what was killed holds nothing
+  EXPECT_EQ(read_file(path("f")), "mine");
+  EXPECT_THAT(names(), ElementsAre("f"));
+  ::close(pipe[0]);
+  ::close(pipe[1]);
 }
 
 TEST_F(OutputFiles, AKilledWriterLeavesTheOldFileAlone) {
