@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
-#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 
+#include "cli/made_of.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 struct RerankFlags {
   ModelFlags model;
   RerankInput input;
-  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append";
+  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
   double temperature = 0;
@@ -54,6 +54,18 @@ double parse_hybrid(const std::string& text) {
     base::fail(ErrorKind::kInvalidInput, "--hybrid", "'", text,
                "', expected zscore:W with W, the first stage's weight, from 0 to 1");
   return weight;
+}
+
+// Leaves the queries of shard "i/n": neighbours, about as many pairs in each shard.
+void keep_shard(const std::string& shard, std::vector<RerankJob>& jobs) {
+  const Shard part = parse_shard(shard, "--shard");
+  int64_t total = 0, before = 0;
+  for (const auto& job : jobs) total += std::ssize(job.passages);
+  std::erase_if(jobs, [&](const RerankJob& job) {
+    const int64_t number = total > 0 ? before * part.count / total : 0;
+    before += std::ssize(job.passages);
+    return number + 1 != part.number;
+  });
 }
 
 rank::ScoreOptions score_options(const RerankFlags& f) {
@@ -109,6 +121,7 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
           {"device", f.model.device},
           {"queries", pairs.queries},
           {"documents", pairs.documents},
+          {"shard", f.shard},
           {"top", f.input.top},
           {"instruction", f.instruction},
           {"mode", f.think    ? "think"
@@ -122,15 +135,13 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
           {"seed", f.seed}};
 }
 
-// A finished output's own file beside it, and what else of the options shapes the output.
-std::string made_path(const base::OutputTarget& target) { return target.path + ".made.json"; }
-
+// With what else of the options shapes the output.
 base::Json made_of(const RerankFlags& f, base::Json scored) {
   scored["hybrid"] = f.hybrid;
   scored["format"] = f.format;
   scored["tail"] = f.tail;
   scored["tag"] = f.tag;
-  return {{"verb", "rerank"}, {"made_of", std::move(scored)}};
+  return scored;
 }
 
 std::string journal_key(const std::string& qid, const std::string& docid) {
@@ -174,33 +185,29 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
 
 // Throws when a finished output was made of something else.
 void check_complete(const RerankFlags& f, const base::OutputTarget& target, base::Json scored) {
-  const std::string path = made_path(target);
-  if (!base::file_exists(path)) {
-    warn(base::str(f.out, " is complete already; there is no ", path,
-                   " to tell whether it was made of the same inputs and options"));
-    return;
-  }
-  const base::Json now = made_of(f, std::move(scored));
-  const base::Json before = base::parse_json(base::read_file(path), path);
-  for (const auto& [key, value] : now["made_of"].items()) {
-    const base::Json was = before.value("made_of", base::Json::object()).value(key, base::Json());
-    if (was != value)
-      base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but '", key, "' was ",
-                 base::dump_json(was), ", now it is ", base::dump_json(value),
+  const auto before = read_made_of(target.path);
+  if (before) {
+    if (const std::string what = difference(*before, made_of(f, std::move(scored))); !what.empty())
+      base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
                  "; --overwrite makes it anew");
+    warn(f.out + " is complete already; nothing to resume");
+  } else {
+    warn(base::str(f.out, " is complete already; there is no ", made_path(target.path),
+                   " to tell whether it was made of the same inputs and options"));
   }
-  warn(f.out + " is complete already; nothing to resume");
 }
 
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
 class RerankRun {
  public:
   // `journal_path` is "" for an output that is a stream.
-  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs,
+  // `header` is what the journal's results depend on.
+  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, base::Json header,
             const base::OutputTarget& target, std::string journal_path, Context& context)
       : flags_(flags),
         jobs_(std::move(jobs)),
-        made_path_(made_path(target)),
+        header_(std::move(header)),
+        path_(target.path),
         journal_path_(std::move(journal_path)),
         context_(context),
         options_(score_options(flags)) {
@@ -242,10 +249,9 @@ class RerankRun {
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
     const bool journal = journal_ != nullptr;
-    std::error_code none;
-    if (journal) std::filesystem::remove(made_path_, none);
+    if (journal) remove_made_of(path_);
     output.commit();
-    if (journal) base::write_file_atomic(made_path_, base::dump_json(made_) + "\n");
+    if (journal) write_made_of(path_, made_of(flags_, header_));
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
@@ -270,10 +276,8 @@ class RerankRun {
 
   void open_journal() {
     using Start = data::Journal::Start;
-    const base::Json header = fingerprint(flags_, jobs_);
-    made_ = made_of(flags_, header);
     journal_ = std::make_unique<data::Journal>(
-        data::Journal::open(journal_path_, header,
+        data::Journal::open(journal_path_, header_,
                             flags_.resume      ? Start::kResume
                             : flags_.overwrite ? Start::kAnew
                                                : Start::kNew));
@@ -347,6 +351,7 @@ class RerankRun {
 
   // What makes a ranking worth less than it looks.
   void warn_doubtful() const {
+    if (flags_.quiet) return;
     if (num_low_mass_ > 0)
       warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
                      " pairs the answers 0 to 10 together have less than ", rank::kLowAnswerMass,
@@ -389,8 +394,8 @@ class RerankRun {
 
   const RerankFlags& flags_;
   std::vector<RerankJob> jobs_;
-  std::string made_path_, journal_path_;
-  base::Json made_;  // with a journal
+  base::Json header_;
+  std::string path_, journal_path_;
   Context& context_;
   rank::ScoreOptions options_;
   std::unique_ptr<data::Journal> journal_;
@@ -404,6 +409,7 @@ class RerankRun {
 
 void rerank(const RerankFlags& flags, Context& context) {
   score_options(flags);
+  if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
   check_rerank_input(flags.input);
   const auto target = base::output_target(to_stdout(flags) ? "-" : flags.out);
   if (target.kind == base::OutputTarget::kFolder)
@@ -411,11 +417,16 @@ void rerank(const RerankFlags& flags, Context& context) {
                " is a folder, expected a file's name");
   const bool streams = target.kind == base::OutputTarget::kStream;
   const std::string journal = streams ? "" : target.path + ".journal";
+  if (!flags.shard.empty() && streams)
+    base::fail(ErrorKind::kInvalidInput, "--shard",
+               "needs --out with a file's name, for `erank merge`");
   const bool complete = is_complete(flags, target, journal);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  if (complete) return check_complete(flags, target, fingerprint(flags, jobs));
-  RerankRun(flags, std::move(jobs), target, journal, context).run();
+  base::Json all = fingerprint(flags, jobs);
+  if (complete) return check_complete(flags, target, std::move(all));
+  if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
+  RerankRun(flags, std::move(jobs), std::move(all), target, journal, context).run();
 }
 
 }  // namespace
@@ -473,9 +484,11 @@ void add_rerank(CLI::App& app, Context& context) {
       "--out", f.out,
       "write here instead of stdout; a file (not a FIFO or device) has a journal beside "
       "it until it is complete");
+  verb->add_option("--shard", f.shard,
+                   "i/n: only the i-th of n parts of the queries; `erank merge` joins the outputs");
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
-  verb->add_flag("--quiet", f.quiet, "no summary line on stderr");
+  verb->add_flag("--quiet", f.quiet, "no summary and no doubts about the scores on stderr");
   verb->callback(
       [flags, &context] { context.run = [flags, &context] { rerank(*flags, context); }; });
 }

@@ -80,7 +80,8 @@ TEST_F(TinyRerankJournal, ARunKilledTwentyTimesEndsWithTheBytesOfAnUnbrokenOne) 
         pairs.insert(line["qid"].get<std::string>() + " " + line["docid"].get<std::string>())
             .second);
   EXPECT_EQ(pairs.size(), 150u);
-  EXPECT_THAT(files(), ElementsAre("broken.jsonl", "c.jsonl", "tiny", "whole.jsonl"));
+  EXPECT_THAT(files(), ElementsAre("broken.jsonl", "broken.jsonl.made.json", "c.jsonl", "tiny",
+                                   "whole.jsonl", "whole.jsonl.made.json"));
 }
 
 TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
@@ -119,7 +120,7 @@ TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
   std::string other = lists;
   other.replace(other.find("query x"), 7, "query y");  // of equal size
   put("c.jsonl", other);
-  expect_refused(run(job(out, "--resume")), "'pairs'");
+  expect_refused(run(job(out, "--resume")), "'queries'");
   put("c.jsonl", lists);
   // Another model in the first one's place.
   const std::string weights = tiny_model() + "/model.safetensors";

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -236,7 +237,13 @@ TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
   put("corpus.jsonl", "{\"_id\": \"d1\", \"text\": \"" + huge +
                           "\"}\n{\"_id\": \"d2\", \"text\": \"" + huge +
                           "\"}\n{\"_id\": \"d3\", \"text\": \"three\"}\n");
-  const Outcome o = rerank_collection({});
+  // Less than what a whole context takes.
+  const std::vector<std::string> little = {"--kv-cache-bytes", "1000000"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), little.begin(), little.end());
+    return rerank_collection(more);
+  };
+  const Outcome o = with({});
   EXPECT_EQ(o.exit_code, 2);
   const auto lines = json_lines(o.out);
   EXPECT_THAT(column(lines, "docid"), ElementsAre("d3", "d1", "d2", "d3", "d1"));
@@ -244,17 +251,16 @@ TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
   EXPECT_FALSE(lines[0].contains("error"));
   EXPECT_TRUE(lines[1]["score"].is_null());
   EXPECT_EQ(lines[1]["first_stage_score"], 3.0);
-  EXPECT_EQ(lines[1]["error"]["kind"], "too_long");
-  EXPECT_THAT(lines[1]["error"]["message"].get<std::string>(), HasSubstr("--max-doc-tokens"));
+  EXPECT_EQ(lines[1]["error"]["kind"], "no_room");
+  EXPECT_THAT(lines[1]["error"]["message"].get<std::string>(), HasSubstr("--kv-cache-bytes"));
   const auto errors = lines_of(o.err);
-  ASSERT_EQ(errors.size(), 1u + 3 + 1 + 1) << o.err;  // q3's warning, pairs, summary, the end
+  ASSERT_EQ(errors.size(), 1u + 3 + 1 + 1 + 1) << o.err;  // q3, pairs, a random model, summary, the end
   EXPECT_THAT(errors[1], HasSubstr("query q1, document d1"));
   EXPECT_THAT(errors[3], HasSubstr("query q2, document d1"));
-  EXPECT_THAT(errors[5], HasSubstr("3 of 5 pairs could not be scored"));
+  EXPECT_THAT(errors[6], HasSubstr("3 of 5 pairs could not be scored"));
 
   // No document of a run is lost, and the file is there in full.
-  const Outcome trec =
-      rerank_collection({"--top", "2", "--format", "trec", "--out", path("out.trec")});
+  const Outcome trec = with({"--top", "2", "--format", "trec", "--out", path("out.trec")});
   EXPECT_EQ(trec.exit_code, 2);
   std::vector<std::string> order;
   for (const auto& line : lines_of(base::read_file(path("out.trec")))) {
@@ -264,8 +270,7 @@ TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
     order.push_back(qid + " " + docid);
   }
   EXPECT_THAT(order, ElementsAre("q1 d1", "q1 d2", "q1 d3", "q2 d3", "q2 d1"));
-  EXPECT_FALSE(base::file_exists(path("out.trec.journal"))) << "they would fail again";
-  EXPECT_THAT(rerank_collection({"--format", "table"}).out, HasSubstr("not scored: too_long"));
+  EXPECT_THAT(with({"--format", "table"}).out, HasSubstr("not scored: no_room"));
 }
 
 TEST_F(TinyRerankVerb, TriesAgainWhatHadNoRoom) {
@@ -314,7 +319,99 @@ TEST_F(TinyRerankVerb, WritesAFileOnceUnlessTold) {
   EXPECT_THAT(rerank(more("--resume")).err, HasSubstr("complete already"));
   EXPECT_EQ(rerank(more("--overwrite")).exit_code, 0);
   EXPECT_EQ(base::read_file(out), written);
-  EXPECT_THAT(files(), ElementsAre("docs.jsonl", "out.jsonl", "tiny"));
+  EXPECT_THAT(files(), ElementsAre("docs.jsonl", "out.jsonl", "out.jsonl.made.json", "tiny"));
+}
+
+TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
+  put_collection();
+  const std::string out = path("out.jsonl");
+  const auto again = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--out", out, "--resume"});
+    return rerank_collection(more);
+  };
+  ASSERT_EQ(rerank_collection({"--out", out}).exit_code, 0);
+  const std::string written = base::read_file(out);
+  EXPECT_THAT(again({}).err, HasSubstr("complete already"));
+  expect_refused(again({"--seed", "5"}), "'seed' was 0, now it is 5");
+  expect_refused(again({"--format", "trec"}), "'format'");
+  expect_refused(again({"--hybrid", "zscore:0.5"}), "'hybrid'");
+  put("other.trec", base::read_file(path("run.trec")));
+  EXPECT_THAT(rerank({"--queries", path("queries.jsonl"), "--corpus", path("corpus.jsonl"), "--run",
+                      path("other.trec"), "--direct", "--out", out, "--resume"})
+                  .err,
+              HasSubstr("complete already"))
+      << "a file that was moved is the same";
+  put("corpus.jsonl", base::read_file(path("corpus.jsonl")) + "{\"_id\": \"d4\", \"text\": \"four\"}\n");
+  EXPECT_THAT(again({}).err, HasSubstr("complete already")) << "d4 is nobody's candidate";
+  put("queries.jsonl",
+      "{\"_id\": \"q1\", \"text\": \"another\"}\n{\"_id\": \"q2\", \"text\": \"second\"}\n");
+  expect_refused(again({}), "'queries'");
+  EXPECT_EQ(base::read_file(out), written);
+  ::unlink((out + ".made.json").c_str());
+  EXPECT_THAT(again({}).err, HasSubstr("there is no " + out + ".made.json"));
+}
+
+TEST_F(TinyRerankVerb, ShardsInAnyOrderMakeTheWhole) {
+  put_collection();
+  for (const char* format : {"jsonl", "trec"}) {
+    const std::string whole = path(std::string("whole.") + format);
+    ASSERT_EQ(rerank_collection({"--format", format, "--out", whole}).exit_code, 0);
+    std::vector<std::string> merge = {"merge"};
+    for (const char* shard : {"3/4", "1/4", "4/4", "2/4"}) {  // of two queries: some have none
+      merge.push_back(path(std::string(format) + shard[0]));
+      const Outcome o =
+          rerank_collection({"--format", format, "--shard", shard, "--out", merge.back()});
+      ASSERT_EQ(o.exit_code, 0) << o.err;
+    }
+    merge.push_back(merge[2]);  // once more
+    merge.insert(merge.end(), {"--out", path(std::string("merged.") + format)});
+    const Outcome merged = run(merge);
+    ASSERT_EQ(merged.exit_code, 0) << merged.err;
+    EXPECT_EQ(base::read_file(path(std::string("merged.") + format)), base::read_file(whole));
+    EXPECT_EQ(base::read_file(path(std::string("merged.") + format + ".made.json")),
+              base::read_file(whole + ".made.json"));
+  }
+}
+
+TEST_F(TinyRerankVerb, MergeNamesWhatDoesNotBelong) {
+  put_collection();
+  const auto shard = [&](const std::string& name, const std::string& part,
+                         const std::vector<std::string>& more = {}) {
+    auto args = more;
+    args.insert(args.end(), {"--shard", part, "--out", path(name)});
+    EXPECT_EQ(rerank_collection(args).exit_code, 0);
+    return path(name);
+  };
+  const std::string one = shard("one", "1/3"), two = shard("two", "2/3");
+  expect_refused(run({"merge", one, two, "--out", path("m")}), "1 of 3 shards are missing: 3");
+  expect_refused(run({"merge", one, shard("other", "2/2"), "--out", path("m")}), "2 of 2");
+  expect_refused(run({"merge", one, shard("seeded", "3/3", {"--seed", "1"}), "--out", path("m")}),
+                 "'seed'");
+  expect_refused(run({"merge", one, two, path("no"), "--out", path("m")}), "no such file");
+  expect_refused(run({"merge", one, put("plain", "x"), "--out", path("m")}), "plain.made.json");
+  expect_refused(run({"merge", one, two, "--out", one, "--overwrite"}), "one");
+  put("copy", "changed");
+  put("copy.made.json", base::read_file(one + ".made.json"));
+  expect_refused(run({"merge", one, path("copy"), "--out", path("m")}), "both shard 1");
+  EXPECT_FALSE(base::file_exists(path("m")));
+  for (const char* bad : {"0/2", "3/2", "1", "1/", "a/2", "1/2x"})
+    expect_refused(rerank_collection({"--shard", bad, "--out", path("m")}), "from 1 to n");
+  expect_refused(rerank_collection({"--shard", "1/2"}), "--out");
+}
+
+TEST_F(TinyRerankVerb, TwoRunsOfOneOutputAreToldApart) {
+  put_collection();
+  const base::WriteLock lock(path("out.jsonl"));
+  expect_refused(rerank_collection({"--out", path("out.jsonl")}), "is writing it");
+  expect_refused(rerank_collection({"--out", path("out.jsonl"), "--overwrite"}), "is writing it");
+}
+
+TEST_F(TinyRerankVerb, SaysWhenTheModelDoesNotAnswerAsItIsAsked) {
+  put_collection();
+  const Outcome o = rerank_collection({});
+  EXPECT_THAT(o.err, HasSubstr("of 5 of 5 pairs the answers 0 to 10 together have less than 0.1"));
+  for (const auto& line : json_lines(o.out))
+    EXPECT_THAT(line["flags"].get<std::vector<std::string>>(), ::testing::Contains("low_answer_mass"));
 }
 
 TEST_F(TinyRerankVerb, RanksTheDemosPassagesWithTheDefaultModel) {

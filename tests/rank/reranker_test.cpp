@@ -273,8 +273,48 @@ TEST(TinyReranker, HandsOnEachPairAsItIsDone) {
   EXPECT_EQ(stats.queued_pairs, 0);
 }
 
-TEST(TinyReranker, ListsApartThePairThatCannotFitAndRanksTheOthers) {
+TEST(TinyReranker, CutsToTheContextWhatIsLonger) {
+  const auto reranker = Reranker::load(tiny_options(random_checkpoint("long")));
+  const auto flags = [&](const std::string& query, const std::string& text, Mode mode) {
+    RankRequest request = request_of({{"d", text, {}}}, mode);
+    request.query = query;
+    request.options.max_think_tokens = 20;
+    const Ranking ranking = reranker->rank(request);
+    EXPECT_TRUE(ranking.failed.empty()) << ranking.failed[0].error->message;
+    if (ranking.results.empty()) return std::vector<std::string>{"none"};
+    const PassageResult& r = ranking.results[0];
+    EXPECT_LE(r.prompt_tokens + r.new_tokens, 2048);
+    EXPECT_NE(r.finish, Finish::kClipped) << "the reasoning has its room";
+    auto out = r.flags;
+    std::erase(out, "low_answer_mass");
+    return out;
+  };
+  const std::string huge(3000, 'x');
+  for (const Mode mode : {Mode::kDirect, Mode::kThink}) {
+    EXPECT_THAT(flags("q", "short", mode), ElementsAre());
+    EXPECT_THAT(flags("q", huge, mode), ElementsAre("document_truncated"));
+    EXPECT_THAT(flags(huge, "short", mode), ElementsAre("query_truncated", "document_truncated"));
+    EXPECT_THAT(flags(huge, huge, mode), ElementsAre("query_truncated", "document_truncated"));
+  }
+}
+
+TEST(TinyReranker, AnInstructionThatLeavesNoRoomIsThePairsError) {
   const auto reranker = Reranker::load(tiny_options(random_checkpoint("too_long")));
+  RankRequest request = request_of(kPassages, Mode::kDirect);
+  request.options.instruction = std::string(3000, 'x');
+  const Ranking ranking = reranker->rank(request);
+  EXPECT_TRUE(ranking.results.empty());
+  ASSERT_EQ(ranking.failed.size(), kPassages.size());
+  for (const auto& failed : ranking.failed) {
+    EXPECT_EQ(failed.error->kind, PassageError::Kind::kTooLong);
+    EXPECT_THAT(failed.error->message, HasSubstr("--instruction"));
+  }
+}
+
+TEST(TinyReranker, ListsApartThePairThatCannotFitAndRanksTheOthers) {
+  RerankerOptions options = tiny_options(random_checkpoint("no_room"));
+  options.kv_cache_bytes = 1'000'000;  // less than a whole context takes
+  const auto reranker = Reranker::load(options);
   const auto expected = by_id(reranker->rank(request_of(kPassages, Mode::kDirect)));
   auto passages = kPassages;
   passages.insert(passages.begin() + 2, {"huge", std::string(2048, 'x'), 0.5});
@@ -295,8 +335,8 @@ TEST(TinyReranker, ListsApartThePairThatCannotFitAndRanksTheOthers) {
   EXPECT_EQ(failed.index, 2u);
   EXPECT_EQ(failed.first_stage_score, 0.5);
   ASSERT_TRUE(failed.error);
-  EXPECT_EQ(failed.error->kind, PassageError::Kind::kTooLong);
-  for (const char* part : {"q1", "huge", "2048", "--max-doc-tokens", "--max-query-tokens"})
+  EXPECT_EQ(failed.error->kind, PassageError::Kind::kNoRoom);
+  for (const char* part : {"q1", "huge", "--kv-cache-bytes"})
     EXPECT_THAT(failed.error->message, HasSubstr(part));
   EXPECT_THAT(failed.error->message, Not(HasSubstr("\n")));
   EXPECT_THAT(failed_results, ElementsAre("huge"));

@@ -1,0 +1,62 @@
+#include "cli/made_of.h"
+
+#include <charconv>
+#include <filesystem>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+
+namespace erank::cli {
+
+using base::ErrorKind;
+using base::Json;
+
+std::string made_path(const std::string& out) { return out + ".made.json"; }
+
+std::optional<Json> read_made_of(const std::string& out) {
+  const std::string path = made_path(out);
+  if (!base::file_exists(path)) return std::nullopt;
+  const Json json = base::parse_json(base::read_file(path), path);
+  if (!json.is_object() || json.value("verb", Json()) != "rerank" || !json.contains("made_of") ||
+      !json["made_of"].is_object())
+    base::fail(ErrorKind::kCorrupt, "made_of", path,
+               ": does not say what an output of `erank rerank` was made of; move it away");
+  return json["made_of"];
+}
+
+void write_made_of(const std::string& out, const Json& made_of) {
+  base::write_file_atomic(made_path(out),
+                          base::dump_json({{"verb", "rerank"}, {"made_of", made_of}}) + "\n");
+}
+
+void remove_made_of(const std::string& out) {
+  if (!read_made_of(out)) return;
+  std::error_code none;
+  std::filesystem::remove(made_path(out), none);
+}
+
+std::string difference(const Json& before, const Json& now) {
+  for (const Json* keys : {&now, &before})
+    for (const auto& [key, unused] : keys->items()) {
+      const Json was = before.value(key, Json()), is = now.value(key, Json());
+      if (was != is)
+        return base::str("'", key, "' was ", base::dump_json(was), ", now it is ",
+                         base::dump_json(is));
+    }
+  return "";
+}
+
+Shard parse_shard(const std::string& text, const std::string& where) {
+  Shard shard;
+  const char* end = text.data() + text.size();
+  const auto number = std::from_chars(text.data(), end, shard.number);
+  const bool slash = number.ec == std::errc() && number.ptr < end && *number.ptr == '/';
+  const auto count = slash ? std::from_chars(number.ptr + 1, end, shard.count) : number;
+  if (!slash || count.ec != std::errc() || count.ptr != end || shard.number < 1 ||
+      shard.number > shard.count || shard.count > 1'000'000)
+    base::fail(ErrorKind::kInvalidInput, where, "'", text,
+               "', expected i/n with i from 1 to n, for example 1/8");
+  return shard;
+}
+
+}  // namespace erank::cli
