@@ -26,7 +26,7 @@ std::optional<Json> read_made_of(const std::string& out) {
 
 void write_made_of(const std::string& out, const Json& made_of) {
   base::write_file_atomic(made_path(out),
-                          base::dump_json({{"verb", "rerank"}, {"made_of", made_of}}) + "\n");
+                          base::dump_json(Json{{"verb", "rerank"}, {"made_of", made_of}}) + "\n");
 }
 
 void remove_made_of(const std::string& out) {
@@ -54,7 +54,7 @@ Shard parse_shard(const std::string& text, const std::string& where) {
   const auto count = slash ? std::from_chars(number.ptr + 1, end, shard.count) : number;
   if (!slash || count.ec != std::errc() || count.ptr != end || shard.number < 1 ||
       shard.number > shard.count || shard.count > 1'000'000)
-    base::fail(ErrorKind::kInvalidInput, where, "'", text,
+    base::fail(ErrorKind::kInvalidInput, where.c_str(), "'", text,
                "', expected i/n with i from 1 to n, for example 1/8");
   return shard;
 }

@@ -72,7 +72,7 @@ int run(int argc, char** argv) {
   Context context;
   context.progress = std::make_unique<ProgressLine>();
   add_rerank(app, context);
-  add_merge(app, context);
+  add_merge_outputs(app, context);
 #ifndef ERANK_CORE_ONLY
   add_retrieve(app, context);
   add_index(app, context);

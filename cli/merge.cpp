@@ -95,7 +95,7 @@ void run_merge(const MergeFlags& flags, Context& context) {
 
 }  // namespace
 
-void add_merge(CLI::App& app, Context& context) {
+void add_merge_outputs(CLI::App& app, Context& context) {
   CLI::App* verb =
       app.add_subcommand("merge", "Join the outputs of `erank rerank --shard` into one");
   auto flags = std::make_shared<MergeFlags>();

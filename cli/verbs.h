@@ -27,7 +27,7 @@ void warn(const std::string& text);
 
 // Registers a subcommand on `app`; its callback sets context.run.
 void add_rerank(CLI::App& app, Context& context);
-void add_merge(CLI::App& app, Context& context);
+void add_merge_outputs(CLI::App& app, Context& context);
 void add_index(CLI::App& app, Context& context);
 void add_retrieve(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);

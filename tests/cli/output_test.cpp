@@ -143,6 +143,8 @@ TEST_F(TinyOutput, LinksAreWrittenThrough) {
     fs::remove(path("link"));
     fs::create_symlink("link", path("link"));
     expect_refused(to(verb, path("link")), "in a circle");
+    for (const char* name : {"d/target.made.json", "d/new.made.json"})
+      EXPECT_EQ(fs::remove(path(name)), verb == "rerank") << name;
     EXPECT_EQ(std::distance(fs::directory_iterator(path("d")), fs::directory_iterator()), 2);
     for (const char* name : {"link", "dangling", "d/target", "d/new"}) fs::remove(path(name));
   }
@@ -222,6 +224,7 @@ TEST_F(TinyOutput, AnInputIsNeverReplaced) {
                 .exit_code,
             0);
   fs::remove(path("out.trec"));
+  fs::remove(path("out.trec.made.json"));
   EXPECT_EQ(shell("\"$erank\" tokenize --model tiny --in texts.jsonl >> texts.jsonl 2> /dev/null"),
             2);
   EXPECT_EQ(shell("\"$erank\" tokenize --model tiny --out texts.jsonl --overwrite < texts.jsonl "

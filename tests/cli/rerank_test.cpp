@@ -60,6 +60,11 @@ class TinyRerankVerb : public Program {
     return {"--queries", path("queries.jsonl"), "--corpus", path("corpus.jsonl"),
             "--run",     path("run.trec"),      "--direct"};
   }
+  // After the warning that the third query has no candidates.
+  static void expect_fails(const Outcome& outcome, const std::string& part) {
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_THAT(lines_of(outcome.err).back(), HasSubstr(part));
+  }
   Outcome rerank_collection(const std::vector<std::string>& more) {
     std::vector<std::string> args = collection();
     args.insert(args.end(), more.begin(), more.end());
@@ -197,7 +202,11 @@ TEST_F(TinyRerankVerb, ScoresOddDocumentsAndFlagsThem) {
       {"--query", "q", "--docs", put("docs.jsonl", docs), "--direct", "--max-doc-tokens", "100"});
   ASSERT_EQ(o.exit_code, 0) << o.err;
   std::map<std::string, std::string> flags;
-  for (const auto& line : json_lines(o.out)) flags[line["docid"]] = base::dump_json(line["flags"]);
+  for (const auto& line : json_lines(o.out)) {
+    auto names = line["flags"].get<std::vector<std::string>>();
+    std::erase(names, "low_answer_mass");  // of a random model
+    flags[line["docid"]] = base::dump_json(base::Json(names));
+  }
   EXPECT_THAT(flags,
               ElementsAre(std::pair("binary", "[\"binary_document\"]"),
                           std::pair("empty", "[\"empty_document\"]"),
@@ -332,9 +341,9 @@ TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
   ASSERT_EQ(rerank_collection({"--out", out}).exit_code, 0);
   const std::string written = base::read_file(out);
   EXPECT_THAT(again({}).err, HasSubstr("complete already"));
-  expect_refused(again({"--seed", "5"}), "'seed' was 0, now it is 5");
-  expect_refused(again({"--format", "trec"}), "'format'");
-  expect_refused(again({"--hybrid", "zscore:0.5"}), "'hybrid'");
+  expect_fails(again({"--seed", "5"}), "'seed' was 0, now it is 5");
+  expect_fails(again({"--format", "trec"}), "'format'");
+  expect_fails(again({"--hybrid", "zscore:0.5"}), "'hybrid'");
   put("other.trec", base::read_file(path("run.trec")));
   EXPECT_THAT(rerank({"--queries", path("queries.jsonl"), "--corpus", path("corpus.jsonl"), "--run",
                       path("other.trec"), "--direct", "--out", out, "--resume"})
@@ -345,7 +354,7 @@ TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
   EXPECT_THAT(again({}).err, HasSubstr("complete already")) << "d4 is nobody's candidate";
   put("queries.jsonl",
       "{\"_id\": \"q1\", \"text\": \"another\"}\n{\"_id\": \"q2\", \"text\": \"second\"}\n");
-  expect_refused(again({}), "'queries'");
+  expect_fails(again({}), "'queries'");
   EXPECT_EQ(base::read_file(out), written);
   ::unlink((out + ".made.json").c_str());
   EXPECT_THAT(again({}).err, HasSubstr("there is no " + out + ".made.json"));
@@ -402,8 +411,8 @@ TEST_F(TinyRerankVerb, MergeNamesWhatDoesNotBelong) {
 TEST_F(TinyRerankVerb, TwoRunsOfOneOutputAreToldApart) {
   put_collection();
   const base::WriteLock lock(path("out.jsonl"));
-  expect_refused(rerank_collection({"--out", path("out.jsonl")}), "is writing it");
-  expect_refused(rerank_collection({"--out", path("out.jsonl"), "--overwrite"}), "is writing it");
+  expect_fails(rerank_collection({"--out", path("out.jsonl")}), "is writing it");
+  expect_fails(rerank_collection({"--out", path("out.jsonl"), "--overwrite"}), "is writing it");
 }
 
 TEST_F(TinyRerankVerb, SaysWhenTheModelDoesNotAnswerAsItIsAsked) {
