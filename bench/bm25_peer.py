@@ -125,7 +125,7 @@ def measures(erank, data, name, run):
         if (data / name / place).exists():
             out = call([erank, "eval", "-c", "-m", "nDCG@10", "-m", f"R@{TOP}", data / name / place, run])[0]
             values = dict(line.split("\tall\t") for line in out.splitlines())
-            return [f"{float(values[key]):.4f}" for key in sorted(values)]
+            return [f"{float(values[key]):.4f}" for key in sorted(values, reverse=True)]
     return ["", ""]
 
 

@@ -27,13 +27,14 @@ enum class Class : uint8_t {
   kOther,
   kLetter,
   kDigit,
-  kJoiner,     // ExtendNumLet
-  kMidLetter,  // joins letters
-  kMidNum,     // joins digits
-  kMidBoth,    // joins letters, and joins digits
-  kMark,       // belongs to the character before it
-  kAlone,      // a word by itself: ideographs, Hiragana
-  kNeighbour,  // a term with its neighbour: those, Katakana, Hangul
+  kJoiner,      // ExtendNumLet
+  kMidLetter,   // joins letters
+  kMidNum,      // joins digits
+  kMidBoth,     // joins letters, and joins digits
+  kMark,        // belongs to the character before it
+  kAlone,       // a word by itself: ideographs, Hiragana
+  kPictograph,  // a word with what is joined to it: emoji, (c), (r)
+  kNeighbour,   // a term with its neighbour: those, Katakana, Hangul
 };
 
 Class class_of_ascii(char32_t c) {
@@ -57,9 +58,9 @@ Class class_of_ascii(char32_t c) {
 
 bool is_between(char32_t c, char32_t first, char32_t last) { return c >= first && c <= last; }
 
-bool is_mark(char32_t c) {
-  const auto range = std::ranges::lower_bound(kMarks, c, {}, &CharacterRange::last);
-  return range != kMarks.end() && c >= range->first;
+bool is_in(const auto& ranges, char32_t c) {
+  const auto range = std::ranges::lower_bound(ranges, c, {}, &CharacterRange::last);
+  return range != ranges.end() && c >= range->first;
 }
 
 Class class_of(char32_t c, locale_t locale) {
@@ -104,12 +105,13 @@ Class class_of(char32_t c, locale_t locale) {
     default:
       break;
   }
-  if (is_mark(c)) return Class::kMark;
+  if (is_in(kMarks, c) || is_between(c, 0x1f3fb, 0x1f3ff)) return Class::kMark;
   if (is_between(c, 0x3041, 0x309f) || c == 0x3005 || c == 0x3007 ||
       is_between(c, 0x3400, 0x4dbf) || is_between(c, 0x4e00, 0x9fff) ||
       is_between(c, 0xf900, 0xfaff) || is_between(c, 0x20000, 0x3fffd))
     return Class::kAlone;
-  return iswalnum_l(static_cast<wint_t>(c), locale) ? Class::kLetter : Class::kOther;
+  if (iswalnum_l(static_cast<wint_t>(c), locale)) return Class::kLetter;
+  return is_in(kPictographs, c) ? Class::kPictograph : Class::kOther;
 }
 
 bool is_katakana_or_hangul(char32_t c) {
@@ -206,6 +208,7 @@ struct Analyzer::State {
   void split_at_white_space(std::string_view text, const Take& take) const;
   Class read(std::string_view text, size_t at, size_t& end) const;
   size_t take_neighbours(std::string_view text, size_t at, const Take& take);
+  size_t end_of_pictograph(std::string_view text, size_t at) const;
   void split_into_words(std::string_view text, const Take& take);
 };
 
@@ -281,6 +284,19 @@ Class Analyzer::State::read(std::string_view text, size_t at, size_t& end) const
   return found;
 }
 
+// Where the pictograph ends that begins at text[at], with its marks and what U+200D joins to it.
+size_t Analyzer::State::end_of_pictograph(std::string_view text, size_t at) const {
+  size_t end = 0;
+  read(text, at, end);
+  bool is_joined = false;
+  for (size_t next = 0; end < text.size(); end = next) {
+    const Class found = read(text, end, next);
+    if (found != Class::kMark && !(found == Class::kPictograph && is_joined)) break;
+    is_joined = text.substr(end, next - end) == "\u200d";
+  }
+  return end;
+}
+
 // From text[at], which is a kNeighbour, to the end of the row of such; that end.
 size_t Analyzer::State::take_neighbours(std::string_view text, size_t at, const Take& take) {
   size_t num = 0, last = at;  // characters, where the last one begins
@@ -324,7 +340,8 @@ void Analyzer::State::split_into_words(std::string_view text, const Take& take) 
       at = take_neighbours(text, at, take);
       continue;
     }
-    if (last == Class::kAlone) {
+    if (last == Class::kAlone || last == Class::kPictograph) {
+      if (last == Class::kPictograph) end = end_of_pictograph(text, at);
       finish(text.substr(at, end - at), take);
       at = end;
       continue;

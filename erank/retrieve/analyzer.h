@@ -15,7 +15,8 @@ namespace erank::retrieve {
 enum class AnalyzerKind : uint32_t {
   // Words by the word-break rules of UAX #29 (letters, digits and combining marks; "_" joins; one
   // of ' . : between letters and one of ' . , ; between digits joins; each ideograph and each
-  // Hiragana sign is a word; at most 255 characters, longer words are cut into pieces), the
+  // Hiragana sign is a word, and so is a pictograph, as emoji and the copyright sign, with what is
+  // joined to it; at most 255 characters, longer words are cut into pieces), the
   // possessive 's taken off, lower case, Lucene's 33 stop words left out, Porter's stemmer with its
   // author's two later departures (bli -> ble, logi -> log; words of one or two letters stay as
   // they are).

@@ -47,6 +47,16 @@ TEST(Analyzer, ReadsOtherScripts) {
               ElementsAre("dash", "dash", "quot", "5", "c"));
 }
 
+TEST(Analyzer, TakesPictographsAsWords) {
+  EXPECT_THAT(
+      terms("Copyright \u00a9 2010 Acme\u00ae x\u2122y \u263a # * a\u00b2"),
+      ElementsAre("copyright", "\u00a9", "2010", "acm", "\u00ae", "x", "\u2122", "y", "\u263a"));
+  // With a variation selector, a skin tone, joined by U+200D.
+  EXPECT_THAT(terms("\u2764\ufe0f\U0001f44d\U0001f3fd \U0001f469\u200d\U0001f52c\U0001f600"),
+              ElementsAre("\u2764\ufe0f", "\U0001f44d\U0001f3fd", "\U0001f469\u200d\U0001f52c",
+                          "\U0001f600"));
+}
+
 TEST(Analyzer, StemsAsPortersAuthorLaterDid) {
   EXPECT_THAT(
       terms("technology technologies technological biology possibly possible assembly us ties"),
