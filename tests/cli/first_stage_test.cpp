@@ -170,7 +170,7 @@ TEST_F(TinyFirstStage, FuseAddsRunsUp) {
   for (const char* bad : {"1,", "1;2", "1,-2", "1,nan", ",1", "1,2x"})
     expect_refused(fused({"--method", "sum", "--weights", bad}), std::string("'") + bad + "'");
   expect_refused(fused({"--method", "borda"}), "borda");
-  expect_refused(run({"fuse", "--method", "sum", path("a.run")}), "RUN");
+  expect_refused(run({"fuse", "--method", "sum", path("a.run")}), "At least 2 required");
   expect_refused(run({"fuse", "--method", "sum", path("a.run"), path("none.run")}), "none.run");
 }
 
