@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers bench-grpo compile-matrix clean
+.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -83,6 +83,12 @@ GRPO ?=
 bench-grpo: build
 	@tools/peers trl || true
 	python3 bench/grpo_speed.py --erank $(RELEASE)/erank $(GRPO)
+
+BM25 ?=
+## make bench-bm25       erank's first stage against Anserini's: equal hits, times; BM25='--data DIR' names the collections
+bench-bm25: build
+	@tools/peers anserini || true
+	python3 bench/bm25_peer.py --erank $(RELEASE)/erank $(BM25)
 
 ## make compile-matrix   compile against libtorch 2.11, 2.13 and 2.14
 compile-matrix: setup-dev

@@ -1,42 +1,44 @@
+#include <filesystem>
+
+#include "cli/corpus_index.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
-#include "erank/base/error.h"
+#include "erank/base/files.h"
 #include "erank/base/threads.h"
-#include "erank/data/records.h"
-#include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
 namespace {
 
 struct IndexFlags {
-  std::string corpus, beir, out;
+  std::string corpus, beir, out, analyzer = "english";
   int threads = base::num_processors();
   bool overwrite = false;
 };
 
+// Where the output's disk is; of a stream the system's folder for such files.
+std::string spill_folder(const std::string& out) {
+  const base::OutputTarget target = base::output_target(out);
+  if (target.kind == base::OutputTarget::kStream) return "";
+  const auto folder = std::filesystem::path(target.path).parent_path();
+  return folder.empty() ? "." : folder.string();
+}
+
 void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
-  std::string corpus = flags.corpus;
-  if (corpus.empty()) {
-    corpus = data::find_beir(flags.beir).corpus;
-    if (corpus.empty())
-      base::fail(base::ErrorKind::kNotFound, "--beir", flags.beir,
-                 ": no corpus.jsonl (.gz, .zst) in this folder");
-  }
+  retrieve::IndexOptions options;
+  options.analyzer = retrieve::parse_analyzer_kind(flags.analyzer);
+  options.num_threads = flags.threads;
+  const std::string corpus = flags.corpus.empty() ? corpus_of_beir(flags.beir) : flags.corpus;
   Output output(flags.out, flags.overwrite, {corpus});
-  const auto documents = data::read_documents(corpus, &progress);
-  progress.finish();
-  if (interrupted()) return;
-  const auto index = retrieve::Index::build(documents, flags.threads, &progress);
-  progress.finish();
-  if (interrupted()) return;
-  output.write(index.bytes());
-  output.commit();
+  options.spill_folder = spill_folder(flags.out);
+  const auto write = [&](std::string_view bytes) { output.write(bytes); };
+  if (write_index(corpus, options, write, progress)) output.commit();
 }
 
 }  // namespace
 
 void add_index(CLI::App& app, Context& context) {
-  CLI::App* verb = app.add_subcommand("index", "Make a BM25 index of a corpus, for retrieve");
+  CLI::App* verb =
+      app.add_subcommand("index", "Make a BM25 index of a corpus, for retrieve and search");
   auto flags = std::make_shared<IndexFlags>();
   auto* source = verb->add_option_group("source");
   source->add_option("--corpus", flags->corpus,
@@ -44,6 +46,12 @@ void add_index(CLI::App& app, Context& context) {
   source->add_option("--beir", flags->beir, "A BEIR folder; its corpus is taken");
   source->require_option(1);
   verb->add_option("--out", flags->out, "The index file to make")->required();
+  verb->add_option("--analyzer", flags->analyzer,
+                   "How text becomes terms, of documents and of queries:\n"
+                   "english (stop words, Porter's stems), whitespace (as it is written) or\n"
+                   "unicode (lower case; Chinese, Japanese and Korean as pairs of signs)")
+      ->check(CLI::IsMember({"english", "whitespace", "unicode"}))
+      ->capture_default_str();
   verb->add_option("--threads", flags->threads, "Threads [all processors]")
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");

@@ -76,8 +76,10 @@ int run(int argc, char** argv) {
 #ifndef ERANK_CORE_ONLY
   add_retrieve(app, context);
   add_index(app, context);
+  add_search(app, context);
   add_demo(app, context);
 #endif
+  add_fuse(app, context);
   add_eval(app, context);
   add_tokenize(app, context);
   add_prompt(app, context);

@@ -40,20 +40,23 @@ constexpr const char* kExample =
     "  erank rerank --beir nfcorpus --run bm25.trec --hybrid zscore:0.2 --format trec --out "
     "erank.trec";
 
-// "zscore:0.2" -> 0.2.
-double parse_hybrid(const std::string& text) {
-  const std::string prefix = "zscore:";
+// "zscore:0.2" -> its method and weight.
+void set_hybrid(const std::string& text, rank::ScoreOptions& options) {
+  const size_t colon = text.find(':');
   size_t used = 0;
   double weight = -1;
   try {
-    if (text.starts_with(prefix)) weight = std::stod(text.substr(prefix.size()), &used);
+    if (colon != text.npos) weight = std::stod(text.substr(colon + 1), &used);
   } catch (const std::exception&) {
     weight = -1;
   }
-  if (!(weight >= 0 && weight <= 1) || used + prefix.size() != text.size())
-    base::fail(ErrorKind::kInvalidInput, "--hybrid", "'", text,
-               "', expected zscore:W with W, the first stage's weight, from 0 to 1");
-  return weight;
+  if (!(weight >= 0 && weight <= 1) || used + colon + 1 != text.size())
+    base::fail(
+        ErrorKind::kInvalidInput, "--hybrid", "'", text,
+        "', expected METHOD:W with METHOD zscore, minmax, sum or rrf and W, the first stage's "
+        "weight, from 0 to 1");
+  options.hybrid_method = rank::parse_fusion_method(text.substr(0, colon), "--hybrid");
+  options.hybrid_weight = weight;
 }
 
 // Leaves the queries of shard "i/n": neighbours, about as many pairs in each shard.
@@ -77,7 +80,7 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   if (f.max_think_tokens > 0) o.max_think_tokens = f.max_think_tokens;
   o.temperature = f.temperature;
   o.seed = f.seed;
-  if (!f.hybrid.empty()) o.hybrid_weight = parse_hybrid(f.hybrid);
+  if (!f.hybrid.empty()) set_hybrid(f.hybrid, o);
   return o;
 }
 
@@ -465,7 +468,8 @@ void add_rerank(CLI::App& app, Context& context) {
   verb->add_option("--score", f.score,
                    "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
   verb->add_option("--hybrid", f.hybrid,
-                   "zscore:W blends with the first stage, W its weight (the paper: zscore:0.2)");
+                   "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
+                   "zscore, minmax, sum or rrf as in `erank fuse`");
   verb->add_option("--temperature", f.temperature,
                    "sampling temperature of the reasoning; 0 is greedy")
       ->check(CLI::NonNegativeNumber)

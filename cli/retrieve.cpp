@@ -1,9 +1,13 @@
 #include <algorithm>
+#include <charconv>
+#include <optional>
 #include <span>
 
+#include "cli/corpus_index.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
+#include "erank/base/json.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
 #include "erank/retrieve/bm25.h"
@@ -12,24 +16,50 @@ namespace erank::cli {
 namespace {
 
 struct RetrieveFlags {
-  std::string index, queries, beir, out;
+  std::string index, queries, beir, out, format = "trec";
   int top = 100;
   int threads = base::num_processors();
-  bool overwrite = false;
+  bool drop_identical_ids = false, overwrite = false;
 };
 
-retrieve::Index get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
-                          base::ProgressSink& progress) {
+// None when the user interrupts.
+std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
+                                         base::ProgressSink& progress) {
   if (!flags.index.empty()) return retrieve::Index::open(flags.index);
   if (beir.corpus.empty())
     base::fail(base::ErrorKind::kInvalidInput, "retrieve",
                flags.beir.empty() ? "give --index, or --beir with a folder that has a corpus"
                                   : flags.beir + ": no corpus.jsonl (.gz, .zst); give --index");
-  const auto documents = data::read_documents(beir.corpus, &progress);
-  progress.finish();
-  auto index = retrieve::Index::build(documents, flags.threads, &progress);
-  progress.finish();
-  return index;
+  retrieve::IndexOptions options;
+  options.num_threads = flags.threads;
+  std::vector<char> bytes;
+  const auto write = [&](std::string_view piece) {
+    bytes.insert(bytes.end(), piece.begin(), piece.end());
+  };
+  if (!write_index(beir.corpus, options, write, progress)) return std::nullopt;
+  return retrieve::Index::from_bytes(std::move(bytes));
+}
+
+// The shortest decimal of the float, as a TREC run has it.
+double short_decimal(double score) {
+  char text[32];
+  const char* end = std::to_chars(text, text + sizeof text, static_cast<float>(score)).ptr;
+  double value = 0;
+  std::from_chars(text, end, value);
+  return value;
+}
+
+// A line that `erank rerank --candidates` reads.
+std::string candidates_line(const data::Query& query, const std::vector<data::Hit>& hits,
+                            const retrieve::Index& index) {
+  auto list = base::OrderedJson::array();
+  for (const auto& hit : hits)
+    list.push_back({{"docid", hit.docid},
+                    {"score", short_decimal(hit.score)},
+                    {"text", index.text(hit.docid)}});
+  return base::dump_json(base::OrderedJson{
+             {"qid", query.id}, {"query", query.text}, {"hits", std::move(list)}}) +
+         "\n";
 }
 
 void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
@@ -44,17 +74,27 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
                 {flags.index, path, flags.index.empty() ? beir.corpus : ""});
   const auto queries = data::read_queries(path);
   const auto index = get_index(flags, beir, progress);
+  if (!index) return;
   const size_t block = 64 * static_cast<size_t>(flags.threads);
   size_t num_without_hits = 0;
   std::string lines;
   for (size_t begin = 0; begin < queries.size(); begin += block) {
     if (interrupted()) return;
     const auto some = std::span(queries).subspan(begin, std::min(block, queries.size() - begin));
-    const auto hits = index.search_all(some, flags.top, flags.threads);
+    auto found = index->search_all(some, flags.top + flags.drop_identical_ids, flags.threads);
     lines.clear();
     for (size_t i = 0; i < some.size(); ++i) {
-      data::append_trec_lines(lines, some[i].id, hits[i], "erank-bm25");
-      num_without_hits += hits[i].empty();
+      auto& hits = found[i];
+      if (flags.drop_identical_ids) {
+        std::erase_if(hits, [&](const data::Hit& hit) { return hit.docid == some[i].id; });
+        hits.resize(std::min(hits.size(), static_cast<size_t>(flags.top)));
+      }
+      if (flags.format == "jsonl") {
+        lines += candidates_line(some[i], hits, *index);
+      } else {
+        data::append_trec_lines(lines, some[i].id, hits, "erank-bm25");
+      }
+      num_without_hits += hits.empty();
     }
     output.write(lines);
     progress.update({"retrieve", static_cast<int64_t>(begin + some.size()),
@@ -64,8 +104,8 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
   output.commit();
   if (num_without_hits > 0)
     warn(base::str(num_without_hits, " of ", queries.size(),
-                   " queries share no word with any "
-                   "document: they have no line in the run"));
+                   " queries share no word with any document: they have no ",
+                   flags.format == "jsonl" ? "hits" : "line in the run"));
 }
 
 }  // namespace
@@ -82,13 +122,22 @@ void add_retrieve(CLI::App& app, Context& context) {
       "in memory), unless --index is given");
   verb->add_option("--top", flags->top, "At most so many documents a query [100]")
       ->check(CLI::Range(1, 1'000'000'000));
-  verb->add_option("--out", flags->out, "The TREC run to write [stdout]");
+  verb->add_flag("--drop-identical-ids", flags->drop_identical_ids,
+                 "Leave out the document whose id is the query's: queries that are documents");
+  verb->add_option("--format", flags->format,
+                   "trec: a run; jsonl: a line a query with its documents' texts, which\n"
+                   "`erank rerank --candidates -` reads")
+      ->check(CLI::IsMember({"trec", "jsonl"}))
+      ->capture_default_str();
+  verb->add_option("--out", flags->out, "The file to write [stdout]");
   verb->add_option("--threads", flags->threads, "Threads [all processors]")
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");
   verb->footer(
-      "Example: erank retrieve --index corpus.bm25 --queries queries.jsonl --top 100 --out "
-      "run.txt");
+      "Examples:\n"
+      "  erank retrieve --index corpus.bm25 --queries queries.jsonl --top 100 --out run.txt\n"
+      "  erank retrieve --index corpus.bm25 --queries queries.jsonl --format jsonl |\n"
+      "    erank rerank --candidates -");
   verb->callback([flags, &context] {
     context.run = [flags, &context] { run_retrieve(*flags, *context.progress); };
   });

@@ -188,15 +188,13 @@ std::vector<Document> read_documents(const std::string& path, base::ProgressSink
   return read_all<Document>(path, Kind::kDocument, progress);
 }
 
-std::unordered_map<std::string, Document> read_documents(
-    const std::string& path, const std::unordered_set<std::string>& wanted,
-    base::ProgressSink* progress) {
+void for_each_document(const std::string& path, const std::function<void(Document)>& take,
+                       base::ProgressSink* progress) {
   struct Seen {
     int64_t line;
     size_t text_hash;
   };
   std::unordered_map<std::string, Seen> seen;
-  std::unordered_map<std::string, Document> out;
   const auto report = [&] {
     if (progress)
       progress->update({"read documents", static_cast<int64_t>(seen.size()), 0, "documents", ""});
@@ -210,12 +208,23 @@ std::unordered_map<std::string, Document> read_documents(
       return;
     }
     if (seen.size() % 1024 == 0) report();
-    if (wanted.contains(record.id)) {
-      std::string id = record.id;
-      out.emplace(std::move(id), std::move(record));
-    }
+    take(std::move(record));
   });
   report();
+}
+
+std::unordered_map<std::string, Document> read_documents(
+    const std::string& path, const std::unordered_set<std::string>& wanted,
+    base::ProgressSink* progress) {
+  std::unordered_map<std::string, Document> out;
+  for_each_document(
+      path,
+      [&](Document record) {
+        if (!wanted.contains(record.id)) return;
+        std::string id = record.id;
+        out.emplace(std::move(id), std::move(record));
+      },
+      progress);
   return out;
 }
 

@@ -77,6 +77,10 @@ std::vector<Query> read_queries(const std::string& path);
 std::vector<Document> read_documents(const std::string& path,
                                      base::ProgressSink* progress = nullptr);
 
+// Calls `take` with each document in the file's order, as above but without holding the texts.
+void for_each_document(const std::string& path, const std::function<void(Document)>& take,
+                       base::ProgressSink* progress = nullptr);
+
 // Only the documents whose id is in `wanted` (all are checked for duplicates): for corpora larger
 // than memory. Ids that the corpus lacks are simply missing from the result.
 std::unordered_map<std::string, Document> read_documents(

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "erank/base/error.h"
-#include "erank/rank/fusion.h"
 
 namespace erank::rank {
 
@@ -48,7 +47,7 @@ Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
       first.push_back(*r.first_stage_score);
       own.push_back(r.score);
     }
-    const auto blended = blend_z_scores(first, own, *options.hybrid_weight);
+    const auto blended = blend(options.hybrid_method, first, own, *options.hybrid_weight);
     for (size_t i = 0; i < scored.size(); ++i) scored[i].score = blended[i];
   }
   std::stable_sort(

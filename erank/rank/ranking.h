@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "erank/rank/checkpoint.h"
+#include "erank/rank/fusion.h"
 #include "erank/text/score_distribution.h"
 
 namespace erank::rank {
@@ -19,9 +20,10 @@ struct ScoreOptions {
   std::optional<int> max_think_tokens = {};
   double temperature = 0;  // of the reasoning; 0: greedy
   uint64_t seed = 0;       // of the reasoning's draws
-  // Weight of the first stage in w z(first stage) + (1 - w) z(model); not set: the model's score
-  // alone.
+  // Weight of the first stage in w share(first stage) + (1 - w) share(model), shares by
+  // hybrid_method; not set: the model's score alone.
   std::optional<double> hybrid_weight = {};
+  FusionMethod hybrid_method = FusionMethod::kZScore;
 };
 
 enum class Finish {

@@ -9,6 +9,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/utf8.h"
+#include "erank/retrieve/unicode_marks.h"
 
 namespace erank::retrieve {
 namespace {
@@ -26,12 +27,14 @@ enum class Class : uint8_t {
   kOther,
   kLetter,
   kDigit,
-  kJoiner,     // ExtendNumLet
-  kMidLetter,  // joins letters
-  kMidNum,     // joins digits
-  kMidBoth,    // joins letters, and joins digits
-  kMark,       // belongs to the character before it
-  kAlone,      // a word by itself: ideographs, Hiragana
+  kJoiner,      // ExtendNumLet
+  kMidLetter,   // joins letters
+  kMidNum,      // joins digits
+  kMidBoth,     // joins letters, and joins digits
+  kMark,        // belongs to the character before it
+  kAlone,       // a word by itself: ideographs, Hiragana
+  kPictograph,  // a word with what is joined to it: emoji, (c), (r)
+  kNeighbour,   // a term with its neighbour: those, Katakana, Hangul
 };
 
 Class class_of_ascii(char32_t c) {
@@ -54,6 +57,11 @@ Class class_of_ascii(char32_t c) {
 }
 
 bool is_between(char32_t c, char32_t first, char32_t last) { return c >= first && c <= last; }
+
+bool is_in(const auto& ranges, char32_t c) {
+  const auto range = std::ranges::lower_bound(ranges, c, {}, &CharacterRange::last);
+  return range != ranges.end() && c >= range->first;
+}
 
 Class class_of(char32_t c, locale_t locale) {
   if (c < 0x80) return class_of_ascii(c);
@@ -97,12 +105,21 @@ Class class_of(char32_t c, locale_t locale) {
     default:
       break;
   }
-  if (is_between(c, 0x300, 0x36f) || is_between(c, 0xfe00, 0xfe0f)) return Class::kMark;
+  if (is_in(kMarks, c) || is_between(c, 0x1f3fb, 0x1f3ff)) return Class::kMark;
   if (is_between(c, 0x3041, 0x309f) || c == 0x3005 || c == 0x3007 ||
       is_between(c, 0x3400, 0x4dbf) || is_between(c, 0x4e00, 0x9fff) ||
       is_between(c, 0xf900, 0xfaff) || is_between(c, 0x20000, 0x3fffd))
     return Class::kAlone;
-  return iswalnum_l(static_cast<wint_t>(c), locale) ? Class::kLetter : Class::kOther;
+  if (iswalnum_l(static_cast<wint_t>(c), locale)) return Class::kLetter;
+  return is_in(kPictographs, c) ? Class::kPictograph : Class::kOther;
+}
+
+bool is_katakana_or_hangul(char32_t c) {
+  return is_between(c, 0x30a1, 0x30fa) || is_between(c, 0x30fc, 0x30ff) ||
+         is_between(c, 0x31f0, 0x31ff) || is_between(c, 0xff66, 0xff9d) ||
+         is_between(c, 0x1100, 0x11ff) || is_between(c, 0x3131, 0x318e) ||
+         is_between(c, 0xa960, 0xa97c) || is_between(c, 0xac00, 0xd7a3) ||
+         is_between(c, 0xd7b0, 0xd7fb);
 }
 
 // The character at text[at], and the position after it; a byte that starts no character counts as
@@ -159,43 +176,145 @@ locale_t unicode_locale() {
   return locale;
 }
 
+constexpr std::array<const char*, 3> kNames = {"english", "whitespace", "unicode"};
+
 }  // namespace
 
+AnalyzerKind parse_analyzer_kind(std::string_view name) {
+  for (uint32_t i = 0; i < kNames.size(); ++i)
+    if (name == kNames[i]) return static_cast<AnalyzerKind>(i);
+  base::fail(base::ErrorKind::kInvalidInput, "--analyzer", "'", name,
+             "', expected english, whitespace or unicode");
+}
+
+const char* analyzer_name(AnalyzerKind kind) { return kNames[static_cast<uint32_t>(kind)]; }
+
 struct Analyzer::State {
+  const AnalyzerKind kind;
   locale_t locale = unicode_locale();
   sb_stemmer* stemmer = sb_stemmer_new("porter", "UTF_8");
   std::string word;
+  struct Stem {
+    std::string word, term;
+  };
+  std::vector<Stem> stems;  // of words seen lately, by their hash
 
+  explicit State(AnalyzerKind k) : kind(k) {}
   ~State() { sb_stemmer_delete(stemmer); }
 
-  // `token` as written in the text -> its term.
-  void finish(std::string_view token, const std::function<void(std::string_view)>& take) {
-    for (std::string_view possessive : {"'s", "'S", "\u2019s", "\u2019S", "\uff07s", "\uff07S"})
-      if (token.ends_with(possessive)) {
-        token.remove_suffix(possessive.size());
-        break;
-      }
-    word.clear();
-    int num_chars = 0;
-    for (size_t at = 0; at < token.size(); ++num_chars) {
-      const char32_t c = next_character(token, at);
-      if (c < 0x80) {
-        word += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-      } else {
-        base::append_utf8(word, static_cast<uint32_t>(towlower_l(static_cast<wint_t>(c), locale)));
-      }
+  void lower(std::string_view token);
+  void finish_english(std::string_view token, const Take& take);
+  void finish(std::string_view token, const Take& take);
+  void split_at_white_space(std::string_view text, const Take& take) const;
+  Class read(std::string_view text, size_t at, size_t& end) const;
+  size_t take_neighbours(std::string_view text, size_t at, const Take& take);
+  size_t end_of_pictograph(std::string_view text, size_t at) const;
+  void split_into_words(std::string_view text, const Take& take);
+};
+
+// `word` becomes the token in lower case.
+void Analyzer::State::lower(std::string_view token) {
+  word.clear();
+  for (size_t at = 0; at < token.size();) {
+    const char32_t c = next_character(token, at);
+    if (c < 0x80) {
+      word += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    } else {
+      base::append_utf8(word, static_cast<uint32_t>(towlower_l(static_cast<wint_t>(c), locale)));
     }
-    if (word.empty() || std::ranges::binary_search(kStopWords, std::string_view(word))) return;
-    if (num_chars <= 2) return take(word);
+  }
+}
+
+// `token` as written in the text -> its term.
+void Analyzer::State::finish_english(std::string_view token, const Take& take) {
+  const std::string_view written = token;
+  for (std::string_view possessive : {"'s", "'S", "\u2019s", "\u2019S", "\uff07s", "\uff07S"})
+    if (token.ends_with(possessive)) {
+      token.remove_suffix(possessive.size());
+      break;
+    }
+  lower(token);
+  if (word.empty() || std::ranges::binary_search(kStopWords, std::string_view(word))) return;
+  const auto is_start = [](char c) { return (c & 0xc0) != 0x80; };
+  if (word.size() <= 8 && std::ranges::count_if(word, is_start) <= 2) return take(word, written);
+  constexpr size_t kNumStems = 8192;
+  if (stems.empty()) stems.resize(kNumStems);
+  Stem& known = stems[std::hash<std::string_view>()(word) % kNumStems];
+  if (known.word != word) {
+    known.word = word;
     apply_departures(word);
     const sb_symbol* stem = sb_stemmer_stem(
         stemmer, reinterpret_cast<const sb_symbol*>(word.data()), static_cast<int>(word.size()));
     if (!stem) throw std::bad_alloc();
-    take({reinterpret_cast<const char*>(stem), static_cast<size_t>(sb_stemmer_length(stemmer))});
+    known.term.assign(reinterpret_cast<const char*>(stem),
+                      static_cast<size_t>(sb_stemmer_length(stemmer)));
   }
-};
+  take(known.term, written);
+}
 
-Analyzer::Analyzer() : state_(std::make_unique<State>()) {
+void Analyzer::State::finish(std::string_view token, const Take& take) {
+  if (kind == AnalyzerKind::kEnglish) return finish_english(token, take);
+  lower(token);
+  take(word, token);
+}
+
+void Analyzer::State::split_at_white_space(std::string_view text, const Take& take) const {
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t before = at;
+    const char32_t c = next_character(text, at);
+    const bool blank = c < 0x80 ? c == ' ' || (c >= '\t' && c <= '\r')
+                                : iswspace_l(static_cast<wint_t>(c), locale) != 0;
+    if (!blank) continue;
+    if (begin < before)
+      take(text.substr(begin, before - begin), text.substr(begin, before - begin));
+    begin = at;
+  }
+  if (begin < text.size()) take(text.substr(begin), text.substr(begin));
+}
+
+// The class of the character at text[at], which ends before `end`.
+Class Analyzer::State::read(std::string_view text, size_t at, size_t& end) const {
+  end = at;
+  const char32_t c = next_character(text, end);
+  const Class found = class_of(c, locale);
+  if (kind == AnalyzerKind::kUnicode && c >= 0x1100 &&
+      (found == Class::kAlone || is_katakana_or_hangul(c)))
+    return Class::kNeighbour;
+  return found;
+}
+
+// Where the pictograph ends that begins at text[at], with its marks and what U+200D joins to it.
+size_t Analyzer::State::end_of_pictograph(std::string_view text, size_t at) const {
+  size_t end = 0;
+  read(text, at, end);
+  bool is_joined = false;
+  for (size_t next = 0; end < text.size(); end = next) {
+    const Class found = read(text, end, next);
+    if (found != Class::kMark && !(found == Class::kPictograph && is_joined)) break;
+    is_joined = text.substr(end, next - end) == "\u200d";
+  }
+  return end;
+}
+
+// From text[at], which is a kNeighbour, to the end of the row of such; that end.
+size_t Analyzer::State::take_neighbours(std::string_view text, size_t at, const Take& take) {
+  size_t num = 0, last = at;  // characters, where the last one begins
+  while (at < text.size()) {
+    size_t end = 0;
+    if (read(text, at, end) != Class::kNeighbour) break;
+    for (size_t next = end; next < text.size() && read(text, end, next) == Class::kMark;)
+      end = next;
+    if (num > 0) finish(text.substr(last, end - last), take);
+    ++num;
+    last = at;
+    at = end;
+  }
+  if (num == 1) finish(text.substr(last, at - last), take);
+  return at;
+}
+
+Analyzer::Analyzer(AnalyzerKind kind) : state_(std::make_unique<State>(kind)) {
   if (!state_->locale)
     base::fail(base::ErrorKind::kNotFound, "analyzer",
                "the system has no C.UTF-8 locale; install it (Debian: libc-bin)");
@@ -204,15 +323,10 @@ Analyzer::Analyzer() : state_(std::make_unique<State>()) {
 
 Analyzer::~Analyzer() = default;
 
-void Analyzer::analyze(std::string_view text, const std::function<void(std::string_view)>& take) {
-  // The class of the character at text[at], which ends before `end`.
-  const auto read = [&](size_t at, size_t& end) {
-    end = at;
-    return class_of(next_character(text, end), state_->locale);
-  };
+void Analyzer::State::split_into_words(std::string_view text, const Take& take) {
   const auto read_behind_marks = [&](size_t at, size_t& end) {
     Class c = Class::kMark;
-    for (end = at; end < text.size() && c == Class::kMark; at = end) c = read(at, end);
+    for (end = at; end < text.size() && c == Class::kMark; at = end) c = read(text, at, end);
     return c == Class::kMark ? Class::kOther : c;
   };
   const auto is_word = [](Class c) {
@@ -221,9 +335,14 @@ void Analyzer::analyze(std::string_view text, const std::function<void(std::stri
   size_t at = 0;
   while (at < text.size()) {
     size_t end = 0;
-    Class last = read(at, end);
-    if (last == Class::kAlone) {
-      state_->finish(text.substr(at, end - at), take);
+    Class last = read(text, at, end);
+    if (last == Class::kNeighbour) {
+      at = take_neighbours(text, at, take);
+      continue;
+    }
+    if (last == Class::kAlone || last == Class::kPictograph) {
+      if (last == Class::kPictograph) end = end_of_pictograph(text, at);
+      finish(text.substr(at, end - at), take);
       at = end;
       continue;
     }
@@ -236,7 +355,7 @@ void Analyzer::analyze(std::string_view text, const std::function<void(std::stri
     bool has_content = last != Class::kJoiner;
     while (end < text.size()) {
       size_t next_end = 0;
-      const Class next = read(end, next_end);
+      const Class next = read(text, end, next_end);
       int added = 1;
       if (next == Class::kMark) {
         end = next_end;
@@ -257,7 +376,7 @@ void Analyzer::analyze(std::string_view text, const std::function<void(std::stri
         last = next;
       }
       if (num_chars + added > kMaxWordChars) {
-        if (has_content) state_->finish(text.substr(begin, end - begin), take);
+        if (has_content) finish(text.substr(begin, end - begin), take);
         begin = end;
         num_chars = 0;
         has_content = false;
@@ -267,14 +386,22 @@ void Analyzer::analyze(std::string_view text, const std::function<void(std::stri
       num_chars += added;
       end = next_end;
     }
-    if (has_content) state_->finish(text.substr(begin, end - begin), take);
+    if (has_content) finish(text.substr(begin, end - begin), take);
     at = end;
+  }
+}
+
+void Analyzer::analyze(std::string_view text, const Take& take) {
+  if (state_->kind == AnalyzerKind::kWhitespace) {
+    state_->split_at_white_space(text, take);
+  } else {
+    state_->split_into_words(text, take);
   }
 }
 
 std::vector<std::string> Analyzer::analyze(std::string_view text) {
   std::vector<std::string> out;
-  analyze(text, [&](std::string_view term) { out.emplace_back(term); });
+  analyze(text, [&](std::string_view term, std::string_view) { out.emplace_back(term); });
   return out;
 }
 

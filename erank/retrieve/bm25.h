@@ -1,4 +1,4 @@
-// BM25 first stage: an index of a whole corpus in one file, and search in it as Lucene ranks.
+// BM25 first stage: search, as Lucene ranks, in an index of a whole corpus in one file.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 
 #include "erank/base/progress.h"
 #include "erank/data/records.h"
+#include "erank/retrieve/index_builder.h"
 
 namespace erank::retrieve {
 
@@ -19,43 +20,50 @@ namespace erank::retrieve {
 //   idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)),
 // with N the documents that have a term at all, and `length` the number of terms rounded down to
 // Lucene's one-byte scale (exact up to 40, then four significant bits): Lucene's BM25Similarity
-// from version 8 on with the parameters of Anserini's published baselines.
+// from version 8 on with the parameters of Anserini's published baselines. A term's part is a
+// float; the parts are added as doubles, each rounded to a multiple of 2^-51 times a power of two
+// over the largest possible score, so that no order of additions makes a difference.
 //
-// The file, little-endian (docs/formats.md): a header of 128 bytes with magic, version, counts and
-// a checksum over the rest, then seven arrays, each padded to 8 bytes: document id offsets and
-// bytes, length codes, term offsets and bytes (terms sorted by bytes), posting offsets, postings
-// {document, tf}.
+// Documents without a chance to be among the best are passed over by the largest parts that the
+// file keeps of each block of postings (block-max MaxScore); hits and scores are those of looking
+// at all of them. docs/formats.md describes the file.
 //
 // Immutable after it is made; thread-safe.
 class Index {
  public:
-  // Takes the documents' order for ties. Deterministic: the same file for any number of threads.
-  // Throws Error{kInvalidInput} for no documents. REQUIRES: ids are unique.
+  // In memory. Documents are numbered in the byte order of their ids. Deterministic: the same bytes
+  // for any number of threads. Throws Error{kInvalidInput} for no documents. REQUIRES: ids are
+  // unique.
   static Index build(std::span<const data::Document> documents, int num_threads,
-                     base::ProgressSink* progress = nullptr);
+                     AnalyzerKind analyzer = AnalyzerKind::kEnglish);
+  // The bytes that an IndexBuilder has written.
+  static Index from_bytes(std::vector<char> bytes);
 
-  // Maps the file and checks all of it. Throws Error{kNotFound}, or Error{kCorrupt} for a file that
-  // is no index, is damaged or comes from another version.
+  // Maps the file and checks its end and checksums. What lies in it is checked when it is first
+  // used, so every member throws Error{kCorrupt} for a file that is damaged there. Throws
+  // Error{kNotFound}, or Error{kCorrupt} for a file that is no index or comes from another version.
   static Index open(const std::string& path);
-
-  std::string_view bytes() const;  // the file; they live as long as the index
 
   Index(Index&&) noexcept;
   Index& operator=(Index&&) noexcept;
   ~Index();
 
+  std::string_view bytes() const;  // the file; they live as long as the index
+  AnalyzerKind analyzer() const;
   int64_t num_documents() const;
   int64_t num_terms() const;
   int64_t num_postings() const;
 
-  // The best `top` documents with a score over 0, best first; equal scores (as float32) in document
-  // order.
+  // The best `top` documents with a score over 0, best first; equal scores (as float32) in the byte
+  // order of the ids, as Anserini has them.
   std::vector<data::Hit> search(std::string_view query, int top) const;
 
   // search() for every query, on `num_threads` threads; the result does not depend on their number.
   std::vector<std::vector<data::Hit>> search_all(std::span<const data::Query> queries, int top,
-                                                 int num_threads,
-                                                 base::ProgressSink* progress = nullptr) const;
+                                                 int num_threads) const;
+
+  // A document's text. Throws Error{kNotFound} for an id that the index lacks.
+  std::string text(std::string_view docid) const;
 
  private:
   struct State;

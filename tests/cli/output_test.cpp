@@ -42,6 +42,7 @@ class TinyOutput : public Program {
     verbs_ = {
         {"index", {"index", "--corpus", path("corpus.jsonl")}},
         {"retrieve", {"retrieve", "--index", path("i.bm25"), "--queries", path("queries.jsonl")}},
+        {"fuse", {"fuse", "--method", "rrf", path("run.trec"), path("run.trec")}},
         {"eval", {"eval", path("qrels.txt"), path("run.trec")}},
         {"tokenize", {"tokenize", "--model", path("tiny"), "--in", path("texts.jsonl")}},
         {"prompt", {"prompt", "--model", path("tiny"), "--in", path("pairs.jsonl")}},

@@ -14,6 +14,8 @@ using TinyVerbs = Program;
 TEST_F(TinyVerbs, EveryVerbHasHelpWithAnExample) {
   for (const auto& verb : std::vector<std::vector<std::string>>{{"rerank"},
                                                                 {"retrieve"},
+                                                                {"fuse"},
+                                                                {"search"},
                                                                 {"index"},
                                                                 {"eval"},
                                                                 {"tokenize"},

@@ -175,9 +175,15 @@ TEST(Documents, GivenTwiceCountOnceWhenEqualAndAreRefusedWhenNot) {
   const TestFolder folder;
   const auto equal = folder.write("e.tsv", "a\tx\nb\ty\na\tx\n");
   EXPECT_EQ(read_documents(equal).size(), 2u);
+  std::vector<std::string> streamed;
+  for_each_document(equal, [&](Document document) { streamed.push_back(document.id); });
+  std::vector<std::string> held;
+  for (const auto& document : read_documents(equal)) held.push_back(document.id);
+  EXPECT_EQ(streamed, held);
   const auto differing = folder.write("d.tsv", "a\tx\nb\ty\na\tz\n");
   for (const auto& message :
        {error_of(ErrorKind::kInvalidInput, [&] { read_documents(differing); }),
+        error_of(ErrorKind::kInvalidInput, [&] { for_each_document(differing, [](Document) {}); }),
         error_of(ErrorKind::kInvalidInput,
                  [&] { read_documents(differing, std::unordered_set<std::string>{"b"}); })}) {
     EXPECT_THAT(message, HasSubstr("d.tsv:3"));
