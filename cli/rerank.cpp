@@ -15,6 +15,7 @@
 #include "erank/base/files.h"
 #include "erank/data/journal.h"
 #include "erank/data/records.h"
+#include "erank/eval/calibration.h"
 #include "erank/rank/model_files.h"
 #include "erank/rank/result_json.h"
 
@@ -28,6 +29,8 @@ struct RerankFlags {
   ModelFlags model;
   RerankInput input;
   std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append";
+  std::string calibrated;
+  double min_probability = 0;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
   double temperature = 0;
@@ -135,9 +138,18 @@ std::string journal_key(const std::string& qid, const std::string& docid) {
 
 bool to_stdout(const RerankFlags& f) { return f.out.empty() || f.out == "-"; }
 
+// --calibrated, else what lies beside the checkpoint, else "".
+std::string calibration_file(const RerankFlags& f) {
+  if (!f.calibrated.empty()) return f.calibrated;
+  const std::string folder = rank::find_checkpoint(f.model.options.model).folder;
+  const std::string beside = folder + "/calibration.json";
+  return !folder.empty() && base::file_exists(beside) ? beside : "";
+}
+
 // What the results may not replace.
 std::vector<std::string> files_read(const RerankFlags& f) {
   std::vector<std::string> files = f.model.files();
+  if (const std::string file = calibration_file(f); !file.empty()) files.push_back(file);
   for (auto& name : input_files(f.input)) files.push_back(std::move(name));
   if (!f.input.beir.empty()) {
     const auto beir = data::find_beir(f.input.beir);
@@ -175,12 +187,13 @@ class RerankRun {
  public:
   // `journal_path` is "" for an output that is a stream.
   RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, std::string journal_path,
-            Context& context)
+            std::optional<eval::Calibration> calibration, Context& context)
       : flags_(flags),
         jobs_(std::move(jobs)),
         journal_path_(std::move(journal_path)),
         context_(context),
-        options_(score_options(flags)) {
+        options_(score_options(flags)),
+        calibration_(std::move(calibration)) {
     for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
   }
 
@@ -207,9 +220,15 @@ class RerankRun {
       flights.pop_front();
       if (!wait(flight)) return stop();
       in_flight -= flight.num_pairs;
-      const rank::Ranking ranking =
+      if (calibration_)
+        for (auto& result : *flight.results)
+          if (!result.error) result.relevance = calibration_->probability(result.score);
+      rank::Ranking ranking =
           rank::make_ranking(flight.job->qid, std::move(*flight.results), options_);
       note_failed(ranking);
+      std::erase_if(ranking.results, [&](const rank::PassageResult& result) {
+        return result.relevance.value_or(1) < flags_.min_probability;
+      });
       output.write(
           format_ranking(format, *flight.job, ranking, flags_.tail == "append", flags_.tag));
       output.flush();
@@ -340,6 +359,7 @@ class RerankRun {
   std::string journal_path_;
   Context& context_;
   rank::ScoreOptions options_;
+  std::optional<eval::Calibration> calibration_;
   std::unique_ptr<data::Journal> journal_;
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
   int64_t num_pairs_ = 0, num_resumed_ = 0, num_failed_ = 0;
@@ -350,6 +370,10 @@ class RerankRun {
 
 void rerank(const RerankFlags& flags, Context& context) {
   score_options(flags);
+  if (flags.min_probability > 0 && calibration_file(flags).empty())
+    base::fail(ErrorKind::kInvalidInput, "--min-probability",
+               "needs a calibration: --calibrated FILE, which `erank calibrate` makes, or a file "
+               "calibration.json in the model's folder");
   check_rerank_input(flags.input);
   const auto target = base::output_target(to_stdout(flags) ? "-" : flags.out);
   if (target.kind == base::OutputTarget::kFolder)
@@ -358,9 +382,12 @@ void rerank(const RerankFlags& flags, Context& context) {
   const bool streams = target.kind == base::OutputTarget::kStream;
   const std::string journal = streams ? "" : target.path + ".journal";
   if (!check_output(flags, target, journal)) return;
+  std::optional<eval::Calibration> calibration;
+  if (const std::string file = calibration_file(flags); !file.empty())
+    calibration = eval::read_calibration(file);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  RerankRun(flags, std::move(jobs), journal, context).run();
+  RerankRun(flags, std::move(jobs), journal, std::move(calibration), context).run();
 }
 
 }  // namespace
@@ -400,6 +427,12 @@ void add_rerank(CLI::App& app, Context& context) {
                    "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
   verb->add_option("--hybrid", f.hybrid,
                    "zscore:W blends with the first stage, W its weight (the paper: zscore:0.2)");
+  verb->add_option("--calibrated", f.calibrated,
+                   "adds each pair's probability of relevance, by this file of erank calibrate\n"
+                   "(default: calibration.json in the model's folder, if it is there)");
+  verb->add_option("--min-probability", f.min_probability,
+                   "leave out scored pairs below this probability of relevance")
+      ->check(CLI::Range(0.0, 1.0));
   verb->add_option("--temperature", f.temperature,
                    "sampling temperature of the reasoning; 0 is greedy")
       ->check(CLI::NonNegativeNumber)
