@@ -16,6 +16,8 @@ TEST_F(TinyVerbs, EveryVerbHasHelpWithAnExample) {
                                                                 {"retrieve"},
                                                                 {"index"},
                                                                 {"eval"},
+                                                                {"report"},
+                                                                {"calibrate"},
                                                                 {"tokenize"},
                                                                 {"prompt"},
                                                                 {"model", "info"},
