@@ -28,13 +28,12 @@ void run_eval(EvalFlags flags) {
   Output output(flags.out, flags.overwrite, inputs);
   const data::Qrels qrels = data::read_qrels(flags.qrels);
   const data::Run run = data::read_run(flags.run);
+  std::optional<eval::PMrr> p_mrr;
+  if (!flags.changed.empty()) p_mrr = eval::p_mrr(run, data::read_changed_documents(flags.changed));
   const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
   if (const std::string missing = eval::missing_topics(evaluation); !missing.empty()) warn(missing);
-  std::optional<eval::PMrr> p_mrr;
-  if (!flags.changed.empty()) {
-    p_mrr = eval::p_mrr(run, data::read_changed_documents(flags.changed));
+  if (p_mrr)
     if (const std::string missing = eval::missing_topics(*p_mrr); !missing.empty()) warn(missing);
-  }
 
   const auto with_ties = [&](eval::TieOrder ties) {
     eval::EvalOptions options = flags.options;

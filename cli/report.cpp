@@ -33,9 +33,10 @@ std::vector<std::string> names_of(const std::vector<std::string>& paths) {
         name.resize(name.size() - std::string_view(ending).size());
     names.push_back(name);
   }
+  std::vector<std::string> unique = names;
   for (size_t i = 0; i < names.size(); ++i)
-    if (std::count(names.begin(), names.end(), names[i]) > 1) names[i] = paths[i];
-  return names;
+    if (std::count(names.begin(), names.end(), names[i]) > 1) unique[i] = paths[i];
+  return unique;
 }
 
 void fill_texts(std::vector<eval::ShownQuery>& changed, const ReportFlags& flags,

@@ -83,16 +83,17 @@ Case random_case(base::Random& random, bool tied) {
   return test;
 }
 
-// A value, or that ir_measures knows none for the topic, as with RR@K.
 void expect_same(const std::vector<Case>& cases, const std::vector<std::string>& names,
                  const base::Json& expected, int64_t& num_compared) {
   ASSERT_EQ(expected.size(), cases.size());
   for (size_t c = 0; c < cases.size(); ++c) {
     const Evaluation ours = evaluate(cases[c].qrels, cases[c].run, parse_measures(names));
     for (size_t t = 0; t < ours.qids.size(); ++t)
-      for (size_t m = 0; m < names.size(); ++m) {
-        ASSERT_DOUBLE_EQ(ours.values[t][m], expected[c][names[m]][ours.qids[t]].get<double>())
-            << names[m] << " of topic " << ours.qids[t] << ", case " << c;
+      for (size_t m = 0; m < ours.measures.size(); ++m) {
+        const std::string& name =
+            ours.measures[m].name;  // Rprec is trec_eval's too, and comes first
+        ASSERT_DOUBLE_EQ(ours.values[t][m], expected[c][name][ours.qids[t]].get<double>())
+            << name << " of topic " << ours.qids[t] << ", case " << c;
         ++num_compared;
       }
   }

@@ -30,5 +30,5 @@ for case in json.load(sys.stdin):
             "high": interval.high,
         }
     )
-tails = [[t, n, 2 * stats.t.sf(abs(t), n)] for t in (0, 1e-8, 0.3, 1, 2.5, 9, 40) for n in (1, 2, 3.5, 10, 49, 1000)]
+tails = [[t, n, 2 * stats.t.sf(abs(t), n)] for t in (0, 0.01, 0.3, 1, 2.5, 9, 40) for n in (1, 2, 3.5, 10, 49, 1000)]
 json.dump({"cases": out, "tails": tails}, sys.stdout)
