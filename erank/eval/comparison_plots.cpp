@@ -142,7 +142,7 @@ std::string plot_scatter(const Comparison& comparison, size_t r) {
   for (size_t q = 0; q < comparison.qids.size(); ++q)
     body += str("<circle cx=\"", pixel(axis.place(a.values[q], box.left, box.right)), "\" cy=\"",
                 pixel(axis.place(b.values[q], box.bottom, box.top)),
-                "\" r=\"3.6\" fill-opacity=\"0.55\" fill=\"", colour_of(r), "\"><title>",
+                "\" r=\"3.6\" fill-opacity=\"0.75\" fill=\"", colour_of(r), "\"><title>",
                 escaped(comparison.qids[q]), ": ", formatted("%.4f", a.values[q]), ", ",
                 formatted("%.4f", b.values[q]), "</title></circle>\n");
   return svg(box.bottom + 46, "values of each query", body);
@@ -214,7 +214,7 @@ std::string plot_reliability(const Comparison& comparison, size_t r) {
     body += str(
         "<circle cx=\"", pixel(x), "\" cy=\"", pixel(y), "\" r=\"",
         pixel(3 + 7 * std::sqrt(static_cast<double>(bin.num_pairs) / static_cast<double>(most))),
-        "\" fill-opacity=\"0.55\" fill=\"", colour_of(r), "\"><title>", bin.num_pairs,
+        "\" fill-opacity=\"0.75\" fill=\"", colour_of(r), "\"><title>", bin.num_pairs,
         " pairs: stated ", formatted("%.3f", bin.mean_probability), ", relevant ",
         formatted("%.3f", bin.share_relevant), "</title></circle>\n");
   }
