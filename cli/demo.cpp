@@ -12,6 +12,7 @@
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
 #include "erank/eval/measures.h"
+#include "erank/eval/report.h"
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
@@ -37,9 +38,8 @@ std::string demo_folder() {
              "the demo's collection is not beside this program; give --beir DIR");
 }
 
-double ndcg10(const data::Qrels& qrels, const data::Run& run) {
-  return eval::evaluate(qrels, run, eval::parse_measures({"ndcg_cut.10"}), {.complete = true})
-      .summary.at(0);
+eval::Evaluation ndcg10(const data::Qrels& qrels, const data::Run& run) {
+  return eval::evaluate(qrels, run, eval::parse_measures({"ndcg_cut.10"}));
 }
 
 class Demo {
@@ -166,6 +166,7 @@ class Demo {
                       const std::vector<rank::Ranking>& rankings) const {
     data::Run bm25, model, hybrid;
     for (size_t q = 0; q < queries_.size(); ++q) {
+      if (hits[q].empty()) continue;  // as in the file of a run, which has no line of it
       const std::string& qid = queries_[q].id;
       for (auto* run : {&bm25, &model, &hybrid}) run->qids.push_back(qid);
       bm25.hits[qid] = hits[q];
@@ -174,9 +175,11 @@ class Demo {
           rank::make_ranking(qid, rankings[q].results, {.hybrid_weight = kFirstStageWeight});
       for (const auto& r : blended.results) hybrid.hits[qid].push_back({r.docid, r.score});
     }
+    if (const auto missing = eval::missing_topics(ndcg10(qrels_, bm25)); !missing.empty())
+      warn(missing);
     std::string out = "nDCG@10\n";
     const auto line = [&](const std::string& name, const data::Run& run) {
-      const double value = ndcg10(qrels_, run);
+      const double value = ndcg10(qrels_, run).summary.at(0);
       out += "  " + padded(name, 34) + formatted("%.4f", value) + "  ";
       for (int i = 0; i < static_cast<int>(value * 40 + 0.5); ++i) out += "█";
       out += "\n";

@@ -1,14 +1,18 @@
+#include <optional>
+
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/data/records.h"
+#include "erank/data/results.h"
 #include "erank/eval/measures.h"
+#include "erank/eval/p_mrr.h"
 #include "erank/eval/report.h"
 
 namespace erank::cli {
 namespace {
 
 struct EvalFlags {
-  std::string qrels, run, out;
+  std::string qrels, run, out, changed;
   std::vector<std::string> measures;
   std::string precision = "float";
   bool per_topic = false, no_summary = false, json = false, ties = false, overwrite = false;
@@ -19,11 +23,17 @@ void run_eval(EvalFlags flags) {
   const std::vector<eval::Measure> measures = eval::parse_measures(flags.measures);
   flags.options.rules =
       flags.precision == "double" ? eval::TrecEvalRules::k10 : eval::TrecEvalRules::k9;
-  Output output(flags.out, flags.overwrite, {flags.qrels, flags.run});
+  std::vector<std::string> inputs = {flags.qrels, flags.run};
+  if (!flags.changed.empty()) inputs.push_back(flags.changed);
+  Output output(flags.out, flags.overwrite, inputs);
   const data::Qrels qrels = data::read_qrels(flags.qrels);
   const data::Run run = data::read_run(flags.run);
+  std::optional<eval::PMrr> p_mrr;
+  if (!flags.changed.empty()) p_mrr = eval::p_mrr(run, data::read_changed_documents(flags.changed));
   const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
   if (const std::string missing = eval::missing_topics(evaluation); !missing.empty()) warn(missing);
+  if (p_mrr)
+    if (const std::string missing = eval::missing_topics(*p_mrr); !missing.empty()) warn(missing);
 
   const auto with_ties = [&](eval::TieOrder ties) {
     eval::EvalOptions options = flags.options;
@@ -37,10 +47,12 @@ void run_eval(EvalFlags flags) {
 
   if (flags.json) {
     base::OrderedJson json = eval::to_json(evaluation, report);
+    if (p_mrr) json["p-MRR"] = eval::to_json(*p_mrr, report);
     if (flags.ties) json["ties"] = eval::to_json(ties);
     output.write(base::dump_json(json) + "\n");
   } else {
     output.write(eval::format_lines(evaluation, report));
+    if (p_mrr) output.write(eval::format_lines(*p_mrr, report));
     if (flags.ties) output.write(eval::format_ties(ties));
   }
   output.commit();
@@ -74,6 +86,10 @@ void add_eval(CLI::App& app, Context& context) {
   verb->add_flag(
       "--ties", flags->ties,
       "Count equal scores, and what the worst and the best order inside them would give");
+  verb->add_option(
+      "--p-mrr", flags->changed,
+      "FollowIR's p-MRR too: JSONL {query-id, corpus-ids} of the documents that the\n"
+      "altered instruction made irrelevant; the run has topics QUERY-og, QUERY-changed");
   verb->add_flag("--json", flags->json, "{measure: {all, queries: {qid: value}}}, not rounded");
   verb->add_option("--out", flags->out, "Write here instead of stdout");
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");

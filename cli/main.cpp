@@ -81,6 +81,8 @@ int run(int argc, char** argv) {
 #endif
   add_fuse(app, context);
   add_eval(app, context);
+  add_report(app, context);
+  add_calibrate(app, context);
   add_tokenize(app, context);
   add_prompt(app, context);
   add_model(app, context);

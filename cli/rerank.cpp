@@ -15,6 +15,7 @@
 #include "erank/base/files.h"
 #include "erank/data/journal.h"
 #include "erank/data/records.h"
+#include "erank/eval/calibration.h"
 #include "erank/rank/model_files.h"
 #include "erank/rank/result_json.h"
 
@@ -28,6 +29,8 @@ struct RerankFlags {
   ModelFlags model;
   RerankInput input;
   std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
+  std::string calibrated;
+  double min_probability = 0;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
   double temperature = 0;
@@ -138,12 +141,23 @@ base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs)
           {"seed", f.seed}};
 }
 
+// --calibrated, else what lies beside the checkpoint, else "".
+std::string calibration_file(const RerankFlags& f) {
+  if (!f.calibrated.empty()) return f.calibrated;
+  const std::string folder = rank::find_checkpoint(f.model.options.model).folder;
+  const std::string beside = folder + "/calibration.json";
+  return !folder.empty() && base::file_exists(beside) ? beside : "";
+}
+
 // With what else of the options shapes the output.
 base::Json made_of(const RerankFlags& f, base::Json scored) {
   scored["hybrid"] = f.hybrid;
   scored["format"] = f.format;
   scored["tail"] = f.tail;
   scored["tag"] = f.tag;
+  scored["min_probability"] = f.min_probability;
+  const std::string calibration = calibration_file(f);
+  scored["calibrated"] = calibration.empty() ? "" : rank::files_digest({calibration});
   return scored;
 }
 
@@ -156,6 +170,7 @@ bool to_stdout(const RerankFlags& f) { return f.out.empty() || f.out == "-"; }
 // What the results may not replace.
 std::vector<std::string> files_read(const RerankFlags& f) {
   std::vector<std::string> files = f.model.files();
+  if (const std::string file = calibration_file(f); !file.empty()) files.push_back(file);
   for (auto& name : input_files(f.input)) files.push_back(std::move(name));
   if (!f.input.beir.empty()) {
     const auto beir = data::find_beir(f.input.beir);
@@ -200,20 +215,26 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target, base
   }
 }
 
+// "" for a stream.
+std::string journal_of(const base::OutputTarget& target) {
+  return target.kind == base::OutputTarget::kStream ? "" : target.path + ".journal";
+}
+
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
 class RerankRun {
  public:
-  // `journal_path` is "" for an output that is a stream.
   // `header` is what the journal's results depend on.
   RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, base::Json header,
-            const base::OutputTarget& target, std::string journal_path, Context& context)
+            const base::OutputTarget& target, std::optional<eval::Calibration> calibration,
+            Context& context)
       : flags_(flags),
         jobs_(std::move(jobs)),
         header_(std::move(header)),
         path_(target.path),
-        journal_path_(std::move(journal_path)),
+        journal_path_(journal_of(target)),
         context_(context),
-        options_(score_options(flags)) {
+        options_(score_options(flags)),
+        calibration_(std::move(calibration)) {
     for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
   }
 
@@ -240,10 +261,16 @@ class RerankRun {
       flights.pop_front();
       if (!wait(flight)) return stop();
       in_flight -= flight.num_pairs;
-      const rank::Ranking ranking =
+      if (calibration_)
+        for (auto& result : *flight.results)
+          if (!result.error) result.relevance = calibration_->probability(result.score);
+      rank::Ranking ranking =
           rank::make_ranking(flight.job->qid, std::move(*flight.results), options_);
       note_failed(ranking);
       note_doubtful(ranking);
+      std::erase_if(ranking.results, [&](const rank::PassageResult& result) {
+        return result.relevance.value_or(1) < flags_.min_probability;
+      });
       output.write(
           format_ranking(format, *flight.job, ranking, flags_.tail == "append", flags_.tag));
       output.flush();
@@ -401,6 +428,7 @@ class RerankRun {
   std::string path_, journal_path_;
   Context& context_;
   rank::ScoreOptions options_;
+  std::optional<eval::Calibration> calibration_;
   std::unique_ptr<data::Journal> journal_;
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
   int64_t num_pairs_ = 0, num_resumed_ = 0, num_failed_ = 0;
@@ -413,23 +441,30 @@ class RerankRun {
 void rerank(const RerankFlags& flags, Context& context) {
   score_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
+  if (flags.min_probability > 0 && calibration_file(flags).empty())
+    base::fail(ErrorKind::kInvalidInput, "--min-probability",
+               "needs a calibration: --calibrated FILE, which `erank calibrate` makes, or a file "
+               "calibration.json in the model's folder");
   check_rerank_input(flags.input);
   const auto target = base::output_target(to_stdout(flags) ? "-" : flags.out);
   if (target.kind == base::OutputTarget::kFolder)
     base::fail(ErrorKind::kInvalidInput, "--out", flags.out,
                " is a folder, expected a file's name");
-  const bool streams = target.kind == base::OutputTarget::kStream;
-  const std::string journal = streams ? "" : target.path + ".journal";
-  if (!flags.shard.empty() && streams)
+  const std::string journal = journal_of(target);
+  if (!flags.shard.empty() && journal.empty())
     base::fail(ErrorKind::kInvalidInput, "--shard",
                "needs --out with a file's name, for `erank merge`");
   const bool complete = is_complete(flags, target, journal);
+  std::optional<eval::Calibration> calibration;
+  if (const std::string file = calibration_file(flags); !file.empty())
+    calibration = eval::read_calibration(file);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  base::Json all = fingerprint(flags, jobs);
-  if (complete) return check_complete(flags, target, std::move(all));
+  base::Json header = fingerprint(flags, jobs);
+  if (complete) return check_complete(flags, target, std::move(header));
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  RerankRun(flags, std::move(jobs), std::move(all), target, journal, context).run();
+  RerankRun(flags, std::move(jobs), std::move(header), target, std::move(calibration), context)
+      .run();
 }
 
 }  // namespace
@@ -470,6 +505,12 @@ void add_rerank(CLI::App& app, Context& context) {
   verb->add_option("--hybrid", f.hybrid,
                    "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
                    "zscore, minmax, sum or rrf as in `erank fuse`");
+  verb->add_option("--calibrated", f.calibrated,
+                   "adds each pair's probability of relevance, by this file of erank calibrate\n"
+                   "(default: calibration.json in the model's folder, if it is there)");
+  verb->add_option("--min-probability", f.min_probability,
+                   "leave out scored pairs below this probability of relevance")
+      ->check(CLI::Range(0.0, 1.0));
   verb->add_option("--temperature", f.temperature,
                    "sampling temperature of the reasoning; 0 is greedy")
       ->check(CLI::NonNegativeNumber)

@@ -17,7 +17,7 @@ inline std::string shared_data(const std::string& name) {
   return std::filesystem::exists(path) ? path.lexically_normal().string() : "";
 }
 
-// The Python of the test-time environment (tokenizers, gguf, pytrec_eval-terrier), or "".
+// The Python of the test-time environment (tools/setup --tests says what is in it), or "".
 inline std::string test_python() {
   if (const char* own = std::getenv("ERANK_TEST_PYTHON")) return own;
   const char* cache = std::getenv("ERANK_CACHE");

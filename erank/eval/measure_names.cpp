@@ -87,7 +87,7 @@ constexpr IrName kIrNames[] = {
     {"Rprec", MeasureKind::kRprec, true, IrName::kNo},
     {"Bpref", MeasureKind::kBpref, true, IrName::kNo},
     {"Success", MeasureKind::kSuccess, true, IrName::kMust},
-    {"Judged", MeasureKind::kJudged, false, IrName::kMust},
+    {"Judged", MeasureKind::kJudged, false, IrName::kMay},
     {"IPrec", MeasureKind::kIprec, true, IrName::kRecall},
     {"SetP", MeasureKind::kSetP, true, IrName::kNo},
     {"SetR", MeasureKind::kSetRecall, true, IrName::kNo},
@@ -242,6 +242,37 @@ void append_family(const Family& family, const Asked& asked, std::vector<Measure
   measures.insert(measures.end(), asked.singles.begin(), asked.singles.end());
 }
 
+// "a=1,b={2:3,4:5}" at the commas outside braces.
+std::vector<std::string_view> split_parameters(std::string_view text) {
+  std::vector<std::string_view> parts;
+  size_t begin = 0;
+  bool braced = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{' || text[i] == '}') braced = text[i] == '{';
+    if (text[i] != ',' || braced) continue;
+    parts.push_back(text.substr(begin, i - begin));
+    begin = i + 1;
+  }
+  parts.push_back(text.substr(begin));
+  return parts;
+}
+
+// The gains of "{1:3,2:9}".
+std::map<int64_t, double> ir_gains(const std::string& name, std::string_view text) {
+  std::map<int64_t, double> gains;
+  if (!text.starts_with('{') || !text.ends_with('}'))
+    refuse(name, "gains are written gains={grade:gain,grade:gain}");
+  for (const auto part : split(text.substr(1, text.size() - 2), ',')) {
+    const auto pair = split(part, ':');
+    if (pair.size() != 2) refuse(name, "gains are written gains={grade:gain,grade:gain}");
+    const double gain = number(name, pair[1]);
+    if (gain < 0) refuse(name, "gain ", pair[1], " is below 0");
+    if (!gains.emplace(grade(name, pair[0]), gain).second)
+      refuse(name, "grade ", pair[0], " is given twice");
+  }
+  return gains;
+}
+
 // The measure of an ir_measures name; nullopt when its first word is none of theirs.
 std::optional<Measure> parse_ir(const std::string& name) {
   std::string_view rest = name;
@@ -255,9 +286,11 @@ std::optional<Measure> parse_ir(const std::string& name) {
   if (rest.starts_with('(')) {
     const size_t close = rest.find(')');
     if (close == rest.npos) refuse(name, "')' is missing");
-    for (const auto part : split(rest.substr(1, close - 1), ',')) {
+    for (const auto part : split_parameters(rest.substr(1, close - 1))) {
       const auto pair = split(part, '=');
-      if (pair.size() == 2 && pair[0] == "rel" && ir->rel) {
+      if (pair.size() == 2 && pair[0] == "gains" && ir->kind == MeasureKind::kNdcg) {
+        measure.gains = ir_gains(name, pair[1]);
+      } else if (pair.size() == 2 && pair[0] == "rel" && ir->rel) {
         measure.relevance_level = grade(name, pair[1]);
       } else if (pair.size() == 2 && pair[0] == "beta" && ir->kind == MeasureKind::kSetF) {
         measure.parameter = number(name, pair[1]);
@@ -281,6 +314,7 @@ std::optional<Measure> parse_ir(const std::string& name) {
   if (ir->cutoff == IrName::kRecall) {
     measure.parameter = recall(name, value);
   } else {
+    if (value != std::floor(value)) refuse(name, "a cut-off must be a whole number");
     measure.cutoff = rank(name, value);
   }
   return measure;

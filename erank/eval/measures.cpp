@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 #include "erank/base/error.h"
@@ -22,6 +23,7 @@ struct Judged {
 struct Topic {
   int64_t num_ret = 0;
   std::vector<Judged> judged;         // retrieved, with a grade of at least 0, by rank
+  std::vector<int64_t> negative;      // ranks of the documents retrieved with a negative grade
   std::map<int64_t, int64_t> grades;  // how many judgements have each grade of at least 0
 };
 
@@ -43,12 +45,13 @@ struct Entry {
   double score;    // as the rules store it
   double precise;  // as the run holds it
   const std::string* docid;
-  int64_t grade;  // -1: not judged
+  int64_t grade;  // kNotJudged, or what the judgements say
 };
+constexpr int64_t kNotJudged = std::numeric_limits<int64_t>::min();
 
 int64_t grade_of(const Grades& grades, const std::string& docid) {
   const auto it = grades.find(docid);
-  return it == grades.end() || it->second < 0 ? -1 : it->second;
+  return it == grades.end() ? kNotJudged : it->second;
 }
 
 void count_ties(const std::vector<Entry>& entries, TieCounts& ties) {
@@ -83,8 +86,9 @@ Topic rank_topic(const Grades& grades, const std::vector<data::Hit>& hits,
   }
   const auto before = [&](const Entry& a, const Entry& b) {
     if (a.score != b.score) return a.score > b.score;
-    if (options.ties != TieOrder::kTrec && a.grade != b.grade)
-      return (a.grade > b.grade) == (options.ties == TieOrder::kBest);
+    if (const int64_t x = std::max<int64_t>(a.grade, -1), y = std::max<int64_t>(b.grade, -1);
+        options.ties != TieOrder::kTrec && x != y)
+      return (x > y) == (options.ties == TieOrder::kBest);
     return *a.docid > *b.docid;
   };
   if (!std::is_sorted(entries.begin(), entries.end(), before))
@@ -99,7 +103,10 @@ Topic rank_topic(const Grades& grades, const std::vector<data::Hit>& hits,
   for (const Entry& entry : entries) {
     if (options.judged_only && entry.grade < 0) continue;
     ++topic.num_ret;
-    if (entry.grade >= 0) topic.judged.push_back({topic.num_ret, entry.grade});
+    if (entry.grade >= 0)
+      topic.judged.push_back({topic.num_ret, entry.grade});
+    else if (entry.grade != kNotJudged)
+      topic.negative.push_back(topic.num_ret);
   }
   return topic;
 }
@@ -204,6 +211,16 @@ double set_f(const Level& level, int64_t num_ret, double x) {
   return (x + 1.0) * precision * recall / (x * precision + recall);
 }
 
+// Of the first `cutoff` documents retrieved, or of as many as there are, those that the judgements
+// name, with whatever grade.
+double judged_share(const Topic& topic, int64_t cutoff) {
+  const int64_t depth = cutoff ? std::min(cutoff, topic.num_ret) : topic.num_ret;
+  int64_t named = std::upper_bound(topic.negative.begin(), topic.negative.end(), depth) -
+                  topic.negative.begin();
+  for (const Judged& judged : topic.judged) named += judged.rank <= depth;
+  return ratio(static_cast<double>(named), static_cast<double>(depth));
+}
+
 double score(const Measure& measure, const Topic& topic, const Level& level, TrecEvalRules rules,
              Discounts& discounts) {
   const int64_t num_rel_ret = level.num_rel_ret();
@@ -264,7 +281,7 @@ double score(const Measure& measure, const Topic& topic, const Level& level, Tre
       return static_cast<double>(std::min(topic.num_ret, measure.cutoff) - judged_before()) /
              cutoff;
     case MeasureKind::kJudged:
-      return static_cast<double>(judged_before()) / cutoff;
+      return judged_share(topic, measure.cutoff);
   }
   ERANK_CHECK(false, "measure kind ", static_cast<int>(measure.kind));
   return 0;
@@ -305,7 +322,7 @@ Evaluation evaluate(const data::Qrels& qrels, const data::Run& run,
   }
   for (const std::string& qid : run.qids)
     if (!qrels.grades.contains(qid)) result.not_judged.push_back(qid);
-  if (num_both == 0)
+  if (num_both == 0 && (!options.complete || qrels.qids.empty()))
     base::fail(base::ErrorKind::kInvalidInput, "evaluate", "no topic is in both: the run has ",
                run.qids.size(), " topics", run.qids.empty() ? "" : " ('" + run.qids[0] + "', ...)",
                ", the judgements ", qrels.qids.size(),

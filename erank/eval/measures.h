@@ -37,7 +37,7 @@ enum class MeasureKind {
   kSetAp,               // num_rel_ret^2 / (num_ret num_rel)
   kSetF,                // (x + 1) P R / (x P + R), x = `parameter`
   kUnjudged,            // documents without a grade in the first k / k
-  kJudged,              // documents with a grade in the first k / k
+  kJudged,              // documents in the qrels, of any grade, in the first k / min(k, num_ret)
 };
 
 // One line of output.
@@ -62,9 +62,9 @@ struct Measure {
 //   is no integer is truncated, as there.
 // - The sets "official", "set" and "all_trec" (every family of this file). Parameters asked for a
 //   family by its name replace those of a set.
-// - ir_measures' names: "nDCG@10", "P(rel=2)@5", "AP(rel=2)@100", "RR@10", "SetF(beta=2)", in the
-// order
-//   asked for, named as asked. MAP, MRR and NDCG are taken for AP, RR and nDCG.
+// - ir_measures' names: "nDCG@10", "nDCG(gains={1:3,2:9})@10", "P(rel=2)@5", "RR@10",
+//   "SetF(beta=2)", in the order asked for, named as asked. MAP, MRR and NDCG are taken for AP, RR
+//   and nDCG. A cut-off is a whole number, a gain one of at least 0.
 // Throws Error{kInvalidInput} that names the measure and, when it is unknown, lists the known ones.
 std::vector<Measure> parse_measures(const std::vector<std::string>& names);
 
@@ -117,10 +117,12 @@ struct Evaluation {
 
 // Evaluates every topic that both sides hold. Sums are doubles, added in rank and in topic order.
 // Documents that the qrels do not name, and those with a negative grade, are not judged and not
-// relevant; a topic whose judgements are all 0 counts, with 0. Where trec_eval divides zero by zero
-// (an empty ranking after -J) the value is 0.
+// relevant, but for kJudged, which counts every document that they name; a topic whose judgements
+// are all 0 counts, with 0. Where trec_eval divides zero by zero (an empty ranking after -J) the
+// value is 0.
 // REQUIRES: no docid twice in a topic, no NaN score (read_run refuses both).
-// Throws Error{kInvalidInput} when no topic is in both. Thread-safe.
+// Throws Error{kInvalidInput} when no topic is in both; with `complete` that is a mean of 0, and
+// only judgements without a topic are an error. Thread-safe.
 Evaluation evaluate(const data::Qrels& qrels, const data::Run& run,
                     const std::vector<Measure>& measures, const EvalOptions& options = {});
 

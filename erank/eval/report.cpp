@@ -54,6 +54,24 @@ std::string format_lines(const Evaluation& evaluation, const ReportOptions& opti
   return out;
 }
 
+std::string format_lines(const PMrr& p_mrr, const ReportOptions& options) {
+  const Measure measure{.name = "p-MRR", .kind = MeasureKind::kRr};
+  std::string out;
+  for (size_t q = 0; options.per_topic && q < p_mrr.qids.size(); ++q)
+    append_value(out, measure, measure.name, p_mrr.qids[q], p_mrr.values[q]);
+  if (options.summary) append_value(out, measure, measure.name, "all", p_mrr.mean);
+  return out;
+}
+
+base::OrderedJson to_json(const PMrr& p_mrr, const ReportOptions& options) {
+  base::OrderedJson out = base::OrderedJson::object();
+  if (options.summary) out["all"] = p_mrr.mean;
+  base::OrderedJson queries = base::OrderedJson::object();
+  for (size_t q = 0; q < p_mrr.qids.size(); ++q) queries[p_mrr.qids[q]] = p_mrr.values[q];
+  out["queries"] = std::move(queries);
+  return out;
+}
+
 base::OrderedJson to_json(const Evaluation& evaluation, const ReportOptions& options) {
   base::OrderedJson out = base::OrderedJson::object();
   for (size_t m = 0; m < evaluation.measures.size(); ++m) {
@@ -86,7 +104,14 @@ std::string missing_topics(const Evaluation& evaluation) {
   const std::string missing = some(evaluation.not_in_run);
   return text + "topics of the judgements that the run lacks, " +
          (evaluation.complete ? "counted as 0: " + missing
-                              : "left out: " + missing + ", which -c counts as 0");
+                              : "left out: " + missing + ", which eval -c counts as 0");
+}
+
+std::string missing_topics(const PMrr& p_mrr) {
+  return p_mrr.missing.empty() ? ""
+                               : "queries without both rankings, -og and -changed, left out of "
+                                 "p-MRR: " +
+                                     some(p_mrr.missing);
 }
 
 std::string format_ties(const TieReport& report) {

@@ -5,6 +5,7 @@
 
 #include "erank/base/json.h"
 #include "erank/eval/measures.h"
+#include "erank/eval/p_mrr.h"
 
 namespace erank::eval {
 
@@ -20,8 +21,13 @@ std::string format_lines(const Evaluation& evaluation, const ReportOptions& opti
 // not rounded; runid is a string; a measure without values per topic has no "queries".
 base::OrderedJson to_json(const Evaluation& evaluation, const ReportOptions& options = {});
 
+// The same of p-MRR, which is called that.
+std::string format_lines(const PMrr& p_mrr, const ReportOptions& options = {});
+base::OrderedJson to_json(const PMrr& p_mrr, const ReportOptions& options = {});
+
 // One line that says which topics were left out, or counted as 0, or "" when all took part.
 std::string missing_topics(const Evaluation& evaluation);
+std::string missing_topics(const PMrr& p_mrr);
 
 // What equal scores leave open: the counts, and what every measure's summary would be with the
 // worst and with the best order inside the ties. The evaluations differ in EvalOptions::ties alone.

@@ -34,6 +34,7 @@ void add_bytes(Digest& digest, const std::string& path, const Reading& reading) 
 }
 
 bool may_be_of_a_model(const fs::path& path) {
+  if (path.filename() == "calibration.json") return false;  // of its scores, no part of it
   constexpr std::array kEndings = {".json", ".safetensors", ".gguf", ".jinja", ".txt"};
   return std::find(kEndings.begin(), kEndings.end(), path.extension()) != kEndings.end();
 }

@@ -53,7 +53,8 @@ struct PassageResult {
   double probability = 0;  // Pr(integer)
   text::ScoreDistribution distribution;
   std::optional<double> first_stage_score;
-  std::string reasoning;  // "" in direct mode
+  std::optional<double> relevance;  // probability by the caller's calibration of the score
+  std::string reasoning;            // "" in direct mode
   Finish finish = Finish::kAnswered;
   // "query_truncated", "document_truncated", "empty_document", "binary_document" (control
   // characters or broken text), "unformatted" (the model ended without a readable answer),

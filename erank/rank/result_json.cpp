@@ -63,6 +63,7 @@ OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& r
   json["integer"] = r.integer;
   json["probability"] = r.probability;
   json["distribution"] = r.distribution.p;
+  if (r.relevance) json["relevance"] = *r.relevance;
   json["first_stage_score"] = number_or_null(r.first_stage_score);
   json["reasoning"] = r.reasoning;
   json["finish"] = finish_name(r.finish);

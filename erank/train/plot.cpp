@@ -12,11 +12,16 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/json.h"
+#include "erank/base/svg.h"
 
 namespace erank::train {
 namespace {
 
+using base::Axis;
 using base::ErrorKind;
+using base::escaped;
+using base::make_axis;
+using base::pixel;
 using base::str;
 using Points = std::vector<std::pair<double, double>>;
 
@@ -37,38 +42,12 @@ constexpr std::pair<std::string_view, std::string_view> kTitles[] = {
 // Counts that say little as a curve.
 constexpr std::string_view kNotDrawn[] = {"examples", "learned_tokens", "tokens", "seconds"};
 
-constexpr std::string_view kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                         "#e69f00", "#56b4e9", "#000000"};
 constexpr std::string_view kDashes[] = {"", "6 3", "2 2.5"};
-static_assert(std::size(kColours) * std::size(kDashes) == kMaxPlottedRuns);
+static_assert(std::size(base::kPlotColours) * std::size(kDashes) == kMaxPlottedRuns);
 
 // A panel, in pixels.
 constexpr double kWidth = 420, kHeight = 262;
 constexpr double kLeft = 54, kRight = kWidth - 14, kTop = 34, kBottom = kHeight - 42;
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '&')
-      out += "&amp;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
-}
-
-std::string formatted(const char* format, double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, format, value);
-  return text;
-}
-std::string pixel(double value) { return formatted("%.1f", value); }
 
 std::string title_of(std::string_view name) {
   for (const auto& [key, title] : kTitles)
@@ -77,52 +56,6 @@ std::string title_of(std::string_view name) {
   for (const char c : name) title += c == '_' ? " " : c == '.' ? ": " : std::string(1, c);
   if (!title.empty() && title[0] >= 'a' && title[0] <= 'z') title[0] += 'A' - 'a';
   return title;
-}
-
-struct Axis {
-  double low, high, step;
-
-  double place(double value, double from, double to) const {
-    return from + (value - low) / (high - low) * (to - from);
-  }
-  std::vector<double> ticks() const {
-    std::vector<double> ticks;
-    for (double i = std::ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i)
-      ticks.push_back(i * step);
-    return ticks;
-  }
-  // What labels leave out: a power of ten, and how it is written.
-  std::pair<double, std::string> unit() const {
-    const double largest = std::max(std::abs(low), std::abs(high));
-    if (largest >= 1e4 && largest < 1e6) return {1e3, "k"};
-    if (largest >= 1e6 && largest < 1e9) return {1e6, "M"};
-    if (largest >= 0.01 && largest < 1e9) return {1, ""};
-    const double exponent = std::floor(std::log10(largest));
-    return {std::pow(10, exponent), "\xc3\x97 1e" + formatted("%.0f", exponent)};
-  }
-  std::string label(double tick) const {
-    if (std::abs(tick) < step * 1e-9) return "0";
-    const auto [scale, suffix] = unit();
-    const int digits = std::max(0, static_cast<int>(std::ceil(-std::log10(step / scale) - 1e-9)));
-    char text[32];
-    std::snprintf(text, sizeof text, "%.*f%s", digits, tick / scale,
-                  suffix.size() == 1 ? suffix.c_str() : "");
-    return text;
-  }
-};
-
-// An axis over [low, high] with about `count` ticks at 1, 2 or 5 times a power of ten.
-Axis make_axis(double low, double high, double count, bool whole) {
-  if (high - low < 1e-12 * std::max(std::abs(low), std::abs(high)) || high == low) {
-    const double room = low == 0 ? 1 : std::abs(low) * 0.1;
-    low -= whole ? 1 : room, high += whole ? 1 : room;
-  }
-  const double rough = (high - low) / count, power = std::pow(10, std::floor(std::log10(rough)));
-  double step = 10 * power;
-  for (const double factor : {5, 2, 1})
-    if (factor * power >= rough) step = factor * power;
-  if (whole) step = std::max(1.0, step);
-  return {low, high, step};
 }
 
 // The mean over up to `radius` points on each side.
@@ -184,14 +117,9 @@ std::vector<Panel> panels_of(const std::vector<RunCurves>& runs) {
 }
 
 std::string stroke_of(size_t run) {
-  const std::string_view dash = kDashes[run / std::size(kColours)];
-  return str("stroke=\"", kColours[run % std::size(kColours)], "\"",
+  const std::string_view dash = kDashes[run / std::size(base::kPlotColours)];
+  return str("stroke=\"", base::kPlotColours[run % std::size(base::kPlotColours)], "\"",
              dash.empty() ? "" : str(" stroke-dasharray=\"", dash, "\""));
-}
-
-std::string text_at(double x, double y, std::string_view anchor, std::string_view text) {
-  return str("<text x=\"", pixel(x), "\" y=\"", pixel(y), "\" text-anchor=\"", anchor, "\">",
-             escaped(text), "</text>\n");
 }
 
 class PanelWriter {
@@ -210,23 +138,8 @@ class PanelWriter {
   }
 
   std::string write() const {
-    std::string out = str("<text x=\"", pixel(kLeft), "\" y=\"20\" class=\"title\">",
-                          escaped(panel_.title), "</text>\n");
-    if (const auto [scale, suffix] = y_.unit(); suffix.size() > 1)
-      out += text_at(kRight, 20, "end", suffix);
-    for (const double tick : y_.ticks()) {
-      const double y = y_.place(tick, kBottom, kTop);
-      out += str("<path class=\"grid\" d=\"M", pixel(kLeft), " ", pixel(y), "H", pixel(kRight),
-                 "\"/>\n", text_at(kLeft - 7, y + 4, "end", y_.label(tick)));
-    }
-    for (const double tick : x_.ticks()) {
-      const double x = x_.place(tick, kLeft, kRight);
-      out += str("<path class=\"axis\" d=\"M", pixel(x), " ", pixel(kBottom), "v4\"/>\n",
-                 text_at(x, kBottom + 17, "middle", x_.label(tick)));
-    }
-    out +=
-        str("<path class=\"axis\" d=\"M", pixel(kLeft), " ", pixel(kTop), "V", pixel(kBottom), "H",
-            pixel(kRight), "\"/>\n", text_at((kLeft + kRight) / 2, kBottom + 34, "middle", "step"));
+    std::string out =
+        base::svg_frame({kLeft, kRight, kTop, kBottom}, x_, y_, panel_.title, "step", "");
     for (const Curve& curve : panel_.curves) out += write_curve(curve);
     return out;
   }
@@ -255,16 +168,10 @@ class PanelWriter {
     for (const auto& [x, y] : points)
       out += str("<circle cx=\"", pixel(x_.place(x, kLeft, kRight)), "\" cy=\"",
                  pixel(y_.place(y, kBottom, kTop)), "\" r=\"2.4\" fill=\"",
-                 kColours[curve.run % std::size(kColours)], "\"/>\n");
+                 base::kPlotColours[curve.run % std::size(base::kPlotColours)], "\"/>\n");
     return out;
   }
 };
-
-constexpr std::string_view kStyle =
-    "text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#444}"
-    ".title{font-size:14px;font-weight:600;fill:#111}"
-    ".grid{stroke:#e4e4e4;fill:none}.axis{stroke:#888;fill:none}"
-    ".curve{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}";
 
 std::string key_line(size_t run) {
   return str("<path class=\"curve\" ", stroke_of(run), " d=\"M0 6H26\"/>");
@@ -348,9 +255,10 @@ std::string plot_svg(const std::vector<RunCurves>& runs) {
   const double top = y + 22;
   const size_t rows = (panels.size() + columns - 1) / std::max<size_t>(1, columns);
   const double height = top + kHeight * static_cast<double>(rows) + 4;
-  std::string out = str("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", width, "\" height=\"",
-                        height, "\" viewBox=\"0 0 ", width, " ", height, "\">\n<style>", kStyle,
-                        "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n", legend);
+  std::string out =
+      str("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", width, "\" height=\"", height,
+          "\" viewBox=\"0 0 ", width, " ", height, "\">\n<style>", base::kPlotStyle,
+          "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n", legend);
   for (size_t i = 0; i < panels.size(); ++i)
     out += str("<g transform=\"translate(", kWidth * static_cast<double>(i % columns), " ",
                top + kHeight * static_cast<double>(i / columns), ")\">\n",
@@ -364,7 +272,7 @@ std::string plot_html(const std::vector<RunCurves>& runs) {
       "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<title>Training runs</title>\n<style>\n",
-      kStyle,
+      base::kPlotStyle,
       "\nbody{margin:12px;background:#fff;font:14px system-ui,'Segoe UI','DejaVu "
       "Sans',sans-serif;color:#222}\n"
       ".key{display:flex;flex-wrap:wrap;gap:4px 20px;list-style:none;margin:0 0 10px;padding:0}\n"

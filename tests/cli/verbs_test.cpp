@@ -18,6 +18,8 @@ TEST_F(TinyVerbs, EveryVerbHasHelpWithAnExample) {
                                                                 {"search"},
                                                                 {"index"},
                                                                 {"eval"},
+                                                                {"report"},
+                                                                {"calibrate"},
                                                                 {"tokenize"},
                                                                 {"prompt"},
                                                                 {"model", "info"},

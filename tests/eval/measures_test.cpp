@@ -28,16 +28,36 @@ TEST(MeasureNames, PrintTrecEvalsNamesInItsOrderHoweverTheyAreWritten) {
             (Names{"iprec_at_recall_0.10", "ndcg_cut_10", "ndcg_cut_20", "ndcg_cut_23", "success_1",
                    "success_5", "success_10", "set_F_0.5"}));
   EXPECT_EQ(names_of({"P.5", "P_10", "P.5"}), (Names{"P_5", "P_10"}));
+  // As trec_eval reads it: one cut-off, of which the part after its dot is cut.
+  EXPECT_EQ(names_of({"ndcg_cut.10.5"}), (Names{"ndcg_cut_10"}));
   EXPECT_EQ(names_of({"11pt_avg..25,.5,.75", "ndcg"}), (Names{"11pt_avg_.25,.5,.75", "ndcg"}));
   EXPECT_EQ(names_of({"ndcg.1=3", "ndcg", "ndcg_1=3"}), (Names{"ndcg", "ndcg_1=3"}));
 }
 
 TEST(MeasureNames, PrintIrMeasuresNamesAsAskedFor) {
-  const Names asked = {
-      "nDCG@10", "P(rel=2)@5",    "AP(rel=2)@100", "RR",    "RR@10",     "R@100",
-      "AP",      "Success@1",     "Judged@10",     "Bpref", "IPrec@0.1", "NumQ",
-      "NumRet",  "NumRet(rel=1)", "NumRel",        "SetP",  "SetR",      "SetF(beta=2)",
-      "P@5",     "Rprec(rel=2)",  "MRR@10"};
+  const Names asked = {"nDCG@10",
+                       "P(rel=2)@5",
+                       "AP(rel=2)@100",
+                       "RR",
+                       "RR@10",
+                       "R@100",
+                       "AP",
+                       "Success@1",
+                       "Judged@10",
+                       "Bpref",
+                       "IPrec@0.1",
+                       "NumQ",
+                       "NumRet",
+                       "NumRet(rel=1)",
+                       "NumRel",
+                       "SetP",
+                       "SetR",
+                       "SetF(beta=2)",
+                       "P@5",
+                       "Rprec(rel=2)",
+                       "MRR@10",
+                       "nDCG(gains={0:1,2:2.5})@10",
+                       "Judged"};
   EXPECT_EQ(names_of(asked), asked);
   EXPECT_EQ(names_of({"nDCG@10", "map", "nDCG@10"}), (Names{"map", "nDCG@10"}));
 }
@@ -87,7 +107,16 @@ TEST(MeasureNames, RefuseWhatTheyDoNotKnowAndSayWhy) {
                            "NumQ@10",
                            "AP@10x",
                            "ERR@10",
-                           "P@nan"}) {
+                           "P@nan",
+                           "ndcg_cut.10.5.3",
+                           "nDCG@10.5",
+                           "nDCG(gains=1:3)@10",
+                           "nDCG(gains={1=3})@10",
+                           "nDCG(gains={1:3,1:4})@10",
+                           "nDCG(gains={1:-1})@10",
+                           "nDCG(gains={-1:1})@10",
+                           "nDCG(gains={})@10",
+                           "AP(gains={1:3})"}) {
     EXPECT_NE(refusal([&] { parse_measures({name}); }).find("[measures] '" + std::string(name)),
               std::string::npos)
         << name;
@@ -119,6 +148,9 @@ TEST(Measures, AreWhatTheirFormulasSayOnOneSmallRanking) {
   EXPECT_DOUBLE_EQ(value("Success@2"), 0);
   EXPECT_DOUBLE_EQ(value("Success@3"), 1);
   EXPECT_DOUBLE_EQ(value("Judged@4"), 3.0 / 4);
+  EXPECT_DOUBLE_EQ(value("Judged@20"), 3.0 / 4);
+  EXPECT_DOUBLE_EQ(value("Judged@1"), 1);
+  EXPECT_DOUBLE_EQ(value("Judged"), 3.0 / 4);
   EXPECT_DOUBLE_EQ(value("unj.4"), 1.0 / 4);
   EXPECT_DOUBLE_EQ(value("unj.20"), 1.0 / 20);
   EXPECT_DOUBLE_EQ(value("bpref"), 0);  // the one judged non-relevant document is first
@@ -136,6 +168,10 @@ TEST(Measures, TakeCustomGainsAlsoForGradeZeroAndBelowOne) {
       value_of("ndcg.0=1,1=0.5,3=-1", qrels, run),
       (1 + 2 / std::log2(4) + 0.5 / std::log2(5)) / (2 + 1 / std::log2(3) + 0.5 / std::log2(4)));
   EXPECT_DOUBLE_EQ(value_of("ndcg.1=0,2=0,3=0", qrels, run), 0);
+  EXPECT_DOUBLE_EQ(value_of("nDCG(gains={0:1,1:0.5})", qrels, run),
+                   value_of("ndcg.0=1,1=0.5", qrels, run));
+  EXPECT_DOUBLE_EQ(value_of("nDCG(gains={1:3,2:9})@3", qrels, run),
+                   (9 / std::log2(4)) / (9 + 3 / std::log2(3) + 3 / std::log2(4)));
 }
 
 TEST(Measures, BreakTiesByTheGreaterDocidByteByByte) {
@@ -194,6 +230,9 @@ TEST(Measures, TreatNegativeGradesAsNotJudged) {
   EXPECT_DOUBLE_EQ(value_of("num_nonrel_judged_ret", qrels, run), 0);
   EXPECT_DOUBLE_EQ(value_of("Bpref", qrels, run), 1.0 / 3);
   EXPECT_DOUBLE_EQ(value_of("nDCG@1", qrels, run), 0);
+  EXPECT_DOUBLE_EQ(value_of("unj.1", qrels, run), 1);
+  EXPECT_DOUBLE_EQ(value_of("Judged@1", qrels, run), 1);  // but for ir_measures' Judged
+  EXPECT_DOUBLE_EQ(value_of("Judged@5", qrels, make_run("q f 2 q x 1 q a 0.5 q y 0")), 2.0 / 4);
 }
 
 const char* const kTwoTopics = "1 a 1\n2 a 2\n2 b 1";
@@ -232,7 +271,7 @@ TEST(MissingTopics, AreSaidInOneLine) {
   const auto run = make_run("1 a 1 3 a 1");
   EXPECT_EQ(missing_topics(evaluate(qrels, run, {})),
             "topics of the run without judgements, left out: 1 (3); topics of the judgements that "
-            "the run lacks, left out: 1 (2), which -c counts as 0");
+            "the run lacks, left out: 1 (2), which eval -c counts as 0");
   EXPECT_EQ(missing_topics(evaluate(qrels, make_run("1 a 1"), {}, {.complete = true})),
             "topics of the judgements that the run lacks, counted as 0: 1 (2)");
   EXPECT_EQ(
@@ -242,6 +281,27 @@ TEST(MissingTopics, AreSaidInOneLine) {
   EXPECT_NE(refusal([&] { evaluate(qrels, make_run("x a 1"), {}); }).find("no topic is in both"),
             std::string::npos);
   EXPECT_NE(refusal([&] { evaluate(qrels, {}, {}); }).find("the run has 0 topics"),
+            std::string::npos);
+}
+
+TEST(MissingTopics, AllOfThemAreAMeanOfZeroWithComplete) {
+  const auto qrels = make_qrels(kTwoTopics);
+  const auto measures = parse_measures({"num_q", "num_ret", "num_rel", "map", "gm_map", "nDCG@10"});
+  for (const data::Run& run : {make_run(""), make_run("x a 1")})
+    for (const TrecEvalRules rules : {TrecEvalRules::k9, TrecEvalRules::k10}) {
+      const auto evaluation = evaluate(qrels, run, measures, {.rules = rules, .complete = true});
+      EXPECT_EQ(evaluation.qids.size(), rules == TrecEvalRules::k9 ? 0u : 2u);
+      EXPECT_EQ(evaluation.not_in_run, (std::vector<std::string>{"1", "2"}));
+      EXPECT_NEAR(evaluation.summary[4], 1e-5, 1e-18);
+      EXPECT_EQ(evaluation.summary[0], 2);
+      EXPECT_EQ(evaluation.summary[1], 0);
+      EXPECT_EQ(evaluation.summary[2], 3);
+      EXPECT_EQ(evaluation.summary[3], 0);
+      EXPECT_EQ(evaluation.summary[5], 0);
+    }
+  EXPECT_NE(refusal([&] {
+              evaluate({}, make_run("x a 1"), {}, {.complete = true});
+            }).find("no topic is in both"),
             std::string::npos);
 }
 

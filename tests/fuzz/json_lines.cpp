@@ -1,7 +1,9 @@
-// Queries, documents and candidates from JSONL, TSV and plain text, compressed or not: any bytes
-// give records of valid UTF-8 or an Error. The first byte chooses the name's ending.
+// Queries, documents and candidates from JSONL, TSV and plain text, compressed or not, results and
+// changed documents: any bytes give records of valid UTF-8 or an Error. The first byte chooses the
+// name's ending.
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -10,6 +12,7 @@
 #include "erank/base/error.h"
 #include "erank/base/utf8.h"
 #include "erank/data/records.h"
+#include "erank/data/results.h"
 #include "tests/fuzz/memory_file.h"
 
 namespace {
@@ -61,6 +64,21 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const auto& list : data::read_candidates(path))
       for (const auto& candidate : list.candidates)
         fuzz::demand(base::is_valid_utf8(candidate.document.text));
+  });
+  expect_no_more_than_an_error([&] {
+    const auto results = data::read_results(path);
+    const auto run = results.run();
+    fuzz::demand(run.qids.size() == run.hits.size());
+    for (const auto& [qid, list] : results.results) {
+      fuzz::demand(!qid.empty() && run.hits.at(qid).size() == list.size());
+      for (const auto& result : list)
+        fuzz::demand(!result.docid.empty() && std::isfinite(result.score.value_or(0)) &&
+                     base::is_valid_utf8(result.reasoning));
+    }
+  });
+  expect_no_more_than_an_error([&] {
+    for (const auto& [qid, documents] : data::read_changed_documents(path))
+      fuzz::demand(!qid.empty());
   });
   return 0;
 }

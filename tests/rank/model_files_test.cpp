@@ -33,6 +33,16 @@ TEST(WeightsDigest, IsOfWeightsAndTokenizerWhereverTheyLie) {
             weights_digest(folder.path("a/config.json")));
 }
 
+TEST(FilesDigest, IsOfTheModelAndNotOfTheCalibrationOfItsScores) {
+  const TestFolder folder;
+  folder.write("a/config.json", "{}");
+  const std::string digest = files_digest({folder.path("a")});
+  folder.write("a/calibration.json", "{}");
+  EXPECT_EQ(files_digest({folder.path("a")}), digest);
+  folder.write("a/erank.json", "{}");
+  EXPECT_NE(files_digest({folder.path("a")}), digest);
+}
+
 TEST(WeightsDigest, OfALargeFileReadsSizeHeadAndBlocks) {
   const TestFolder folder;
   const std::string path = folder.write("big.gguf", "x");

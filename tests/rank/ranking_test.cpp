@@ -143,6 +143,14 @@ TEST(ResultJson, HasTheDocumentedKeysInOrder) {
   EXPECT_EQ(base::dump_json(json["flags"]), "[\"not_reranked\"]");
 }
 
+TEST(ResultJson, NamesARelevanceWhereItIsKnown) {
+  PassageResult r = odd_result();
+  r.relevance = 0.25;
+  const std::string line = base::dump_json(to_json("q", 1, r));
+  EXPECT_THAT(line, ::testing::HasSubstr(",\"relevance\":0.25,\"first_stage_score\":"));
+  EXPECT_EQ(result_from_json(base::parse_json(line, "test"), "test").docid, r.docid);
+}
+
 TEST(ResultJson, RefusesWhatItDidNotWrite) {
   const base::Json good = base::parse_json(base::dump_json(to_json("q", 1, odd_result())), "test");
   const auto refused = [&](const char* key, const base::Json& value) {

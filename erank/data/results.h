@@ -1,0 +1,45 @@
+// What reranking leaves to its evaluation: results with their details, and the lists of documents
+// whose relevance an instruction changed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "erank/data/records.h"
+
+namespace erank::data {
+
+// A pair of a run. A TREC run has scores alone.
+struct Result {
+  std::string docid;
+  std::optional<double> score;  // none: the pair was passed on without being scored
+  std::string reasoning = {};
+  std::optional<int64_t> prompt_tokens = {}, new_tokens = {};
+};
+
+struct Results {
+  std::vector<std::string> qids;                                 // in order of first appearance
+  std::unordered_map<std::string, std::vector<Result>> results;  // of each, as the file lists them
+  bool is_jsonl = false;
+
+  // The same as a run. The lines of a JSONL file make the order themselves, so that equal scores
+  // and pairs without one stay where they are; the score of its hits is the number of lines after
+  // them.
+  Run run() const;
+};
+
+// The lines of `erank rerank --format jsonl` (the first byte is "{"), or a TREC run. Keys of JSONL:
+// qid, docid, score (null or missing: none), reasoning, prompt_tokens, new_tokens; others are
+// ignored. Throws Error{kInvalidInput} as read_run does.
+Results read_results(const std::string& path);
+
+// FollowIR's differences of judgements: {"query-id": Q, "corpus-ids": [docid, ...]} a line, Q
+// without the ending -og or -changed. Throws Error{kInvalidInput} for anything else and for a query
+// twice.
+std::unordered_map<std::string, std::vector<std::string>> read_changed_documents(
+    const std::string& path);
+
+}  // namespace erank::data

@@ -1,0 +1,135 @@
+// `erank report` and `erank calibrate` on small files, and what rerank does with a calibration.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/cli/program.h"
+
+namespace erank::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class TinyReport : public Program {
+ protected:
+  // Judgements and two runs of `n` queries: the second one is right, the first half of the time.
+  void put_runs(int n) const {
+    std::string qrels, first, second, queries;
+    for (int q = 0; q < n; ++q) {
+      const std::string qid = "q" + std::to_string(q);
+      qrels += qid + " 0 good 1\n" + qid + " 0 bad 0\n";
+      first += qid + " Q0 good 1 " + (q % 2 ? "2" : "1") + " t\n" + qid + " Q0 bad 2 1.5 t\n";
+      second += "{\"qid\":\"" + qid +
+                "\",\"docid\":\"good\",\"score\":" + std::to_string(7 + q % 3) +
+                ",\"reasoning\":\"fits\",\"new_tokens\":3}\n" + "{\"qid\":\"" + qid +
+                "\",\"docid\":\"bad\",\"score\":" + std::to_string(q % 4) +
+                ",\"reasoning\":\"\",\"new_tokens\":1}\n";
+      queries += "{\"_id\":\"" + qid + "\",\"text\":\"question " + qid + "\"}\n";
+    }
+    put("qrels", qrels);
+    put("bm25.run", first);
+    put("erank.jsonl", second);
+    put("queries.jsonl", queries);
+    put("corpus.jsonl",
+        "{\"_id\":\"good\",\"text\":\"a fitting text\"}\n{\"_id\":\"bad\",\"text\":\"another\"}\n");
+  }
+  std::vector<std::string> args(const std::vector<std::string>& more) const {
+    std::vector<std::string> all = {"report", path("bm25.run"), path("erank.jsonl"), "--qrels",
+                                    path("qrels")};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+};
+
+TEST_F(TinyReport, SaysWhetherRerankingHelpsInThreeForms) {
+  put_runs(24);
+  const Outcome markdown = run(args({"-m", "RR"}));
+  ASSERT_EQ(markdown.exit_code, 0) << markdown.err;
+  EXPECT_THAT(markdown.out, HasSubstr("**Yes, on these 24 queries: erank alone +0.2500 RR"));
+  const Outcome json = run(args({"-m", "RR", "--json"}));
+  const base::Json report = json_lines(json.out).at(0);
+  EXPECT_EQ(report["runs"][1]["answer"], "yes");
+  EXPECT_EQ(report["runs"][1]["test"]["wins"], 12);
+  EXPECT_EQ(report["runs"][0]["queries"]["q0"], 0.5);
+  const Outcome page = run(args({"-m", "RR", "--queries", path("queries.jsonl"), "--corpus",
+                                 path("corpus.jsonl"), "--out", path("report.html")}));
+  ASSERT_EQ(page.exit_code, 0) << page.err;
+  EXPECT_EQ(page.out + page.err, "");
+  const std::string html = base::read_file(path("report.html"));
+  for (const char* part : {"<!doctype html>", "question q0", "a fitting text", "fits"})
+    EXPECT_THAT(html, HasSubstr(part));
+  expect_refused(run(args({"--out", path("report.html")})), "--overwrite");
+}
+
+TEST_F(TinyReport, RefusesInOneLine) {
+  put_runs(4);
+  expect_refused(run(args({"--out", path("report.pdf")})), ".html or .md");
+  expect_refused(run(args({"-m", "num_q"})), "no value for each query");
+  expect_refused(run(args({"-m", "nGCD"})), "nGCD");
+  expect_refused(run(args({"--corpus", path("none.jsonl")})), "none.jsonl");
+  put("erank.jsonl", "{\"qid\":\"q0\"}\n");
+  expect_refused(run(args({})), "erank.jsonl:1");
+}
+
+TEST_F(TinyReport, CallsRunsOfOneNameByTheirPaths) {
+  put_runs(4);
+  put("a/x.run", "q0 Q0 good 1 1 t\n");
+  put("b/x.run", "q0 Q0 good 1 1 t\n");
+  const Outcome o =
+      run({"report", path("a/x.run"), path("b/x.run"), "--qrels", path("qrels"), "--json"});
+  const base::Json report = json_lines(o.out).at(0);
+  EXPECT_EQ(report["runs"][0]["name"], path("a/x.run"));
+  EXPECT_EQ(report["runs"][1]["name"], path("b/x.run"));
+}
+
+TEST_F(TinyReport, CalibratesScoresWhichRerankThenReports) {
+  put_runs(20);
+  const Outcome made = run({"calibrate", path("erank.jsonl"), "--qrels", path("qrels"), "--out",
+                            path("calibration.json")});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_THAT(made.err, StartsWith("erank: 40 judged pairs; expected calibration error"));
+  expect_refused(run({"calibrate", path("bm25.run"), "--qrels", path("corpus.jsonl")}),
+                 "read_qrels");
+
+  put("docs.jsonl",
+      "{\"_id\":\"a\",\"text\":\"blue sky\"}\n{\"_id\":\"b\",\"text\":\"bread\"}\n"
+      "{\"_id\":\"c\",\"text\":\"air\"}\n");
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--query", "sky", "--docs", path("docs.jsonl"), "--direct"});
+    return rerank(more);
+  };
+  const auto plain = json_lines(with({}).out);
+  ASSERT_EQ(plain.size(), 3u);
+  EXPECT_FALSE(plain[0].contains("relevance"));
+
+  // From 0.1 at the last pair's score to 0.9 at the first one's.
+  const double low = plain[2]["score"], high = plain[0]["score"];
+  ASSERT_LT(low, high);
+  base::Json map = {{"erank_calibration", 1}, {"method", "isotonic"}};
+  map["isotonic"] = {{"scores", {low, high}}, {"probabilities", {0.1, 0.9}}};
+  map["platt"] = {{"slope", 1.0}, {"intercept", 0.0}};
+  put("map.json", base::dump_json(map));
+  const auto lines = json_lines(with({"--calibrated", path("map.json")}).out);
+  EXPECT_EQ(column(lines, "docid"), column(plain, "docid"));
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0]["relevance"], 0.9);
+  EXPECT_EQ(lines[2]["relevance"], 0.1);
+  const auto kept =
+      json_lines(with({"--calibrated", path("map.json"), "--min-probability", "0.5"}).out);
+  EXPECT_EQ(kept.size(), lines[1]["relevance"] >= 0.5 ? 2u : 1u);
+  ASSERT_GT(kept.size(), 0u);
+  EXPECT_EQ(kept[0]["docid"], lines[0]["docid"]);
+
+  expect_refused(with({"--min-probability", "0.5"}), "needs a calibration");
+  std::filesystem::copy_file(path("map.json"), tiny_model() + "/calibration.json");
+  EXPECT_EQ(with({"--min-probability", "1"}).out, "");
+  EXPECT_TRUE(json_lines(with({}).out)[0].contains("relevance"));
+  put("map.json", "{}");
+  expect_refused(with({"--calibrated", path("map.json")}), "no calibration");
+}
+
+}  // namespace
+}  // namespace erank::cli
