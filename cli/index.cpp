@@ -9,7 +9,7 @@ namespace erank::cli {
 namespace {
 
 struct IndexFlags {
-  std::string corpus, beir, out;
+  std::string corpus, beir, out, text_field;
   int threads = base::num_processors();
   bool overwrite = false;
 };
@@ -22,9 +22,15 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
       base::fail(base::ErrorKind::kNotFound, "--beir", flags.beir,
                  ": no corpus.jsonl (.gz, .zst) in this folder");
   }
+  if (flags.out.ends_with(".gz") || flags.out.ends_with(".zst"))
+    base::fail(base::ErrorKind::kInvalidInput, "--out", flags.out,
+               ": an index is read where it lies and cannot be compressed; give another ending");
   Output output(flags.out, flags.overwrite, {corpus});
-  const auto documents = data::read_documents(corpus, &progress);
+  data::ReadNotes notes;
+  const auto documents =
+      data::read_documents(corpus, &progress, {.text_field = flags.text_field, .notes = &notes});
   progress.finish();
+  tell(corpus, notes);
   if (interrupted()) return;
   const auto index = retrieve::Index::build(documents, flags.threads, &progress);
   progress.finish();
@@ -40,10 +46,13 @@ void add_index(CLI::App& app, Context& context) {
   auto flags = std::make_shared<IndexFlags>();
   auto* source = verb->add_option_group("source");
   source->add_option("--corpus", flags->corpus,
-                     "Documents: .jsonl, .tsv or .txt (.gz, .zst), or - for stdin");
+                     "Documents: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst), or - for stdin");
   source->add_option("--beir", flags->beir, "A BEIR folder; its corpus is taken");
   source->require_option(1);
   verb->add_option("--out", flags->out, "The index file to make")->required();
+  verb->add_option("--text-field", flags->text_field,
+                   "The field that holds a document's text [text, contents, content, passage or "
+                   "body]");
   verb->add_option("--threads", flags->threads, "Threads [all processors]")
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");

@@ -78,6 +78,7 @@ int run(int argc, char** argv) {
   add_demo(app, context);
 #endif
   add_eval(app, context);
+  add_data(app, context);
   add_tokenize(app, context);
   add_prompt(app, context);
   add_model(app, context);

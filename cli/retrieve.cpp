@@ -12,7 +12,7 @@ namespace erank::cli {
 namespace {
 
 struct RetrieveFlags {
-  std::string index, queries, beir, out;
+  std::string index, queries, beir, out, text_field;
   int top = 100;
   int threads = base::num_processors();
   bool overwrite = false;
@@ -25,8 +25,11 @@ retrieve::Index get_index(const RetrieveFlags& flags, const data::BeirFolder& be
     base::fail(base::ErrorKind::kInvalidInput, "retrieve",
                flags.beir.empty() ? "give --index, or --beir with a folder that has a corpus"
                                   : flags.beir + ": no corpus.jsonl (.gz, .zst); give --index");
-  const auto documents = data::read_documents(beir.corpus, &progress);
+  data::ReadNotes notes;
+  const auto documents = data::read_documents(beir.corpus, &progress,
+                                              {.text_field = flags.text_field, .notes = &notes});
   progress.finish();
+  tell(beir.corpus, notes);
   auto index = retrieve::Index::build(documents, flags.threads, &progress);
   progress.finish();
   return index;
@@ -42,7 +45,9 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
                                   : flags.beir + ": no queries.jsonl (.gz, .zst); give --queries");
   Output output(flags.out, flags.overwrite,
                 {flags.index, path, flags.index.empty() ? beir.corpus : ""});
-  const auto queries = data::read_queries(path);
+  data::ReadNotes notes;
+  const auto queries = data::read_queries(path, {.notes = &notes});
+  tell(path, notes);
   const auto index = get_index(flags, beir, progress);
   const size_t block = 64 * static_cast<size_t>(flags.threads);
   size_t num_without_hits = 0;
@@ -75,11 +80,14 @@ void add_retrieve(CLI::App& app, Context& context) {
   auto flags = std::make_shared<RetrieveFlags>();
   verb->add_option("--index", flags->index, "An index that `erank index` made");
   verb->add_option("--queries", flags->queries,
-                   "Queries: .jsonl, .tsv or .txt (.gz, .zst), or - for stdin");
+                   "Queries: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst), or - for stdin");
   verb->add_option(
       "--beir", flags->beir,
       "A BEIR folder: its queries, unless --queries is given, and its corpus (indexed\n"
       "in memory), unless --index is given");
+  verb->add_option("--text-field", flags->text_field,
+                   "The field of the corpus that holds the texts [text, contents, content, passage "
+                   "or body]");
   verb->add_option("--top", flags->top, "At most so many documents a query [100]")
       ->check(CLI::Range(1, 1'000'000'000));
   verb->add_option("--out", flags->out, "The TREC run to write [stdout]");

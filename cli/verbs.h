@@ -30,6 +30,7 @@ void add_rerank(CLI::App& app, Context& context);
 void add_index(CLI::App& app, Context& context);
 void add_retrieve(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
+void add_data(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_prompt(CLI::App& app, Context& context);
 void add_model(CLI::App& app, Context& context);
