@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "cli/checks.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -228,7 +229,7 @@ void add_bench(CLI::App& app, Context& context) {
       ->delimiter(',');
   verb->add_option("--max-batch-tokens", f.max_batch_tokens,
                    "most tokens per forward pass (default: the network's)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   add_deterministic(*verb);
   verb->add_flag("--json", f.json, "print one JSON object");
   verb->callback([flags, &context] { context.run = [flags] { bench(*flags); }; });

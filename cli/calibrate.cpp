@@ -19,7 +19,9 @@ struct CalibrateFlags {
 
 void run_calibrate(const CalibrateFlags& flags) {
   Output output(flags.out, flags.overwrite, {flags.run, flags.qrels});
-  const data::Qrels qrels = data::read_qrels(flags.qrels);
+  data::ReadNotes notes;
+  const data::Qrels qrels = data::read_qrels(flags.qrels, &notes);
+  tell(flags.qrels, notes);
   const auto pairs =
       eval::judged_scores(qrels, data::read_results(flags.run), flags.relevance_level);
   eval::Calibration map = eval::fit_calibration(pairs);

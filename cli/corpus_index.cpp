@@ -1,5 +1,6 @@
 #include "cli/corpus_index.h"
 
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/data/records.h"
@@ -19,9 +20,11 @@ std::string corpus_of_beir(const std::string& folder) {
   return corpus;
 }
 
-bool write_index(const std::string& corpus, const retrieve::IndexOptions& options,
+bool write_index(const std::string& corpus, const std::string& text_field,
+                 const retrieve::IndexOptions& options,
                  const std::function<void(std::string_view)>& write, base::ProgressSink& progress) {
   retrieve::IndexBuilder builder(options, write);
+  data::ReadNotes notes;
   try {
     data::for_each_document(
         corpus,
@@ -29,11 +32,12 @@ bool write_index(const std::string& corpus, const retrieve::IndexOptions& option
           if (interrupted()) throw Interrupted();
           builder.add(std::move(document));
         },
-        &progress);
+        &progress, {.text_field = text_field, .notes = &notes});
   } catch (const Interrupted&) {
     return false;
   }
   progress.finish();
+  tell(corpus, notes);
   const bool complete = builder.finish(&progress, interrupted);
   progress.finish();
   return complete;

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <unordered_map>
 
+#include "cli/checks.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -10,9 +11,11 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
+#include "erank/data/check.h"
 #include "erank/data/records.h"
 #include "erank/eval/measures.h"
 #include "erank/eval/report.h"
+#include "erank/rank/model_files.h"
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
@@ -99,14 +102,28 @@ class Demo {
     if (split == folder.qrels.end() || folder.queries.empty() || folder.corpus.empty())
       base::fail(base::ErrorKind::kNotFound, "demo", flags_.beir,
                  ": expected corpus.jsonl, queries.jsonl and qrels/", flags_.split, ".tsv");
-    documents_ = data::read_documents(folder.corpus, context_.progress.get());
-    qrels_ = data::read_qrels(split->second);
-    for (auto& query : data::read_queries(folder.queries))
+    rank::refuse_inputs({"-"}, {folder.corpus, folder.queries, split->second});
+    data::ReadNotes notes, query_notes, qrels_notes;
+    documents_ = data::read_documents(folder.corpus, context_.progress.get(), {.notes = &notes});
+    qrels_ = data::read_qrels(split->second, &qrels_notes);
+    auto queries = data::read_queries(folder.queries, {.notes = &query_notes});
+    tell(folder.corpus, notes);
+    tell(folder.queries, query_notes);
+    tell(split->second, qrels_notes);
+    warn_of_lost(split->second, queries);
+    for (auto& query : queries)
       if (qrels_.grades.count(query.id)) queries_.push_back(std::move(query));
     if (queries_.empty())
       base::fail(base::ErrorKind::kInvalidInput, "demo", split->second,
                  " judges none of the queries");
     for (const auto& document : documents_) by_id_.emplace(document.id, &document);
+  }
+
+  void warn_of_lost(const std::string& path, const std::vector<data::Query>& queries) const {
+    data::IdSet qids, docids;
+    for (const auto& query : queries) qids.insert(query.id);
+    for (const auto& document : documents_) docids.insert(document.id);
+    for (const auto& line : data::told(path, data::find_lost(qrels_, &qids, &docids))) warn(line);
   }
 
   rank::RankRequest request(size_t q, std::span<const data::Hit> hits) const {
@@ -126,8 +143,8 @@ class Demo {
   std::string side_by_side(size_t q, const std::vector<data::Hit>& hits,
                            const rank::Ranking& ranking) const {
     const size_t width = output_width(), column = (width - 34) / 2;
-    std::string out = queries_[q].id + "  " +
-                      one_line(queries_[q].text, width - queries_[q].id.size() - 2) + "\n";
+    const std::string qid = one_line(queries_[q].id, 24);
+    std::string out = qid + "  " + one_line(queries_[q].text, width - characters(qid) - 2) + "\n";
     out += "   " + padded("before (BM25)", column) + " grade  " + padded("after", column) +
            " grade  score  0 … 10\n";
     for (size_t i = 0; i < std::min<size_t>(3, hits.size()); ++i) {
@@ -156,8 +173,8 @@ class Demo {
         "queries:\n");
     for (size_t q = 0; q < n; ++q)
       for (const auto& result : tickets[q].get().results)
-        say("  " + padded(queries_[q].id, 10) + " answer " + std::to_string(result.integer) + "  " +
-            distribution_bar(result.distribution) + "  " +
+        say("  " + padded(one_line(queries_[q].id, 24), 10) + " answer " +
+            std::to_string(result.integer) + "  " + distribution_bar(result.distribution) + "  " +
             one_line(result.reasoning, output_width() - 36) + "\n");
     say("\n");
   }
@@ -220,13 +237,13 @@ void add_demo(CLI::App& app, Context& context) {
   verb->add_option("--beir", f.beir, "another BEIR folder (default: the demo's own collection)");
   verb->add_option("--split", f.split, "which judgements of the folder")->capture_default_str();
   verb->add_option("--top", f.top, "candidates of a query")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   verb->add_option("--show", f.show, "rankings that are printed")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--thoughts", f.thoughts, "queries whose reasoning is shown")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   f.model.add_to(*verb);
   verb->callback(

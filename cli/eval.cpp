@@ -2,6 +2,7 @@
 
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "erank/data/check.h"
 #include "erank/data/records.h"
 #include "erank/data/results.h"
 #include "erank/eval/measures.h"
@@ -12,24 +13,37 @@ namespace erank::cli {
 namespace {
 
 struct EvalFlags {
-  std::string qrels, run, out, changed;
+  std::string qrels, run, corpus, queries, changed, out;
   std::vector<std::string> measures;
   std::string precision = "float";
   bool per_topic = false, no_summary = false, json = false, ties = false, overwrite = false;
   eval::EvalOptions options;
 };
 
+// Judgements that point to nothing, as far as the flags say what there is.
+void warn_of_lost(const EvalFlags& flags, const data::Qrels& qrels) {
+  data::IdSet queries, documents;
+  if (!flags.queries.empty()) queries = data::read_ids(flags.queries, data::RecordKind::kQuery);
+  if (!flags.corpus.empty()) documents = data::read_ids(flags.corpus, data::RecordKind::kDocument);
+  const auto lost = data::find_lost(qrels, flags.queries.empty() ? nullptr : &queries,
+                                    flags.corpus.empty() ? nullptr : &documents);
+  for (const auto& line : data::told(flags.qrels, lost)) warn(line);
+}
+
 void run_eval(EvalFlags flags) {
   const std::vector<eval::Measure> measures = eval::parse_measures(flags.measures);
   flags.options.rules =
       flags.precision == "double" ? eval::TrecEvalRules::k10 : eval::TrecEvalRules::k9;
-  std::vector<std::string> inputs = {flags.qrels, flags.run};
-  if (!flags.changed.empty()) inputs.push_back(flags.changed);
-  Output output(flags.out, flags.overwrite, inputs);
-  const data::Qrels qrels = data::read_qrels(flags.qrels);
-  const data::Run run = data::read_run(flags.run);
+  Output output(flags.out, flags.overwrite,
+                {flags.qrels, flags.run, flags.corpus, flags.queries, flags.changed});
+  data::ReadNotes qrels_notes, run_notes;
+  const data::Qrels qrels = data::read_qrels(flags.qrels, &qrels_notes);
+  const data::Run run = data::read_run(flags.run, &run_notes);
+  tell(flags.qrels, qrels_notes);
+  tell(flags.run, run_notes);
   std::optional<eval::PMrr> p_mrr;
   if (!flags.changed.empty()) p_mrr = eval::p_mrr(run, data::read_changed_documents(flags.changed));
+  warn_of_lost(flags, qrels);
   const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
   if (const std::string missing = eval::missing_topics(evaluation); !missing.empty()) warn(missing);
   if (p_mrr)
@@ -63,7 +77,8 @@ void run_eval(EvalFlags flags) {
 void add_eval(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("eval", "Measure a run against relevance judgements");
   auto flags = std::make_shared<EvalFlags>();
-  verb->add_option("qrels,--qrels", flags->qrels, "Judgements: TREC qrels or BEIR TSV (.gz, .zst)")
+  verb->add_option("qrels,--qrels", flags->qrels,
+                   "Judgements: TREC qrels, BEIR TSV or CSV (.gz, .zst)")
       ->required();
   verb->add_option("run,--run", flags->run, "TREC run, or - for stdin")->required();
   verb->add_option("-m,--measure", flags->measures,
@@ -90,6 +105,10 @@ void add_eval(CLI::App& app, Context& context) {
       "--p-mrr", flags->changed,
       "FollowIR's p-MRR too: JSONL {query-id, corpus-ids} of the documents that the\n"
       "altered instruction made irrelevant; the run has topics QUERY-og, QUERY-changed");
+  verb->add_option("--queries", flags->queries,
+                   "Warn of judgements whose query is not in this file");
+  verb->add_option("--corpus", flags->corpus,
+                   "Warn of judgements whose document is not in this file");
   verb->add_flag("--json", flags->json, "{measure: {all, queries: {qid: value}}}, not rounded");
   verb->add_option("--out", flags->out, "Write here instead of stdout");
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");

@@ -45,7 +45,11 @@ void run_fuse(const FuseFlags& flags) {
   const auto weights = parse_weights(flags.weights, flags.runs.size());
   Output output(flags.out, flags.overwrite, flags.runs);
   std::vector<data::Run> runs;
-  for (const auto& path : flags.runs) runs.push_back(data::read_run(path));
+  for (const auto& path : flags.runs) {
+    data::ReadNotes notes;
+    runs.push_back(data::read_run(path, &notes));
+    tell(path, notes);
+  }
   const data::Run fused = rank::fuse(method, runs, weights, flags.rrf_k);
   std::string lines;
   for (const auto& qid : fused.qids) {

@@ -10,7 +10,7 @@ namespace erank::cli {
 namespace {
 
 struct IndexFlags {
-  std::string corpus, beir, out, analyzer = "english";
+  std::string corpus, beir, out, text_field, analyzer = "english";
   int threads = base::num_processors();
   bool overwrite = false;
 };
@@ -28,10 +28,13 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
   options.analyzer = retrieve::parse_analyzer_kind(flags.analyzer);
   options.num_threads = flags.threads;
   const std::string corpus = flags.corpus.empty() ? corpus_of_beir(flags.beir) : flags.corpus;
+  if (flags.out.ends_with(".gz") || flags.out.ends_with(".zst"))
+    base::fail(base::ErrorKind::kInvalidInput, "--out", flags.out,
+               ": an index is read where it lies and cannot be compressed; give another ending");
   Output output(flags.out, flags.overwrite, {corpus});
   options.spill_folder = spill_folder(flags.out);
   const auto write = [&](std::string_view bytes) { output.write(bytes); };
-  if (write_index(corpus, options, write, progress)) output.commit();
+  if (write_index(corpus, flags.text_field, options, write, progress)) output.commit();
 }
 
 }  // namespace
@@ -42,7 +45,7 @@ void add_index(CLI::App& app, Context& context) {
   auto flags = std::make_shared<IndexFlags>();
   auto* source = verb->add_option_group("source");
   source->add_option("--corpus", flags->corpus,
-                     "Documents: .jsonl, .tsv or .txt (.gz, .zst), or - for stdin");
+                     "Documents: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst), or - for stdin");
   source->add_option("--beir", flags->beir, "A BEIR folder; its corpus is taken");
   source->require_option(1);
   verb->add_option("--out", flags->out, "The index file to make")->required();
@@ -52,6 +55,9 @@ void add_index(CLI::App& app, Context& context) {
                    "unicode (lower case; Chinese, Japanese and Korean as pairs of signs)")
       ->check(CLI::IsMember({"english", "whitespace", "unicode"}))
       ->capture_default_str();
+  verb->add_option("--text-field", flags->text_field,
+                   "The field that holds a document's text [text, contents, content, passage or "
+                   "body]");
   verb->add_option("--threads", flags->threads, "Threads [all processors]")
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--overwrite", flags->overwrite, "Let --out replace a file");

@@ -83,6 +83,7 @@ int run(int argc, char** argv) {
   add_eval(app, context);
   add_report(app, context);
   add_calibrate(app, context);
+  add_data(app, context);
   add_tokenize(app, context);
   add_prompt(app, context);
   add_model(app, context);

@@ -12,7 +12,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/json.h"
-#include "erank/data/records.h"
+#include "erank/data/json_values.h"
 #include "erank/model/checkpoint.h"
 #include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
@@ -132,7 +132,7 @@ void print_table(const OrderedJson& info, Output& output) {
 
 void run_info(const InfoFlags& flags) {
   const OrderedJson info = describe(flags.model);
-  Output output("", false);
+  Output output("", false, rank::paths_of_model(flags.model));
   if (flags.json)
     output.write(base::dump_json(info) + "\n");
   else
@@ -207,12 +207,10 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
   std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   inputs.push_back(flags.in);
   Output output(flags.out, flags.overwrite, inputs);
-  data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
-    if (line.empty()) return;
-    const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);
-    const base::Json json = base::parse_json(line, where);
-    if (!json.is_object())
-      base::fail(ErrorKind::kInvalidInput, "logits", where, ": expected an object");
+  data::ByteSource source(flags.in);
+  data::for_each_json(source, nullptr, [&](const data::JsonValue& value) {
+    const std::string where = value.place.str();
+    const base::Json& json = data::object_of(value);
     base::refuse_unknown_keys(json, {"ids", "positions"}, where);
     const auto ids = read_numbers(json, "ids", config.vocab_size, where);
     const auto length = static_cast<int64_t>(ids.size());

@@ -21,6 +21,10 @@ std::string checked(const std::string& path, bool overwrite,
 
 }  // namespace
 
+void tell(const std::string& path, const data::ReadNotes& notes) {
+  if (const std::string line = data::told(path, notes); !line.empty()) warn(line);
+}
+
 Output::Output(const std::string& path, bool overwrite, const std::vector<std::string>& inputs)
     : file_(checked(path, overwrite, inputs),
             overwrite ? base::OutputFile::Existing::kReplace : base::OutputFile::Existing::kKeep,

@@ -5,12 +5,14 @@
 #include <string_view>
 #include <vector>
 
-#include "erank/base/files.h"
+#include "erank/data/output_text.h"
+#include "erank/data/records.h"
 
 namespace erank::cli {
 
-// --out FILE, or stdout for "" and "-"; docs/formats.md, "Output files". A regular file is refused
-// without `overwrite`, and so is one of `inputs` (see rank::refuse_inputs).
+// --out FILE, or stdout for "" and "-"; docs/formats.md, "Output files". Compressed when the name
+// ends in .gz or .zst. A regular file is refused without `overwrite`, and so is one of `inputs`
+// (see rank::refuse_inputs).
 class Output {
  public:
   Output(const std::string& path, bool overwrite, const std::vector<std::string>& inputs = {});
@@ -19,7 +21,10 @@ class Output {
   void commit() { file_.commit(); }
 
  private:
-  base::OutputFile file_;
+  data::OutputText file_;
 };
+
+// Warns of what a reader left out of a file or changed in it, if anything.
+void tell(const std::string& path, const data::ReadNotes& notes);
 
 }  // namespace erank::cli

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <mutex>
 
+#include "erank/base/utf8.h"
+
 namespace erank::cli {
 namespace {
 
@@ -82,8 +84,8 @@ void ProgressLine::finish() {
 
 void ProgressLine::print_above(const std::string& line) {
   const std::lock_guard lock(g_mutex);
-  if (g_standing.empty()) return put(g_prefix + line + "\n");
-  put("\r\x1b[K" + g_prefix + line + "\n" + g_standing);
+  const std::string whole = g_prefix + base::printable(line) + "\n";
+  put(g_standing.empty() ? whole : "\r\x1b[K" + whole + g_standing);
 }
 
 void ProgressLine::set_prefix(const std::string& prefix) {

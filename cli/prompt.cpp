@@ -1,11 +1,12 @@
 #include <memory>
 
+#include "cli/checks.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
-#include "erank/data/records.h"
+#include "erank/data/json_values.h"
 #include "erank/rank/checkpoint.h"
 #include "erank/rank/model_files.h"
 #include "erank/text/prompt_format.h"
@@ -33,12 +34,11 @@ void prompt(const PromptFlags& flags) {
   std::vector<std::string> inputs = rank::paths_of_model(flags.model);
   inputs.insert(inputs.end(), {flags.in, flags.format});
   Output output(flags.out, flags.overwrite, inputs);
-  data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
-    if (line.empty()) return;
-    const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);
-    const base::Json json = base::parse_json(line, where);
-    if (!json.is_object())
-      base::fail(base::ErrorKind::kInvalidInput, "prompt", where, ": expected an object");
+  data::ByteSource source(flags.in);
+  data::ReadNotes notes;
+  data::for_each_json(source, &notes, [&](const data::JsonValue& value) {
+    const std::string where = value.place.str();
+    const base::Json& json = data::object_of(value);
     base::refuse_unknown_keys(json, {"query", "document", "instruction"}, where);
     text::Prompt prompt = format.render(
         base::json_value<std::string>(json, "instruction", checkpoint.defaults.instruction, where),
@@ -58,6 +58,7 @@ void prompt(const PromptFlags& flags) {
     output.write(base::dump_json(result) + "\n");
   });
   output.commit();
+  tell(flags.in, notes);
 }
 
 }  // namespace
@@ -76,9 +77,9 @@ void add_prompt(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"paper", "passage-last"}));
   verb->add_option("--max-doc-tokens", flags->max_document_tokens,
                    "cut documents to so many tokens")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   verb->add_option("--max-query-tokens", flags->max_query_tokens, "cut queries to so many tokens")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   verb->add_flag("--direct", flags->direct, "append the answer prefix of direct mode");
   verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();
   verb->add_option("--out", flags->out, "write here instead of stdout");

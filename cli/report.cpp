@@ -76,7 +76,9 @@ void run_report(ReportFlags flags, Context& context) {
   for (const auto& name : {flags.qrels, flags.queries, flags.corpus})
     if (!name.empty()) inputs.push_back(name);
   Output output(flags.out, flags.overwrite, inputs);
-  const data::Qrels qrels = data::read_qrels(flags.qrels);
+  data::ReadNotes notes;
+  const data::Qrels qrels = data::read_qrels(flags.qrels, &notes);
+  tell(flags.qrels, notes);
   std::vector<eval::NamedRun> runs;
   const auto names = names_of(flags.runs);
   for (size_t i = 0; i < names.size(); ++i)

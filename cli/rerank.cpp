@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "cli/made_of.h"
+#include "cli/checks.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -475,9 +476,12 @@ void add_rerank(CLI::App& app, Context& context) {
   RerankFlags& f = *flags;
   verb->footer(kExample);
   auto* input = verb->add_option_group("Input", "one of the four ways");
-  input->add_option("--query", f.input.query, "the query's text, with --docs");
+  // As a function: an option that may be absent takes an empty text for absent.
+  input->add_option_function<std::string>(
+      "--query", [&f](const std::string& text) { f.input.query = text; },
+      "the query's text, with --docs");
   input->add_option("--docs", f.input.docs,
-                    "documents: .jsonl, .tsv or .txt (.gz, .zst); - is stdin");
+                    "documents: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst); - is stdin");
   input->add_option("--queries", f.input.queries, "queries, with --corpus and --run");
   input->add_option("--corpus", f.input.corpus, "documents of the run");
   input->add_option("--run", f.input.run, "first-stage ranking: a TREC run");
@@ -485,8 +489,12 @@ void add_rerank(CLI::App& app, Context& context) {
                     "BEIR folder (queries.jsonl, corpus.jsonl), with --run");
   input->add_option("--candidates", f.input.candidates,
                     "JSONL {qid, query, hits: [{docid, text, score}]}");
+  input->add_option(
+      "--text-field", f.input.text_field,
+      "the field of documents that holds their text (default: text, contents, content, "
+      "passage or body)");
   input->add_option("--top", f.input.top, "candidates of a query that are scored")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   f.model.add_to(*verb);
   verb->add_option("--instruction", f.instruction,
@@ -494,12 +502,12 @@ void add_rerank(CLI::App& app, Context& context) {
   auto* think = verb->add_flag("--think", f.think, "let the model write its reasoning first");
   verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
   verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   verb->add_option("--max-think-tokens", f.max_think_tokens,
                    "force an answer after so many tokens of reasoning")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   verb->add_option("--score", f.score,
                    "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
   verb->add_option("--hybrid", f.hybrid,
@@ -513,7 +521,7 @@ void add_rerank(CLI::App& app, Context& context) {
       ->check(CLI::Range(0.0, 1.0));
   verb->add_option("--temperature", f.temperature,
                    "sampling temperature of the reasoning; 0 is greedy")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--seed", f.seed, "random seed for sampling the reasoning")
       ->capture_default_str();

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/data/records.h"
@@ -36,8 +37,12 @@ void cut_at_top(RerankJob& job, int top) {
 }
 
 std::vector<RerankJob> one_query(const RerankInput& input, base::ProgressSink& progress) {
-  RerankJob job{"1", input.query, {}, {}};
-  for (auto& document : data::read_documents(input.docs, &progress))
+  RerankJob job{"1", *input.query, {}, {}};
+  data::ReadNotes notes;
+  auto documents = data::read_documents(input.docs, &progress,
+                                        {.text_field = input.text_field, .notes = &notes});
+  tell(input.docs, notes);
+  for (auto& document : documents)
     job.passages.push_back({std::move(document.id), std::move(document.text), {}});
   if (job.passages.empty()) warn_without_candidates({job.qid});
   cut_at_top(job, input.top);
@@ -47,7 +52,11 @@ std::vector<RerankJob> one_query(const RerankInput& input, base::ProgressSink& p
 std::vector<RerankJob> from_candidates(const RerankInput& input) {
   std::vector<RerankJob> jobs;
   std::vector<std::string> empty;
-  for (auto& list : data::read_candidates(input.candidates)) {
+  data::ReadNotes notes;
+  auto lists =
+      data::read_candidates(input.candidates, {.text_field = input.text_field, .notes = &notes});
+  tell(input.candidates, notes);
+  for (auto& list : lists) {
     RerankJob job{list.query.id, std::move(list.query.text), {}, {}};
     for (auto& c : list.candidates)
       job.passages.push_back({std::move(c.document.id), std::move(c.document.text), c.score});
@@ -68,8 +77,11 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
       base::fail(ErrorKind::kNotFound, "--beir", input.beir, ": no ",
                  input.queries.empty() ? "queries" : "corpus", ".jsonl in it");
   }
-  const data::Run run = data::read_run(input.run);
-  const auto queries = data::read_queries(input.queries);
+  data::ReadNotes run_notes, query_notes, corpus_notes;
+  const data::Run run = data::read_run(input.run, &run_notes);
+  const auto queries = data::read_queries(input.queries, {.notes = &query_notes});
+  tell(input.run, run_notes);
+  tell(input.queries, query_notes);
   std::unordered_set<std::string> known;
   for (const auto& query : queries) known.insert(query.id);
   std::vector<std::string> unknown;
@@ -88,7 +100,9 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
                      [](const auto& a, const auto& b) { return a.score > b.score; });
     for (const auto& hit : list) wanted.insert(hit.docid);
   }
-  auto documents = data::read_documents(input.corpus, wanted, &progress);
+  auto documents = data::read_documents(input.corpus, wanted, &progress,
+                                        {.text_field = input.text_field, .notes = &corpus_notes});
+  tell(input.corpus, corpus_notes);
   std::vector<std::string> lost;
   for (const auto& id : wanted)
     if (!documents.count(id)) lost.push_back(id);
@@ -121,7 +135,7 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
 }  // namespace
 
 void check_rerank_input(const RerankInput& input) {
-  const bool one = !input.query.empty() || !input.docs.empty();
+  const bool one = input.query || !input.docs.empty();
   const bool run =
       !input.run.empty() || !input.queries.empty() || !input.corpus.empty() || !input.beir.empty();
   const bool candidates = !input.candidates.empty();
@@ -130,10 +144,12 @@ void check_rerank_input(const RerankInput& input) {
                one + run + candidates == 0 ? "nothing to rerank" : "more than one kind of input",
                "; give --query TEXT --docs FILE, or --queries F --corpus F --run F, or --beir DIR "
                "--run F, or --candidates F");
-  if (one && (input.query.empty() || input.docs.empty()))
-    base::fail(ErrorKind::kInvalidInput, "rerank",
-               input.query.empty() ? "--docs needs --query TEXT"
-                                   : "--query needs --docs FILE (- for stdin)");
+  if (one && (!input.query || input.docs.empty()))
+    base::fail(
+        ErrorKind::kInvalidInput, "rerank",
+        input.query ? "--query needs --docs FILE (- for stdin)" : "--docs needs --query TEXT");
+  if (one && input.query->empty())
+    base::fail(ErrorKind::kInvalidInput, "--query", "is empty, expected the query's text");
   if (run && input.run.empty())
     base::fail(ErrorKind::kInvalidInput, "rerank",
                "--run F is missing; `erank index` and `erank retrieve` make a BM25 run");

@@ -1,6 +1,7 @@
 // What `erank rerank` reads: its four ways to name queries and candidates, brought into one form.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,9 +10,11 @@
 namespace erank::cli {
 
 struct RerankInput {
-  std::string query, docs;                 // one query and its documents
+  std::optional<std::string> query;        // one query, with `docs`
+  std::string docs;                        // its documents
   std::string queries, corpus, run, beir;  // a whole run; `beir` names queries and corpus
   std::string candidates;                  // a candidate list
+  std::string text_field;                  // of documents; "": the usual ones
   int top = 100;                           // candidates of a query that are scored
 };
 

@@ -21,9 +21,8 @@ std::string table(const RerankJob& job, const rank::Ranking& ranking, bool appen
     id_width = std::max(id_width, std::min<size_t>(characters(r.docid), 24));
     first_stage |= r.first_stage_score.has_value();
   }
-  std::string out = "query " + ranking.qid + ": " +
-                    one_line(job.query, width - 8 - std::min<size_t>(20, ranking.qid.size())) +
-                    "\n";
+  const std::string qid = one_line(ranking.qid, 24);
+  std::string out = "query " + qid + ": " + one_line(job.query, width - 8 - characters(qid)) + "\n";
   out += " rank  " + padded("docid", id_width, false) + "    score  answer   Pr  0 … 10     " +
          (first_stage ? "   first" : "") + "  text\n";
   int64_t rank = 0;

@@ -16,7 +16,7 @@ namespace erank::cli {
 namespace {
 
 struct RetrieveFlags {
-  std::string index, queries, beir, out, format = "trec";
+  std::string index, queries, beir, out, text_field, format = "trec";
   int top = 100;
   int threads = base::num_processors();
   bool drop_identical_ids = false, overwrite = false;
@@ -36,7 +36,7 @@ std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data:
   const auto write = [&](std::string_view piece) {
     bytes.insert(bytes.end(), piece.begin(), piece.end());
   };
-  if (!write_index(beir.corpus, options, write, progress)) return std::nullopt;
+  if (!write_index(beir.corpus, flags.text_field, options, write, progress)) return std::nullopt;
   return retrieve::Index::from_bytes(std::move(bytes));
 }
 
@@ -72,7 +72,9 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
                                   : flags.beir + ": no queries.jsonl (.gz, .zst); give --queries");
   Output output(flags.out, flags.overwrite,
                 {flags.index, path, flags.index.empty() ? beir.corpus : ""});
-  const auto queries = data::read_queries(path);
+  data::ReadNotes notes;
+  const auto queries = data::read_queries(path, {.notes = &notes});
+  tell(path, notes);
   const auto index = get_index(flags, beir, progress);
   if (!index) return;
   const size_t block = 64 * static_cast<size_t>(flags.threads);
@@ -115,11 +117,14 @@ void add_retrieve(CLI::App& app, Context& context) {
   auto flags = std::make_shared<RetrieveFlags>();
   verb->add_option("--index", flags->index, "An index that `erank index` made");
   verb->add_option("--queries", flags->queries,
-                   "Queries: .jsonl, .tsv or .txt (.gz, .zst), or - for stdin");
+                   "Queries: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst), or - for stdin");
   verb->add_option(
       "--beir", flags->beir,
       "A BEIR folder: its queries, unless --queries is given, and its corpus (indexed\n"
       "in memory), unless --index is given");
+  verb->add_option("--text-field", flags->text_field,
+                   "The field of the corpus that holds the texts [text, contents, content, passage "
+                   "or body]");
   verb->add_option("--top", flags->top, "At most so many documents a query [100]")
       ->check(CLI::Range(1, 1'000'000'000));
   verb->add_flag("--drop-identical-ids", flags->drop_identical_ids,

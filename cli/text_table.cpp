@@ -27,7 +27,9 @@ std::string one_line(std::string_view text, size_t width) {
   for (size_t i = 0; i < text.size() && starts.size() <= width;) {
     size_t n = 1;
     while (i + n < text.size() && (text[i + n] & 0xc0) == 0x80) ++n;
-    const bool blank = n == 1 && static_cast<unsigned char>(text[i]) <= ' ';
+    const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
+    const bool blank = (n == 1 && (byte(i) <= ' ' || byte(i) == 0x7f)) ||
+                       (n == 2 && byte(i) == 0xc2 && byte(i + 1) < 0xa0);  // control characters
     if (!blank || (!out.empty() && out.back() != ' ')) {
       starts.push_back(out.size());
       out += blank ? std::string_view(" ") : text.substr(i, n);

@@ -3,7 +3,7 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
-#include "erank/data/records.h"
+#include "erank/data/json_values.h"
 #include "erank/rank/checkpoint.h"
 #include "erank/rank/model_files.h"
 #include "erank/text/tokenizer.h"
@@ -40,10 +40,11 @@ std::vector<std::string> inputs_of(const TokenizeFlags& flags) {
 void tokenize(const TokenizeFlags& flags) {
   const text::Tokenizer tokenizer = load_tokenizer(flags.model);
   Output output(flags.out, flags.overwrite, inputs_of(flags));
-  data::for_each_line(flags.in, [&](std::string_view line, int64_t number) {
-    if (line.empty()) return;
-    const std::string where = base::str(flags.in == "-" ? "stdin" : flags.in, ":", number);
-    const base::Json json = base::parse_json(line, where);
+  data::ByteSource source(flags.in);
+  data::ReadNotes notes;
+  data::for_each_json(source, &notes, [&](const data::JsonValue& value) {
+    const std::string where = value.place.str();
+    const base::Json& json = value.value;
     base::OrderedJson result;
     if (flags.decode) {
       if (!json.is_object() || !json.contains("ids") || !json["ids"].is_array())
@@ -67,6 +68,7 @@ void tokenize(const TokenizeFlags& flags) {
     output.write(base::dump_json(result) + "\n");
   });
   output.commit();
+  tell(flags.in, notes);
 }
 
 }  // namespace

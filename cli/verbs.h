@@ -35,6 +35,7 @@ void add_search(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
+void add_data(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_prompt(CLI::App& app, Context& context);
 void add_model(CLI::App& app, Context& context);

@@ -16,10 +16,11 @@ enum class ErrorKind {
   kExhausted,     // memory, disk, a budget or a limit is too small
 };
 
-// What the caller or the environment did wrong. The program ends with exit code 2.
+// What the caller or the environment did wrong. The program ends with exit code 2. The message is
+// one line that is safe to show (printable() of base/utf8.h), whatever of a file it quotes.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message);
   ErrorKind kind() const { return kind_; }
 
  private:

@@ -1,5 +1,7 @@
 #include "erank/base/json.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -7,6 +9,7 @@
 #include <vector>
 
 #include "erank/base/error.h"
+#include "erank/base/utf8.h"
 
 namespace erank::base {
 namespace {
@@ -106,6 +109,17 @@ struct Reader<int> {
   }
 };
 
+// The four hexadecimal digits of the escape \uXXXX at text[i], or -1 when there is none.
+int escaped_unit(std::string_view text, size_t i) {
+  if (i + 6 > text.size() || text[i] != '\\' || text[i + 1] != 'u') return -1;
+  int unit = 0;
+  const auto [end, error] = std::from_chars(text.data() + i + 2, text.data() + i + 6, unit, 16);
+  return error == std::errc() && end == text.data() + i + 6 && unit >= 0 ? unit : -1;
+}
+
+bool is_high(int unit) { return unit >= 0xd800 && unit <= 0xdbff; }
+bool is_low(int unit) { return unit >= 0xdc00 && unit <= 0xdfff; }
+
 std::string shortened(const Json& value) {
   std::string text = dump_json(value);
   if (text.size() > 60) text = text.substr(0, 57) + "...";
@@ -123,9 +137,29 @@ Json parse_json(std::string_view text, std::string_view where, int max_depth) {
     std::string what =
         e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
     if (const auto end = what.find("] "); end != std::string::npos) what = what.substr(end + 2);
+    constexpr size_t kLongest = 300;  // it quotes the whole number or string that it read last
+    if (what.size() > kLongest) what = what.substr(0, utf8_prefix(what, kLongest)) + "...";
     fail(ErrorKind::kInvalidInput, "json", where, ": ", what);
   }
   return root;
+}
+
+std::string replace_half_surrogates(std::string_view text) {
+  std::string out;
+  size_t copied = 0;
+  for (size_t i = text.find('\\'); i < text.size(); i = text.find('\\', i)) {
+    const int unit = escaped_unit(text, i);
+    if (is_high(unit) && is_low(escaped_unit(text, i + 6))) {
+      i += 12;
+    } else if (is_high(unit) || is_low(unit)) {
+      out.append(text.substr(copied, i - copied)).append("\\ufffd");
+      copied = i += 6;
+    } else {
+      i += 2;  // an escaped backslash, quote or letter
+    }
+    if (i >= text.size()) break;
+  }
+  return out.append(text.substr(std::min(copied, text.size())));
 }
 
 std::string dump_json(const Json& value) {

@@ -16,6 +16,10 @@ using OrderedJson = nlohmann::ordered_json;  // object keys as written: for outp
 // more than `max_depth` nested arrays and objects. Thread-safe.
 Json parse_json(std::string_view text, std::string_view where, int max_depth = 64);
 
+// `text`, JSON, with each \u escape of half a surrogate pair made \ufffd: JSON's grammar allows
+// such escapes, no text can hold them, and parse_json refuses them. Unchanged when there is none.
+std::string replace_half_surrogates(std::string_view text);
+
 // One line, no spaces, UTF-8 as it is; invalid UTF-8 is written as U+FFFD.
 std::string dump_json(const Json& value);
 std::string dump_json(const OrderedJson& value);

@@ -1,8 +1,11 @@
 // A small random generator whose sequence is the same on every machine and compiler.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace erank::base {
 
@@ -37,5 +40,11 @@ inline uint64_t derived_seed(uint64_t seed, uint64_t i) {
 
 // The seed of what is drawn for a query's document: of the ids alone, not of what else there is.
 uint64_t pair_seed(uint64_t seed, std::string_view qid, std::string_view docid);
+
+// Puts `values` in one of their orders, each with the same probability (Fisher and Yates).
+template <typename T>
+void shuffle(std::vector<T>& values, Random& random) {
+  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
+}
 
 }  // namespace erank::base

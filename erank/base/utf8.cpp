@@ -93,4 +93,52 @@ void append_utf8(std::string& out, uint32_t c) {
   }
 }
 
+std::string printable(std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string out;
+  out.reserve(text.size());
+  const auto byte = [&](char c) {
+    const auto value = static_cast<uint8_t>(c);
+    out.append("\\x").append(1, kHex[value >> 4]).append(1, kHex[value & 15]);
+  };
+  for (size_t i = 0, bad = 0; i < text.size();) {
+    const char c = text[i];
+    const size_t n = character(text, i, bad);
+    const std::string_view whole = text.substr(i, n);
+    if (n == 0 || c == '\x7f' || (n == 1 && static_cast<uint8_t>(c) < 0x20)) {
+      if (c == '\n')
+        out += "\\n";
+      else if (c == '\t')
+        out += "\\t";
+      else if (c == '\r')
+        out += "\\r";
+      else
+        byte(c);
+      ++i;
+      continue;
+    }
+    if (n == 2 && c == '\xc2' && static_cast<uint8_t>(text[i + 1]) < 0xa0) {  // U+0080 to U+009F
+      byte(text[i + 1]);
+    } else if (n == 3 && (whole.substr(0, 2) == "\xe2\x80" || whole.substr(0, 2) == "\xe2\x81")) {
+      const uint32_t code = 0x2000 | (static_cast<uint32_t>(text[i + 1]) & 3) << 6 |
+                            (static_cast<uint32_t>(text[i + 2]) & 63);
+      const bool turns = code == 0x200e || code == 0x200f || (code >= 0x2028 && code <= 0x202e) ||
+                         (code >= 0x2066 && code <= 0x2069);
+      if (turns)
+        out.append("\\u20").append(1, kHex[code >> 4 & 15]).append(1, kHex[code & 15]);
+      else
+        out += whole;
+    } else {
+      out += whole;
+    }
+    i += n;
+  }
+  return out;
+}
+
+std::string in_quotes(std::string_view text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return "'" + printable(text) + "'";
+  return "'" + printable(text.substr(0, utf8_prefix(text, max_bytes))) + "...'";
+}
+
 }  // namespace erank::base

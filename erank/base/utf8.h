@@ -20,4 +20,11 @@ size_t utf8_prefix(std::string_view text, size_t max_bytes);
 // Appends the UTF-8 form of `code_point` (surrogates and values over U+10FFFF become U+FFFD).
 void append_utf8(std::string& out, uint32_t code_point);
 
+// `text` as one line that is safe to show: control characters and those that turn the direction of
+// writing as \n, \t, \x1b or \u202e, bytes that are no UTF-8 as \xff. A backslash stays as it is.
+std::string printable(std::string_view text);
+
+// What a message quotes of a file: printable(text) in single quotes, after `max_bytes` an ellipsis.
+std::string in_quotes(std::string_view text, size_t max_bytes = 80);
+
 }  // namespace erank::base

@@ -1,177 +1,55 @@
 #include "erank/data/records.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstring>
+#include <algorithm>
+#include <array>
 #include <filesystem>
+#include <span>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
+#include "erank/data/json_values.h"
+#include "erank/data/record_reader.h"
+#include "erank/data/tables.h"
 
 namespace erank::data {
 namespace {
 
 using base::ErrorKind;
 using base::fail;
+using base::in_quotes;
 using base::Json;
 using base::str;
 
-enum class Form { kJsonl, kTsv, kTxt, kSniff };
-enum class Kind { kQuery, kDocument };
-
-Form form_of(const std::string& path, const char* where) {
-  if (path == "-") return Form::kSniff;
-  std::string_view name = path;
-  for (std::string_view ending : {".gz", ".zst"})
-    if (name.ends_with(ending)) {
-      name.remove_suffix(ending.size());
-      break;
-    }
-  if (name.ends_with(".jsonl")) return Form::kJsonl;
-  if (name.ends_with(".tsv")) return Form::kTsv;
-  if (name.ends_with(".txt")) return Form::kTxt;
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0)
-    fail(ErrorKind::kNotFound, where, path, ": ", std::strerror(errno));
-  if (S_ISFIFO(info.st_mode) || S_ISCHR(info.st_mode)) return Form::kSniff;
-  fail(ErrorKind::kInvalidInput, where, path,
-       ": unknown ending; expected .jsonl, .tsv or .txt, then nothing, .gz or .zst");
-}
-
-std::string list_of(std::initializer_list<const char*> keys) {
-  std::string out;
-  for (const char* key : keys) out += str(out.empty() ? "'" : ", '", key, "'");
-  return out;
-}
-
-std::string keys_of(const Json& object) {
-  std::string out;
-  for (const auto& [key, value] : object.items()) {
-    if (out.size() > 200) return out + ", ...";
-    out += str(out.empty() ? "'" : ", '", key, "'");
-  }
-  return out.empty() ? "none" : out;
-}
-
-// The first of `keys` that `object` has and that is not null.
-const Json* find_first(const Json& object, std::initializer_list<const char*> keys) {
-  for (const char* key : keys) {
-    const auto it = object.find(key);
-    if (it != object.end() && !it->is_null()) return &*it;
-  }
-  return nullptr;
-}
-
-std::string read_id(const Json* value, std::string_view where) {
-  if (!value) return "";
-  if (value->is_string()) return value->get<std::string>();
-  if (value->is_number_integer()) return base::dump_json(*value);
-  fail(ErrorKind::kInvalidInput, "read_records", where, ": the id is ", value->type_name(),
-       ", expected a string or a whole number");
-}
-
-std::string read_text(const Json& object, std::initializer_list<const char*> keys,
-                      std::string_view where) {
-  const Json* value = find_first(object, keys);
-  if (!value)
-    fail(ErrorKind::kInvalidInput, "read_records", where, ": no text; expected one of ",
-         list_of(keys), ", found ", keys_of(object));
-  if (!value->is_string())
-    fail(ErrorKind::kInvalidInput, "read_records", where, ": the text is ", value->type_name(),
-         ", expected a string");
-  return value->get<std::string>();
-}
-
-std::string join_title(std::string title, std::string text) {
-  if (title.empty()) return text;
-  if (text.empty()) return title;
-  return std::move(title) + " " + text;
-}
-
-std::string document_text(const Json& object, std::string_view where) {
-  std::string text = read_text(object, {"text", "contents"}, where);
-  return join_title(base::json_value<std::string>(object, "title", "", where), std::move(text));
-}
-
-Json parse_record(std::string_view line, const std::string& where) {
-  Json object = base::parse_json(base::sanitize_utf8(line), where);
-  if (!object.is_object())
-    fail(ErrorKind::kInvalidInput, "read_records", where, ": a JSON ", object.type_name(),
-         ", expected an object");
-  return object;
-}
-
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
-
-Document parse_jsonl(Kind kind, std::string_view line, const std::string& where) {
-  const Json object = parse_record(line, where);
-  Document out;
-  out.id = read_id(find_first(object, {"_id", "id", kind == Kind::kQuery ? "qid" : "docid",
-                                       kind == Kind::kQuery ? "docid" : "qid"}),
-                   where);
-  out.text = kind == Kind::kQuery ? read_text(object, {"query", "text", "contents"}, where)
-                                  : document_text(object, where);
-  return out;
-}
-
-Document parse_tsv(Kind kind, std::string_view line, const std::string& where) {
-  const size_t tab = line.find('\t');
-  if (tab == line.npos)
-    fail(ErrorKind::kInvalidInput, "read_records", where, ": no tab, expected id TAB text");
-  Document out{base::sanitize_utf8(line.substr(0, tab)), base::sanitize_utf8(line.substr(tab + 1))};
-  if (kind == Kind::kDocument) {
-    if (const size_t title = out.text.find('\t'); title != out.text.npos)
-      out.text = join_title(out.text.substr(0, title), out.text.substr(title + 1));
-  }
-  return out;
-}
-
-// Calls `take(record, line number)` for each record, duplicates included.
-template <typename Take>
-void for_each_record(const std::string& path, Kind kind, const Take& take) {
-  const char* what = kind == Kind::kQuery ? "read_queries" : "read_documents";
-  Form form = form_of(path, what);
-  for_each_line(path, [&](std::string_view line, int64_t number) {
-    if (form == Form::kSniff) form = line.starts_with('{') ? Form::kJsonl : Form::kTxt;
-    if (form != Form::kTxt && is_blank(line)) return;
-    const std::string where = str(path == "-" ? "stdin" : path, ":", number);
-    Document record;
-    if (form == Form::kJsonl) record = parse_jsonl(kind, line, where);
-    if (form == Form::kTsv) record = parse_tsv(kind, line, where);
-    if (form == Form::kTxt) record.text = base::sanitize_utf8(line);
-    if (record.id.empty()) record.id = std::to_string(number);
-    take(std::move(record), number);
-  });
-}
-
-[[noreturn]] void fail_duplicate(const std::string& path, const std::string& id, int64_t first,
-                                 int64_t second) {
-  fail(ErrorKind::kInvalidInput, "read_records", path, ":", second, ": id '", id,
-       "' was already on line ", first, " with another text; expected each id once");
+[[noreturn]] void fail_duplicate(const std::string& id, const Place& first, const Place& second) {
+  fail(ErrorKind::kInvalidInput, "read_records", second.str(), ": id ", in_quotes(id),
+       " was already ", first.is_element ? "in " : "on ", first.in_file(),
+       " with another text; expected each id once");
 }
 
 // Reads all records; the same id with the same text counts once.
-template <typename Record>
-std::vector<Record> read_all(const std::string& path, Kind kind, base::ProgressSink* progress) {
-  std::vector<Record> out;
-  std::vector<int64_t> lines;
+template <typename Kept>
+std::vector<Kept> read_all(const std::string& path, RecordKind kind, const ReadOptions& options,
+                           base::ProgressSink* progress) {
+  std::vector<Kept> out;
+  std::vector<int64_t> numbers;
   std::unordered_map<std::string, size_t> index_of;
   const auto report = [&] {
     if (progress)
       progress->update({"read documents", static_cast<int64_t>(out.size()), 0, "documents", ""});
   };
-  for_each_record(path, kind, [&](Document record, int64_t number) {
+  for_each_record(path, kind, options, [&](Record from, const Place& place) {
+    Document record = std::move(from).document();
     const auto [it, is_new] = index_of.try_emplace(record.id, out.size());
     if (!is_new) {
       if (out[it->second].text != record.text)
-        fail_duplicate(path, record.id, lines[it->second], number);
+        fail_duplicate(record.id, {place.file, numbers[it->second], place.is_element}, place);
+      if (options.notes) ++options.notes->repeated;
       return;
     }
     out.push_back({std::move(record.id), std::move(record.text)});
-    lines.push_back(number);
+    numbers.push_back(place.number);
     if (out.size() % 1024 == 0) report();
   });
   report();
@@ -180,18 +58,41 @@ std::vector<Record> read_all(const std::string& path, Kind kind, base::ProgressS
 
 }  // namespace
 
-std::vector<Query> read_queries(const std::string& path) {
-  return read_all<Query>(path, Kind::kQuery, nullptr);
+std::string told(const std::string& path, const ReadNotes& notes) {
+  std::string out;
+  const auto add = [&](int64_t n, const char* one, const char* many) {
+    if (n > 0) out += str(out.empty() ? "" : "; ", n, n == 1 ? one : many);
+  };
+  add(notes.comments, " line that begins with # and is no record, left out",
+      " lines that begin with # and are no records, left out");
+  add(notes.repeated, " record that was there already, left out",
+      " records that were there already, left out");
+  add(notes.repaired,
+      " record with bytes that are no UTF-8 or half a surrogate pair, U+FFFD in their place",
+      " records with bytes that are no UTF-8 or half a surrogate pair, U+FFFD in their place");
+  return out.empty() ? "" : str(path == "-" ? "stdin" : path, ": ", out);
 }
 
-std::vector<Document> read_documents(const std::string& path, base::ProgressSink* progress) {
-  return read_all<Document>(path, Kind::kDocument, progress);
+std::vector<Query> read_queries(const std::string& path, const ReadOptions& options) {
+  return read_all<Query>(path, RecordKind::kQuery, options, nullptr);
+}
+
+std::vector<Document> read_documents(const std::string& path, base::ProgressSink* progress,
+                                     const ReadOptions& options) {
+  return read_all<Document>(path, RecordKind::kDocument, options, progress);
+}
+
+std::unordered_set<std::string> read_ids(const std::string& path, RecordKind kind) {
+  std::unordered_set<std::string> ids;
+  for_each_record(path, kind, {},
+                  [&](Record record, const Place&) { ids.insert(std::move(record.id)); });
+  return ids;
 }
 
 void for_each_document(const std::string& path, const std::function<void(Document)>& take,
-                       base::ProgressSink* progress) {
+                       base::ProgressSink* progress, const ReadOptions& options) {
   struct Seen {
-    int64_t line;
+    int64_t number;
     size_t text_hash;
   };
   std::unordered_map<std::string, Seen> seen;
@@ -199,12 +100,14 @@ void for_each_document(const std::string& path, const std::function<void(Documen
     if (progress)
       progress->update({"read documents", static_cast<int64_t>(seen.size()), 0, "documents", ""});
   };
-  for_each_record(path, Kind::kDocument, [&](Document record, int64_t number) {
+  for_each_record(path, RecordKind::kDocument, options, [&](Record from, const Place& place) {
+    Document record = std::move(from).document();
     const size_t text_hash = std::hash<std::string>()(record.text);
-    const auto [it, is_new] = seen.try_emplace(record.id, Seen{number, text_hash});
+    const auto [it, is_new] = seen.try_emplace(record.id, Seen{place.number, text_hash});
     if (!is_new) {
       if (it->second.text_hash != text_hash)
-        fail_duplicate(path, record.id, it->second.line, number);
+        fail_duplicate(record.id, {place.file, it->second.number, place.is_element}, place);
+      if (options.notes) ++options.notes->repeated;
       return;
     }
     if (seen.size() % 1024 == 0) report();
@@ -215,7 +118,7 @@ void for_each_document(const std::string& path, const std::function<void(Documen
 
 std::unordered_map<std::string, Document> read_documents(
     const std::string& path, const std::unordered_set<std::string>& wanted,
-    base::ProgressSink* progress) {
+    base::ProgressSink* progress, const ReadOptions& options) {
   std::unordered_map<std::string, Document> out;
   for_each_document(
       path,
@@ -224,51 +127,140 @@ std::unordered_map<std::string, Document> read_documents(
         std::string id = record.id;
         out.emplace(std::move(id), std::move(record));
       },
-      progress);
+      progress, options);
   return out;
 }
 
-std::vector<CandidateList> read_candidates(const std::string& path) {
-  std::vector<CandidateList> out;
-  std::unordered_map<std::string, int64_t> line_of;
-  for_each_line(path, [&](std::string_view line, int64_t number) {
-    if (is_blank(line)) return;
-    const std::string where = str(path == "-" ? "stdin" : path, ":", number);
-    const Json object = parse_record(line, where);
-    CandidateList list;
-    list.query.id = read_id(find_first(object, {"qid", "_id", "id"}), where);
-    if (list.query.id.empty()) list.query.id = std::to_string(number);
-    list.query.text = read_text(object, {"query", "text", "contents"}, where);
-    if (const auto [it, is_new] = line_of.try_emplace(list.query.id, number); !is_new)
-      fail(ErrorKind::kInvalidInput, "read_candidates", where, ": query '", list.query.id,
-           "' was already on line ", it->second, "; expected each query once");
-    const auto hits = object.find("hits");
-    if (hits == object.end() || !hits->is_array())
-      fail(ErrorKind::kInvalidInput, "read_candidates", where,
-           ": expected an array 'hits', found the keys ", keys_of(object));
-    std::unordered_map<std::string, size_t> index_of;
-    for (size_t i = 0; i < hits->size(); ++i) {
-      const Json& hit = (*hits)[i];
-      const std::string at = str(where, ": hits[", i, "]");
-      if (!hit.is_object())
-        fail(ErrorKind::kInvalidInput, "read_candidates", at, ": a JSON ", hit.type_name(),
-             ", expected an object {docid, text}");
-      Candidate candidate;
-      candidate.document.id = read_id(find_first(hit, {"docid", "_id", "id"}), at);
-      if (candidate.document.id.empty())
-        fail(ErrorKind::kInvalidInput, "read_candidates", at, ": no 'docid', found the keys ",
-             keys_of(hit));
-      candidate.document.text = document_text(hit, at);
-      if (find_first(hit, {"score"}))
-        candidate.score = base::json_require<double>(hit, "score", at);
-      const auto [it, is_new] = index_of.try_emplace(candidate.document.id, list.candidates.size());
-      if (is_new) {
-        list.candidates.push_back(std::move(candidate));
-      } else if (list.candidates[it->second].document.text != candidate.document.text) {
-        fail(ErrorKind::kInvalidInput, "read_candidates", at, ": document '", candidate.document.id,
-             "' comes twice with different texts");
-      }
+namespace {
+
+constexpr std::array<std::string_view, 3> kQueryIds = {"qid", "_id", "id"};
+constexpr std::array<std::string_view, 3> kHitIds = {"docid", "_id", "id"};
+constexpr std::array<std::string_view, 1> kScore = {"score"};
+
+// The list under 'hits', or rank_llm's 'candidates'.
+const Json& hits_of(const Json& object, const std::string& where) {
+  for (const char* key : {"hits", "candidates"}) {
+    const auto hits = object.find(key);
+    if (hits == object.end()) continue;
+    if (hits->is_array()) return *hits;
+    fail(ErrorKind::kInvalidInput, "read_candidates", where, ": '", key, "' is ", hits->type_name(),
+         ", expected an array");
+  }
+  fail(ErrorKind::kInvalidInput, "read_candidates", where,
+       ": expected an array 'hits', or 'candidates' as rank_llm writes it; found the keys ",
+       keys_of(object));
+}
+
+Candidate candidate_of(const Json& hit, const JsonValue& from, const std::string& where,
+                       const ReadOptions& options) {
+  if (!hit.is_object())
+    fail(ErrorKind::kInvalidInput, "read_candidates", where, ": a JSON ", hit.type_name(),
+         ", expected an object {docid, text}");
+  Candidate out;
+  out.document.id = id_of(hit, kHitIds, from);
+  if (out.document.id.empty())
+    fail(ErrorKind::kInvalidInput, "read_candidates", where, ": no 'docid', found the keys ",
+         keys_of(hit));
+  const auto document = hit.find("doc");
+  const bool inside = document != hit.end() && document->is_object();
+  out.document.text = record_text(inside ? *document : hit, RecordKind::kDocument, options,
+                                  inside ? where + ".doc" : where);
+  if (find_first(hit, kScore)) out.score = base::json_require<double>(hit, "score", where);
+  return out;
+}
+
+CandidateList list_of(const JsonValue& value, const ReadOptions& options) {
+  const Json& object = object_of(value);
+  const std::string where = value.place.str();
+  CandidateList list;
+  const auto query = object.find("query");
+  const bool inside = query != object.end() && query->is_object();
+  const Json& asked = inside ? *query : object;
+  list.query.id = id_of(asked, kQueryIds, value);
+  if (list.query.id.empty()) list.query.id = std::to_string(value.place.number);
+  list.query.text = record_text(asked, RecordKind::kQuery, {}, inside ? where + ": query" : where);
+  const Json& hits = hits_of(object, where);
+  std::unordered_map<std::string, size_t> index_of;
+  for (size_t i = 0; i < hits.size(); ++i) {
+    const std::string at = str(where, ": hits[", i, "]");
+    Candidate candidate = candidate_of(hits[i], value, at, options);
+    const auto [it, is_new] = index_of.try_emplace(candidate.document.id, list.candidates.size());
+    if (is_new) {
+      list.candidates.push_back(std::move(candidate));
+      continue;
     }
+    if (list.candidates[it->second].document.text != candidate.document.text)
+      fail(ErrorKind::kInvalidInput, "read_candidates", at, ": document ",
+           in_quotes(candidate.document.id), " comes twice with different texts");
+    if (options.notes) ++options.notes->repeated;
+  }
+  return list;
+}
+
+// MS MARCO's top1000 files: qid TAB docid TAB query TAB passage, in any order of the lines.
+bool is_marco_candidates(const ByteSource& source) {
+  const std::string_view line = first_line(source.head());
+  return !line.starts_with('{') && !line.starts_with('[') &&
+         std::count(line.begin(), line.end(), '\t') == 3;
+}
+
+std::vector<CandidateList> read_marco_candidates(ByteSource& source, const ReadOptions& options) {
+  std::vector<CandidateList> out;
+  std::unordered_map<std::string, size_t> list_of;
+  std::vector<std::unordered_map<std::string, size_t>> hit_of;
+  for_each_line(source, [&](std::string_view line, int64_t number) {
+    if (line.empty()) return;
+    const Place place{source.name(), number};
+    std::array<std::string_view, 4> field;  // the last one keeps further tabs
+    size_t begin = 0;
+    for (size_t i = 0; i < field.size(); ++i) {
+      const size_t end = i + 1 < field.size() ? line.find('\t', begin) : line.size();
+      if (end == line.npos)
+        fail(ErrorKind::kInvalidInput, "read_candidates", place.str(), ": ", i + 1,
+             " columns, expected four: qid, docid, query and passage");
+      field[i] = line.substr(begin, end - begin);
+      begin = std::min(end + 1, line.size());
+    }
+    for (const auto id : {field[0], field[1]}) check_id(id, place);
+    ReadNotes notes;
+    const std::string query = repaired_text(field[2], &notes);
+    const std::string text = repaired_text(field[3], &notes);
+    if (options.notes) options.notes->repaired += notes.repaired > 0;
+    const auto [it, is_new] = list_of.try_emplace(std::string(field[0]), out.size());
+    if (is_new) {
+      out.push_back({{it->first, query}, {}});
+      hit_of.emplace_back();
+    }
+    CandidateList& list = out[it->second];
+    const auto [hit, is_new_hit] =
+        hit_of[it->second].try_emplace(std::string(field[1]), list.candidates.size());
+    if (list.query.text != query ||
+        (!is_new_hit && list.candidates[hit->second].document.text != text))
+      fail(ErrorKind::kInvalidInput, "read_candidates", place.str(), ": query ",
+           in_quotes(it->first),
+           is_new_hit ? " has another text here than before"
+                      : " has a document here for the second time, with another text");
+    if (is_new_hit)
+      list.candidates.push_back({{hit->first, text}, std::nullopt});
+    else if (options.notes)
+      ++options.notes->repeated;
+  });
+  return out;
+}
+
+}  // namespace
+
+std::vector<CandidateList> read_candidates(const std::string& path, const ReadOptions& options) {
+  std::vector<CandidateList> out;
+  std::unordered_map<std::string, Place> place_of;
+  ByteSource source(path);
+  if (is_marco_candidates(source)) return read_marco_candidates(source, options);
+  for_each_json(source, options.notes, [&](const JsonValue& value) {
+    CandidateList list = list_of(value, options);
+    if (const auto [it, is_new] = place_of.try_emplace(list.query.id, value.place); !is_new)
+      fail(ErrorKind::kInvalidInput, "read_candidates", value.place.str(), ": query ",
+           in_quotes(list.query.id), " was already ", it->second.is_element ? "in " : "on ",
+           it->second.in_file(), "; expected each query once");
     out.push_back(std::move(list));
   });
   return out;

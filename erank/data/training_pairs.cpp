@@ -2,28 +2,29 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <unordered_set>
 
 #include "erank/base/error.h"
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
-#include "erank/data/records.h"
+#include "erank/data/json_values.h"
+#include "erank/data/source.h"
 
 namespace erank::data {
 namespace {
 
 using base::ErrorKind;
+using base::in_quotes;
 using base::Json;
 
 constexpr const char* kTrainingPairs = "read_training_pairs";
 constexpr const char* kPairScores = "read_pair_scores";
 
-std::string id_of(const Json& object, const char* key, const std::string& where) {
-  const auto it = object.find(key);
-  if (it != object.end() && it->is_number_integer()) return base::dump_json(*it);
-  return base::json_require<std::string>(object, key, where);
+std::string required_id(const JsonValue& from, std::string_view key) {
+  const std::string id = id_of(from.value, {&key, 1}, from);
+  if (id.empty()) base::json_require<std::string>(from.value, key, from.place.str());
+  return id;
 }
 
 std::array<double, 11> distribution_of(const Json& value, const std::string& where) {
@@ -42,19 +43,6 @@ std::array<double, 11> distribution_of(const Json& value, const std::string& whe
   return p;
 }
 
-// Calls visit(object, line number, file:line) for each line that holds something.
-void for_each_object(const std::string& path, const char* reader,
-                     const std::function<void(const Json&, int64_t, const std::string&)>& visit) {
-  for_each_line(path, [&](std::string_view line, int64_t number) {
-    if (line.find_first_not_of(" \t") == line.npos) return;
-    const std::string where = base::str(path, ":", number);
-    const Json object = base::parse_json(line, where);
-    if (!object.is_object())
-      base::fail(ErrorKind::kInvalidInput, reader, where, ": expected an object");
-    visit(object, number, where);
-  });
-}
-
 // A number from 0 to 10.
 double score_of(const Json& object, const char* key, const char* reader, const std::string& where) {
   const double score = base::json_require<double>(object, key, where);
@@ -64,12 +52,15 @@ double score_of(const Json& object, const char* key, const char* reader, const s
   return score;
 }
 
-TrainingPair pair_of(const Json& object, const std::string& where) {
+TrainingPair pair_of(const JsonValue& value) {
+  const Json& object = object_of(value);
+  const std::string where = value.place.str();
   TrainingPair pair;
-  pair.qid = id_of(object, "qid", where);
-  pair.docid = id_of(object, "docid", where);
-  pair.query = base::sanitize_utf8(base::json_require<std::string>(object, "query", where));
-  pair.text = base::sanitize_utf8(base::json_require<std::string>(object, "text", where));
+  pair.line = value.place.number;
+  pair.qid = required_id(value, "qid");
+  pair.docid = required_id(value, "docid");
+  pair.query = base::json_require<std::string>(object, "query", where);
+  pair.text = base::json_require<std::string>(object, "text", where);
   const auto given = [&](const char* key) {
     return object.contains(key) && !object[key].is_null();
   };
@@ -93,24 +84,22 @@ TrainingPair pair_of(const Json& object, const std::string& where) {
 
 }  // namespace
 
-std::vector<TrainingPair> read_training_pairs(const std::string& path,
-                                              base::ProgressSink* progress) {
+std::vector<TrainingPair> read_training_pairs(const std::string& path, base::ProgressSink* progress,
+                                              ReadNotes* notes) {
   std::vector<TrainingPair> pairs;
   std::unordered_set<std::string> seen;
-  for_each_object(
-      path, kTrainingPairs, [&](const Json& object, int64_t number, const std::string& where) {
-        pairs.push_back(pair_of(object, where));
-        pairs.back().line = number;
-        const TrainingPair& pair = pairs.back();
-        if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
-                 .second)
-          base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where, ": query '", pair.qid,
-                     "' and document '", pair.docid,
-                     "' are together twice; expected each pair once");
-        if (progress && pairs.size() % 1000 == 0)
-          progress->update(
-              {"read training pairs", static_cast<int64_t>(pairs.size()), 0, "pairs", ""});
-      });
+  ByteSource source(path);
+  for_each_json(source, notes, [&](const JsonValue& value) {
+    pairs.push_back(pair_of(value));
+    const TrainingPair& pair = pairs.back();
+    if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
+             .second)
+      base::fail(ErrorKind::kInvalidInput, kTrainingPairs, value.place.str(), ": query ",
+                 in_quotes(pair.qid), " and document ", in_quotes(pair.docid),
+                 " are together twice; expected each pair once");
+    if (progress && pairs.size() % 1000 == 0)
+      progress->update({"read training pairs", static_cast<int64_t>(pairs.size()), 0, "pairs", ""});
+  });
   if (progress) progress->finish();
   if (pairs.empty())
     base::fail(ErrorKind::kInvalidInput, kTrainingPairs, path,
@@ -118,18 +107,22 @@ std::vector<TrainingPair> read_training_pairs(const std::string& path,
   return pairs;
 }
 
-PairScores read_pair_scores(const std::string& path) {
+PairScores read_pair_scores(const std::string& path, ReadNotes* notes) {
   PairScores scores;
-  for_each_object(path, kPairScores, [&](const Json& object, int64_t, const std::string& where) {
-    const std::string qid = id_of(object, "qid", where), docid = id_of(object, "docid", where);
+  ByteSource source(path);
+  for_each_json(source, notes, [&](const JsonValue& value) {
+    const Json& object = object_of(value);
+    const std::string where = value.place.str();
+    const std::string qid = required_id(value, "qid"), docid = required_id(value, "docid");
     const auto given = [&](const char* key) {
       return object.contains(key) && !object[key].is_null();
     };
     const char* key = given("integer") ? "integer" : "score";
     if (!given(key)) return;
     if (!scores[qid].emplace(docid, score_of(object, key, kPairScores, where)).second)
-      base::fail(ErrorKind::kInvalidInput, kPairScores, where, ": query '", qid, "' and document '",
-                 docid, "' are together twice; expected each pair once");
+      base::fail(ErrorKind::kInvalidInput, kPairScores, where, ": query ", in_quotes(qid),
+                 " and document ", in_quotes(docid),
+                 " are together twice; expected each pair once");
   });
   return scores;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "erank/base/progress.h"
+#include "erank/data/records.h"
 
 namespace erank::data {
 
@@ -22,25 +23,27 @@ struct TrainingPair {
   // alone.
   std::optional<std::array<double, 11>> distribution;
   std::optional<std::string> thought;  // the reasoning before the answer; nullopt: none
-  int64_t line = 0;                    // of the file, from 1
+  int64_t line = 0;                    // of the file (of an array: its element), from 1
 };
 
-// Reads {qid, docid, query, text, score and/or distribution, thought?, instruction?} a line; other
-// keys are ignored; uncompressed, .gz or .zst. `score` is a number in 0..10, rounded to the nearest
-// integer (halves up); without it the distribution's most probable value (the lowest of equals) is
-// taken. Throws Error{kInvalidInput} with the line number for a missing or wrong key, a
-// distribution that is not eleven numbers >= 0 adding up to 1 within 1e-3 (it is then scaled to 1),
-// or a pair (qid, docid) twice under one instruction; and when there is no pair at all.
+// Reads {qid, docid, query, text, score and/or distribution, thought?, instruction?} a line, or one
+// array of them; other keys are ignored; uncompressed, .gz or .zst. `score` is a number in 0..10,
+// rounded to the nearest integer (halves up); without it the distribution's most probable value
+// (the lowest of equals) is taken. Throws Error{kInvalidInput} with the line number for a missing
+// or wrong key, a distribution that is not eleven numbers >= 0 adding up to 1 within 1e-3 (it is
+// then scaled to 1), or a pair (qid, docid) twice under one instruction; and when there is no pair
+// at all.
 std::vector<TrainingPair> read_training_pairs(const std::string& path,
-                                              base::ProgressSink* progress = nullptr);
+                                              base::ProgressSink* progress = nullptr,
+                                              ReadNotes* notes = nullptr);
 
 // qid -> docid -> score.
 using PairScores = std::unordered_map<std::string, std::unordered_map<std::string, double>>;
 
-// Reads {qid, docid, integer and/or score} a line, such as `erank rerank` writes; other keys are
-// ignored; uncompressed, .gz or .zst. `integer` is taken, without it `score`; a line on which both
-// are missing or null holds no score. Throws Error{kInvalidInput} with the line number for a number
-// outside 0..10 and a pair twice.
-PairScores read_pair_scores(const std::string& path);
+// Reads {qid, docid, integer and/or score} a line or one array, such as `erank rerank` writes;
+// other keys are ignored; uncompressed, .gz or .zst. `integer` is taken, without it `score`; a line
+// on which both are missing or null holds no score. Throws Error{kInvalidInput} with the line
+// number for a number outside 0..10 and a pair twice.
+PairScores read_pair_scores(const std::string& path, ReadNotes* notes = nullptr);
 
 }  // namespace erank::data

@@ -16,7 +16,6 @@
 #include "erank/train/check_range.h"
 #include "erank/train/log_probs.h"
 #include "erank/train/packing.h"
-#include "erank/train/shuffle.h"
 
 namespace erank::train {
 namespace {
@@ -101,7 +100,7 @@ std::vector<size_t> GrpoObjective::queries_of(int64_t iteration) const {
   std::iota(order.begin(), order.end(), size_t{0});
   base::Random random(
       base::derived_seed(options_.seed, static_cast<uint64_t>(iteration / iterations_per_epoch_)));
-  shuffle(order, random);
+  base::shuffle(order, random);
   const auto first =
       order.begin() + iteration % iterations_per_epoch_ * options_.queries_per_iteration;
   return {first, first + options_.queries_per_iteration};

@@ -1,20 +1,17 @@
 #include "erank/train/ranked_queries.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/data/records.h"
+#include "erank/data/sample.h"
 #include "erank/data/training_pairs.h"
-#include "erank/train/shuffle.h"
 
 namespace erank::train {
 namespace {
 
 using base::ErrorKind;
-
-constexpr size_t kHard = 10, kMedium = 100;  // ranks
 
 int grade_of(const data::Qrels& qrels, const std::string& qid, const std::string& docid) {
   const auto query = qrels.grades.find(qid);
@@ -24,8 +21,11 @@ int grade_of(const data::Qrels& qrels, const std::string& qid, const std::string
   return static_cast<int>(std::clamp<int64_t>(grade->second, 0, 1 << 20));
 }
 
-void read_reference(const std::string& path, std::vector<RankedQuery>& queries) {
-  const data::PairScores scores = data::read_pair_scores(path);
+void read_reference(const std::string& path, const RunHooks& hooks,
+                    std::vector<RankedQuery>& queries) {
+  data::ReadNotes notes;
+  const data::PairScores scores = data::read_pair_scores(path, &notes);
+  hooks.tell(path, notes);
   int64_t missing = 0, total = 0;
   std::string first;
   for (RankedQuery& query : queries)
@@ -45,46 +45,19 @@ void read_reference(const std::string& path, std::vector<RankedQuery>& queries) 
 
 }  // namespace
 
-std::vector<size_t> sample_documents(std::span<const int> grades, int positive_grade, int64_t count,
-                                     uint64_t seed) {
-  std::vector<size_t> chosen(grades.size());
-  std::iota(chosen.begin(), chosen.end(), size_t{0});
-  const auto wanted = static_cast<size_t>(count);
-  if (chosen.size() <= wanted) return chosen;
-  chosen.clear();
-  const size_t best = std::max_element(grades.begin(), grades.end()) - grades.begin();
-  std::vector<size_t> hard, medium, easy, relevant;
-  for (size_t i = 0; i < grades.size(); ++i) {
-    if (i == best) continue;
-    if (grades[i] >= positive_grade)
-      relevant.push_back(i);
-    else
-      (i < kHard ? hard : i < kMedium ? medium : easy).push_back(i);
-  }
-  base::Random random(seed);
-  for (auto* kind : {&hard, &medium, &easy, &relevant}) shuffle(*kind, random);
-  const auto take = [&](std::vector<size_t>& from, size_t n) {
-    n = std::min({n, from.size(), wanted - chosen.size()});
-    chosen.insert(chosen.end(), from.end() - static_cast<int64_t>(n), from.end());
-    from.resize(from.size() - n);
-  };
-  chosen.push_back(best);
-  take(hard, wanted);
-  take(medium, (wanted - chosen.size() + 1) / 2);
-  for (auto* kind : {&easy, &medium, &relevant}) take(*kind, wanted);
-  std::sort(chosen.begin(), chosen.end());
-  return chosen;
-}
-
 RankedQueries read_ranked_queries(const std::string& candidates, const std::string& qrels,
                                   const Run& run, const RankedQueriesOptions& options) {
-  const data::Qrels judged = data::read_qrels(qrels);
+  data::ReadNotes notes, qrels_notes;
+  const data::Qrels judged = data::read_qrels(qrels, &qrels_notes);
+  run.hooks().tell(qrels, qrels_notes);
   RankedQueries result;
   const auto& format = run.format();
   const auto answer =
       std::max(std::ssize(format.direct_close()), std::ssize(format.think_close())) +
       options.answer_tokens;
-  for (const auto& list : data::read_candidates(candidates)) {
+  const auto lists = data::read_candidates(candidates, {.notes = &notes});
+  run.hooks().tell(candidates, notes);
+  for (const auto& list : lists) {
     std::vector<int> grades;
     for (const auto& candidate : list.candidates)
       grades.push_back(grade_of(judged, list.query.id, candidate.document.id));
@@ -95,8 +68,9 @@ RankedQueries read_ranked_queries(const std::string& candidates, const std::stri
     }
     RankedQuery& query = result.queries.emplace_back();
     query.qid = list.query.id;
-    for (const size_t i : sample_documents(grades, options.positive_grade, options.documents,
-                                           base::pair_seed(options.seed, query.qid, ""))) {
+    const auto kinds = data::sample_kinds(grades, options.positive_grade, grades.size());
+    for (const size_t i : data::sample_documents(kinds, options.documents,
+                                                 base::pair_seed(options.seed, query.qid, ""))) {
       const data::Document& document = list.candidates[i].document;
       query.docids.push_back(document.id);
       query.grades.push_back(grades[i]);
@@ -113,7 +87,8 @@ RankedQueries read_ranked_queries(const std::string& candidates, const std::stri
   if (result.queries.empty())
     base::fail(ErrorKind::kInvalidInput, "--qrels", qrels, ": no query of ", candidates,
                " has a candidate graded ", options.positive_grade, " or more; do their ids agree?");
-  if (!options.reference_scores.empty()) read_reference(options.reference_scores, result.queries);
+  if (!options.reference_scores.empty())
+    read_reference(options.reference_scores, run.hooks(), result.queries);
   return result;
 }
 

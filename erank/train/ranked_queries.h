@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -37,19 +36,11 @@ struct RankedQueries {
 };
 
 // Reads candidates with text and their judgements and renders prompts for the run's model. A longer
-// list is cut by sample_documents. Throws Error{kInvalidInput} when no query has a relevant
+// list is cut by data::sample_documents. Throws Error{kInvalidInput} when no query has a relevant
 // candidate, naming query and document of a prompt that the model cannot read whole, and naming the
 // first pair that the reference scores lack; also as data::read_candidates, read_qrels and
 // read_pair_scores do.
 RankedQueries read_ranked_queries(const std::string& candidates, const std::string& qrels,
                                   const Run& run, const RankedQueriesOptions& options);
-
-// Which `count` documents of a list in the first stage's order are learned from (ERank, arXiv
-// 2509.00520, section 4.1): the document with the largest grade; of those below `positive_grade`
-// the ones of ranks 1 to 10; for the rest one half of ranks 11 to 100 and one half of later ranks,
-// drawn at random, more of one kind where the other has too few; then other relevant ones. Every
-// one when there are no more than `count`. Ascending. A function of its arguments alone.
-std::vector<size_t> sample_documents(std::span<const int> grades, int positive_grade, int64_t count,
-                                     uint64_t seed);
 
 }  // namespace erank::train

@@ -166,7 +166,10 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
                                                           : std::ssize(format_->think_open()) +
                                                                 std::ssize(format_->think_close()));
   std::vector<RankingValidation::List> lists;
-  for (const auto& candidates : data::read_candidates(options_.validation)) {
+  data::ReadNotes notes, qrels_notes;
+  const auto all = data::read_candidates(options_.validation, {.notes = &notes});
+  hooks_.tell(options_.validation, notes);
+  for (const auto& candidates : all) {
     auto& list = lists.emplace_back();
     list.qid = candidates.query.id;
     for (const auto& candidate : candidates.candidates) {
@@ -181,9 +184,10 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
       list.prompts.push_back(std::move(ids));
     }
   }
+  auto qrels = data::read_qrels(options_.validation_qrels, &qrels_notes);
+  hooks_.tell(options_.validation_qrels, qrels_notes);
   return std::make_unique<RankingValidation>(
-      std::move(lists), data::read_qrels(options_.validation_qrels),
-      ModelFormat{*tokenizer_, *format_}, options_.validating);
+      std::move(lists), std::move(qrels), ModelFormat{*tokenizer_, *format_}, options_.validating);
 }
 
 model::Parameters& Run::parameters() {

@@ -13,6 +13,7 @@
 #include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/base/progress.h"
+#include "erank/data/records.h"
 #include "erank/model/config.h"
 #include "erank/model/parameters.h"
 #include "erank/rank/checkpoint.h"
@@ -52,6 +53,11 @@ struct RunHooks {
   base::ProgressSink* progress = nullptr;
   std::function<bool()> stop = [] { return false; };  // end with a checkpoint
   std::function<void(const std::string& line)> warn = [](const std::string&) {};
+
+  // Warns of what a reader left out of a file or changed in it, if anything.
+  void tell(const std::string& path, const data::ReadNotes& notes) const {
+    if (const std::string line = data::told(path, notes); !line.empty()) warn(line);
+  }
 };
 
 // What training will take, of each rank where there are several.

@@ -11,7 +11,6 @@
 #include "erank/base/random.h"
 #include "erank/train/log_probs.h"
 #include "erank/train/loss.h"
-#include "erank/train/shuffle.h"
 
 namespace erank::train {
 SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& options,
@@ -48,7 +47,7 @@ void SftObjective::prepare_epoch(int64_t epoch) const {
   epoch_groups_.clear();
   for (const auto& query : queries_) {
     std::vector<size_t> order = query;
-    shuffle(order, random);
+    base::shuffle(order, random);
     const auto size = static_cast<size_t>(std::min(options_.group_size, options_.batch_size));
     for (size_t i = 0; i < order.size(); i += size) {
       Group group;
@@ -57,7 +56,7 @@ void SftObjective::prepare_epoch(int64_t epoch) const {
       epoch_groups_.push_back(std::move(group));
     }
   }
-  shuffle(epoch_groups_, random);
+  base::shuffle(epoch_groups_, random);
   const auto batch = static_cast<size_t>(options_.batch_size);
   const size_t steps = (examples_.size() + batch - 1) / batch;
   step_starts_.assign(1, 0);

@@ -58,7 +58,9 @@ enum class Outcome { kGood, kCleaned, kDropped };
 }  // namespace
 
 SftData read_sft_data(const std::string& path, const Run& run, const SftDataOptions& options) {
-  auto pairs = data::read_training_pairs(path, run.hooks().progress);
+  data::ReadNotes notes;
+  auto pairs = data::read_training_pairs(path, run.hooks().progress, &notes);
+  run.hooks().tell(path, notes);
   const ExampleWriter writer(run.format(), run.tokenizer(),
                              {options.modes, options.soft, options.rank, run.instruction()});
   const auto& markers = run.format().markers();

@@ -31,6 +31,29 @@ TEST(Error, NamesPlaceAndBothSides) {
   EXPECT_THROW(ERANK_CHECK(1 > 2, "values ", 1), InternalError);
 }
 
+TEST(Error, IsOneLineThatIsSafeToShow) {
+  const std::string hostile("id '\x1b[31m\0b\nc\xff\xc2\x9b\x7f\xe2\x80\xae' \xc3\xa9 \\", 26);
+  EXPECT_EQ(message_of([&] { fail(ErrorKind::kInvalidInput, "x", hostile); }),
+            "[x] id '\\x1b[31m\\x00b\\nc\\xff\\x9b\\x7f\\u202e' \xc3\xa9 \\");
+  EXPECT_EQ(printable("\xe2\x80\xa6 \xe2\x81\xa7 \xe2\x80"), "\xe2\x80\xa6 \\u2067 \\xe2\\x80");
+  EXPECT_EQ(in_quotes("a\tb"), "'a\\tb'");
+  EXPECT_EQ(in_quotes("12\xc3\xa9"
+                   "4567",
+                   3),
+            "'12...'");
+  EXPECT_EQ(in_quotes("1234", 4), "'1234'");
+}
+
+TEST(Json, HalvesOfSurrogatePairsAreReplacedAndNothingElse) {
+  const auto replaced = [](const std::string& text) { return replace_half_surrogates(text); };
+  for (const char* same : {"", "x", R"("\ud83e\udd94")", R"("\\ud800")", R"("\\\\udc00")",
+                           R"("\ud7ff\ue000\uD83E\uDD94")", R"("\u12)", R"(\)"})
+    EXPECT_EQ(replaced(same), same);
+  EXPECT_EQ(replaced(R"("\ud800")"), R"("\ufffd")");
+  EXPECT_EQ(replaced(R"("\uDFFF\uD800x\\\ud800")"), R"("\ufffd\ufffdx\\\ufffd")");
+  EXPECT_EQ(replaced(R"("\ud83e\ud83e\udd94")"), R"("\ufffd\ud83e\udd94")");
+}
+
 TEST(Json, RefusesWhatWouldBeSilentlyLost) {
   EXPECT_EQ(parse_json(R"({"a":[1,2.5,"x"]})", "t")["a"][1], 2.5);
   EXPECT_THROW(parse_json(R"({"a":1,"a":2})", "t"), Error);

@@ -11,6 +11,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "tests/data/errors.h"
 #include "tests/shared_data.h"
 #include "tests/test_folder.h"
 
@@ -22,7 +23,6 @@
 namespace erank::data {
 namespace {
 
-using base::Error;
 using base::ErrorKind;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -59,19 +59,6 @@ std::vector<std::string> lines_of(const std::string& path, size_t max_bytes = 1 
       },
       max_bytes);
   return out;
-}
-
-// The message of the Error that `work` throws; its kind must be `kind`.
-template <typename Work>
-std::string error_of(ErrorKind kind, const Work& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no Error";
-  return "";
 }
 
 TEST(Lines, AreSplitAtNewlinesAlone) {
@@ -137,6 +124,9 @@ TEST(Lines, NameAMissingFileAFolderAndXzData) {
                                                    "7zXZ\0\0",
                                                    7));
   EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { lines_of(xz); }), HasSubstr("xz -d"));
+  const auto parquet = folder.write("a.parquet", "PAR1\x15\x04");
+  EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { read_documents(parquet); }),
+              HasSubstr("is a Parquet file; write it as JSON lines"));
 }
 
 TEST(Documents, JoinTitleAndTextAndKeepEmptyOnes) {
@@ -206,16 +196,17 @@ TEST(Records, OfTheWrongShapeAreRefusedWithLineAndKeys) {
     return error_of(ErrorKind::kInvalidInput, [&] { read_documents(path); });
   };
   const auto no_text =
-      documents("a.jsonl", "{\"_id\":\"1\",\"text\":\"x\"}\n{\"_id\":\"2\",\"body\":\"x\"}");
+      documents("a.jsonl", "{\"_id\":\"1\",\"text\":\"x\"}\n{\"_id\":\"2\",\"blurb\":\"x\"}");
   EXPECT_THAT(no_text, HasSubstr("a.jsonl:2"));
   EXPECT_THAT(no_text, HasSubstr("'text', 'contents'"));
-  EXPECT_THAT(no_text, HasSubstr("'body'"));
+  EXPECT_THAT(no_text, HasSubstr("'blurb'"));
   EXPECT_THAT(documents("a.jsonl", "{\"_id\":\"1\",\"text\":5}"), HasSubstr("expected a string"));
   EXPECT_THAT(documents("a.jsonl", "{\"_id\":[1],\"text\":\"x\"}"), HasSubstr("id is array"));
   EXPECT_THAT(documents("a.jsonl", "[1]"), HasSubstr("expected an object"));
   EXPECT_THAT(documents("a.jsonl", "{\"text\":"), HasSubstr("a.jsonl:1"));
   EXPECT_THAT(documents("a.tsv", "no tab here"), HasSubstr("a.tsv:1"));
-  EXPECT_THAT(documents("a.csv", "x"), HasSubstr("ending"));
+  EXPECT_THAT(documents("a.xml", "x"), HasSubstr("ending"));
+  EXPECT_THAT(documents("a.jsonl", "{\"id\":\"1\",\"text\":null}"), HasSubstr("'text' is null"));
 }
 
 TEST(Queries, PreferTheirOwnKey) {

@@ -108,7 +108,8 @@ TEST(TrainingPairs, FaultsNameTheLineAndWhatIsWrong) {
     EXPECT_THAT(fault_with(base::str("\"score\": 1, \"distribution\": ", q)),
                 HasSubstr("eleven probabilities"))
         << q;
-  EXPECT_THAT(fault(good + "\n[1]\n"), HasSubstr("pairs.jsonl:2: expected an object"));
+  EXPECT_THAT(fault(good + "\n[1]\n"),
+              HasSubstr("pairs.jsonl:2: a JSON array, expected an object"));
   EXPECT_THAT(fault(good + "\n{\"qid\": \"q\""), HasSubstr("pairs.jsonl:2"));
   EXPECT_THAT(fault("\n \n"), HasSubstr("no pair in it"));
   EXPECT_THROW(read_training_pairs("/nowhere/pairs.jsonl"), base::Error);
@@ -154,7 +155,7 @@ TEST(PairScores, OfWrongFormAreRefusedWithTheirLine) {
               HasSubstr("'score' is 11, expected a number from 0 to 10"));
   EXPECT_THAT(refused(R"({"qid": "q", "docid": "a", "integer": "x"})"), HasSubstr("integer"));
   EXPECT_THAT(refused(R"({"docid": "a", "score": 1})"), HasSubstr("qid"));
-  EXPECT_THAT(refused("[]\n"), HasSubstr("scores.jsonl:1: expected an object"));
+  EXPECT_THAT(refused("3\n"), HasSubstr("scores.jsonl:1: a JSON number, expected an object"));
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Queries, documents and candidates from JSONL, TSV and plain text, compressed or not, results and
-// changed documents: any bytes give records of valid UTF-8 or an Error. The first byte chooses the
-// name's ending.
+// Queries, documents, candidates, training pairs, results and changed documents from JSON, CSV, TSV
+// and plain text, compressed or not: any bytes give records of valid UTF-8 or an Error. The first
+// byte chooses the name's ending.
 #include <unistd.h>
 
 #include <cmath>
@@ -13,16 +13,17 @@
 #include "erank/base/utf8.h"
 #include "erank/data/records.h"
 #include "erank/data/results.h"
+#include "erank/data/training_pairs.h"
 #include "tests/fuzz/memory_file.h"
 
 namespace {
 
 using namespace erank;
 
-// Names with the three endings for one file in memory.
+// Names with the five endings for one file in memory.
 struct Names {
   Names() {
-    for (const char* ending : {".jsonl", ".tsv", ".txt"}) {
+    for (const char* ending : {".jsonl", ".tsv", ".txt", ".csv", ".json"}) {
       const auto name =
           std::filesystem::temp_directory_path() / base::str("erank-fuzz-", ::getpid(), ending);
       std::filesystem::remove(name);
@@ -51,10 +52,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   static const Names names;
   names.file.hold(data + 1, size - 1);
-  const std::string& path = names.names[data[0] % 3];
+  const std::string& path = names.names[(data[0] + 2u) % names.names.size()];  // '0' is the first
   expect_no_more_than_an_error([&] {
     for (const auto& document : data::read_documents(path))
-      fuzz::demand(!document.id.empty() && base::is_valid_utf8(document.text));
+      fuzz::demand(!document.id.empty() && base::is_valid_utf8(document.id) &&
+                   base::is_valid_utf8(document.text));
   });
   expect_no_more_than_an_error([&] {
     for (const auto& query : data::read_queries(path))
@@ -63,7 +65,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   expect_no_more_than_an_error([&] {
     for (const auto& list : data::read_candidates(path))
       for (const auto& candidate : list.candidates)
-        fuzz::demand(base::is_valid_utf8(candidate.document.text));
+        fuzz::demand(base::is_valid_utf8(candidate.document.id) &&
+                     base::is_valid_utf8(candidate.document.text));
+  });
+  expect_no_more_than_an_error([&] { data::read_pair_scores(path); });
+  expect_no_more_than_an_error([&] {
+    for (const auto& pair : data::read_training_pairs(path))
+      fuzz::demand(base::is_valid_utf8(pair.query) && base::is_valid_utf8(pair.text));
   });
   expect_no_more_than_an_error([&] {
     const auto results = data::read_results(path);

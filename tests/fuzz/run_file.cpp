@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const data::Run run = data::read_run(path);
     std::string lines;
     for (const auto& qid : run.qids) data::append_trec_lines(lines, qid, run.hits.at(qid), "fuzz");
-    if (lines.empty() || lines.starts_with('#') || lines.find("\n#") != lines.npos) return 0;
+    if (lines.empty()) return 0;
     const data::Run again =
         data::read_run(file.hold(reinterpret_cast<const uint8_t*>(lines.data()), lines.size()));
     fuzz::demand(again.qids == run.qids);

@@ -12,7 +12,6 @@
 #include <sstream>
 
 #include "erank/base/files.h"
-#include "erank/train/shuffle.h"
 #include "tests/test_folder.h"
 #include "tests/train/tiny_training.h"
 #include "tests/train/toy_ranking.h"
@@ -85,7 +84,7 @@ TEST_F(TinyExact, LearnsTheToy) {
   EXPECT_LE(with("wrong sign", Reward::kRr), start - 0.05);
   train_.schedule.peak = 0.003, grpo_.iterations = 30;
   base::Random random(3);
-  for (RankedQuery& query : data_) shuffle(query.grades, random);
+  for (RankedQuery& query : data_) base::shuffle(query.grades, random);
   EXPECT_LE(with("shuffled", Reward::kRr), 0.85);
 }
 
