@@ -3,6 +3,7 @@
 #include "cli/corpus_index.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -83,8 +84,10 @@ void run_report(ReportFlags flags, Context& context) {
   const auto names = names_of(flags.runs);
   for (size_t i = 0; i < names.size(); ++i)
     runs.push_back({names[i], data::read_results(flags.runs[i])});
-  const eval::Comparison comparison =
-      eval::compare(qrels, runs, flags.options, rank::blend_z_scores);
+  const auto blend = [](std::span<const double> first, std::span<const double> own, double weight) {
+    return rank::blend(rank::FusionMethod::kZScore, first, own, weight);
+  };
+  const eval::Comparison comparison = eval::compare(qrels, runs, flags.options, blend);
   for (const std::string& warning : comparison.warnings) warn(warning);
   auto changed = eval::most_changed(comparison, qrels, runs);
   fill_texts(changed, flags, context);

@@ -22,7 +22,7 @@ struct NamedRun {
 };
 
 // The scores of one query's candidates by the first stage and by the reranker, and the first
-// stage's weight, to the scores of the blend: rank::blend_z_scores.
+// stage's weight, to the scores of the blend: rank::blend with FusionMethod::kZScore.
 using Blend =
     std::function<std::vector<double>(std::span<const double>, std::span<const double>, double)>;
 
