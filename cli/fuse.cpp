@@ -1,6 +1,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "cli/checks.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
@@ -76,7 +77,7 @@ void add_fuse(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"zscore", "minmax", "sum", "rrf"}));
   verb->add_option("--weights", flags->weights, "One for each run, as 0.2,0.8 [all 1]");
   verb->add_option("--rrf-k", flags->rrf_k, "K of rrf")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--tag", flags->tag, "The run's last column")->capture_default_str();
   verb->add_option("--out", flags->out, "The TREC run to write [stdout]");

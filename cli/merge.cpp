@@ -5,6 +5,7 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/data/journal.h"
 
 namespace erank::cli {
 namespace {
@@ -39,6 +40,11 @@ Parts read_parts(const std::vector<std::string>& paths) {
     if (!made_of)
       base::fail(ErrorKind::kInvalidInput, "merge",
                  without_part(path, base::str("there is no ", made_path(target)).c_str()));
+    if (data::Journal::exists(target + ".journal"))
+      base::fail(ErrorKind::kInvalidInput, "merge", path, ": pairs of it could not be scored, and ",
+                 target,
+                 ".journal waits for `erank rerank --resume` to try them again; do that, "
+                 "or remove the journal");
     const Json shard = made_of->value("shard", Json());
     if (!shard.is_string() || shard == "")
       base::fail(ErrorKind::kInvalidInput, "merge", without_part(path, "is no shard"));
@@ -52,8 +58,8 @@ Parts read_parts(const std::vector<std::string>& paths) {
       base::fail(ErrorKind::kInvalidInput, "merge", path, " is shard ", part.number, " of ",
                  part.count, ", the first file is one of ", parts.count);
     if (const std::string what = difference(parts.made_of, *made_of); !what.empty())
-      base::fail(ErrorKind::kInvalidInput, "merge", path, ": does not belong to the first file: ",
-                 what);
+      base::fail(ErrorKind::kInvalidInput, "merge", path,
+                 ": does not belong to the first file: ", what);
     const auto [known, added] = parts.paths.emplace(part.number, path);
     if (!added && !base::is_same_file(known->second, path) &&
         base::read_file(known->second) != base::read_file(path))
@@ -77,6 +83,9 @@ void check_whole(const Parts& parts) {
 
 void run_merge(const MergeFlags& flags, Context& context) {
   Output output(flags.out, flags.overwrite, flags.parts);
+  const auto target = base::output_target(flags.out.empty() ? "-" : flags.out);
+  const bool stream = target.kind == base::OutputTarget::kStream;
+  if (!stream) read_made_of(target.path);  // what is none is refused before any work
   const Parts parts = read_parts(flags.parts);
   check_whole(parts);
   for (const auto& [number, path] : parts.paths) {
@@ -86,8 +95,6 @@ void run_merge(const MergeFlags& flags, Context& context) {
     context.progress->update({"merge", number, parts.count, "shards", ""});
   }
   context.progress->finish();
-  const auto target = base::output_target(flags.out.empty() ? "-" : flags.out);
-  const bool stream = target.kind == base::OutputTarget::kStream;
   if (!stream) remove_made_of(target.path);
   output.commit();
   if (!stream) write_made_of(target.path, parts.made_of);
@@ -107,9 +114,8 @@ void add_merge_outputs(CLI::App& app, Context& context) {
       "  erank rerank --beir nfcorpus --run bm25.trec --format trec --shard 1/2 --out part1.trec\n"
       "  erank rerank --beir nfcorpus --run bm25.trec --format trec --shard 2/2 --out part2.trec\n"
       "  erank merge part1.trec part2.trec --out erank.trec");
-  verb->callback([flags, &context] {
-    context.run = [flags, &context] { run_merge(*flags, context); };
-  });
+  verb->callback(
+      [flags, &context] { context.run = [flags, &context] { run_merge(*flags, context); }; });
 }
 
 }  // namespace erank::cli

@@ -4,8 +4,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "cli/made_of.h"
 #include "cli/checks.h"
+#include "cli/made_of.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -69,7 +69,7 @@ void keep_shard(const std::string& shard, std::vector<RerankJob>& jobs) {
   int64_t total = 0, before = 0;
   for (const auto& job : jobs) total += std::ssize(job.passages);
   std::erase_if(jobs, [&](const RerankJob& job) {
-    const int64_t number = total > 0 ? before * part.count / total : 0;
+    const int64_t number = total > 0 ? std::min(before * part.count / total, part.count - 1) : 0;
     before += std::ssize(job.passages);
     return number + 1 != part.number;
   });
@@ -91,15 +91,22 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
 // Of all that is scored: a file that changed is told from the first one, a file that moved is not.
 struct PairDigests {
   std::string queries, documents;
+  std::string first_stage;  // scores, and what is below --top: they shape the output alone
 };
 PairDigests digests_of(const std::vector<RerankJob>& jobs) {
-  rank::Digest queries, documents;
+  rank::Digest queries, documents, first_stage;
   for (const auto& job : jobs) {
     queries.add(job.qid), queries.add(job.query);
     documents.add(job.qid);
     for (const auto& passage : job.passages) documents.add(passage.id), documents.add(passage.text);
+    first_stage.add(job.qid);
+    for (const auto* passages : {&job.passages, &job.tail})
+      for (const auto& passage : *passages) {
+        first_stage.add(passage.id);
+        first_stage.add(base::str(passage.first_stage_score.value_or(0)));
+      }
   }
-  return {queries.hex(), documents.hex()};
+  return {queries.hex(), documents.hex(), first_stage.hex()};
 }
 
 // What cannot be done is said before any work.
@@ -151,7 +158,8 @@ std::string calibration_file(const RerankFlags& f) {
 }
 
 // With what else of the options shapes the output.
-base::Json made_of(const RerankFlags& f, base::Json scored) {
+base::Json made_of(const RerankFlags& f, const std::vector<RerankJob>& jobs, base::Json scored) {
+  scored["first_stage"] = digests_of(jobs).first_stage;
   scored["hybrid"] = f.hybrid;
   scored["format"] = f.format;
   scored["tail"] = f.tail;
@@ -193,6 +201,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
                                   "from; give --out the name of a file");
   rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
   if (journal.empty()) return false;
+  read_made_of(target.path);  // what is none is refused before any work
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) return true;
@@ -203,10 +212,11 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
 }
 
 // Throws when a finished output was made of something else.
-void check_complete(const RerankFlags& f, const base::OutputTarget& target, base::Json scored) {
+void check_complete(const RerankFlags& f, const base::OutputTarget& target,
+                    const base::Json& made_of) {
   const auto before = read_made_of(target.path);
   if (before) {
-    if (const std::string what = difference(*before, made_of(f, std::move(scored))); !what.empty())
+    if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
                  "; --overwrite makes it anew");
     warn(f.out + " is complete already; nothing to resume");
@@ -224,13 +234,16 @@ std::string journal_of(const base::OutputTarget& target) {
 // Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
 class RerankRun {
  public:
-  // `header` is what the journal's results depend on.
-  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, base::Json header,
+  // What the journal's results depend on, and what the output is made of.
+  struct Identity {
+    base::Json header, made_of;
+  };
+  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, Identity identity,
             const base::OutputTarget& target, std::optional<eval::Calibration> calibration,
             Context& context)
       : flags_(flags),
         jobs_(std::move(jobs)),
-        header_(std::move(header)),
+        identity_(std::move(identity)),
         path_(target.path),
         journal_path_(journal_of(target)),
         context_(context),
@@ -282,7 +295,7 @@ class RerankRun {
     const bool journal = journal_ != nullptr;
     if (journal) remove_made_of(path_);
     output.commit();
-    if (journal) write_made_of(path_, made_of(flags_, header_));
+    if (journal) write_made_of(path_, identity_.made_of);
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
@@ -307,11 +320,11 @@ class RerankRun {
 
   void open_journal() {
     using Start = data::Journal::Start;
-    journal_ = std::make_unique<data::Journal>(
-        data::Journal::open(journal_path_, header_,
-                            flags_.resume      ? Start::kResume
-                            : flags_.overwrite ? Start::kAnew
-                                               : Start::kNew));
+    journal_ =
+        std::make_unique<data::Journal>(data::Journal::open(journal_path_, identity_.header,
+                                                            flags_.resume      ? Start::kResume
+                                                            : flags_.overwrite ? Start::kAnew
+                                                                               : Start::kNew));
     journal_->for_each([&](std::string_view key, std::string_view value) {
       known_.emplace(key,
                      rank::result_from_json(base::parse_json(value, journal_path_), journal_path_));
@@ -332,6 +345,7 @@ class RerankRun {
         continue;
       }
       found->second.index = i;
+      found->second.first_stage_score = job.passages[i].first_stage_score;
       flight.results->push_back(std::move(found->second));
       known_.erase(found);
       ++num_done_;
@@ -376,8 +390,7 @@ class RerankRun {
       return std::find(r.flags.begin(), r.flags.end(), flag) != r.flags.end();
     };
     for (const auto& r : ranking.results) num_low_mass_ += has(r, "low_answer_mass");
-    if (!ranking.results.empty())
-      num_constant_ += has(ranking.results.front(), "constant_scores");
+    if (!ranking.results.empty()) num_constant_ += has(ranking.results.front(), "constant_scores");
   }
 
   // What makes a ranking worth less than it looks.
@@ -425,7 +438,7 @@ class RerankRun {
 
   const RerankFlags& flags_;
   std::vector<RerankJob> jobs_;
-  base::Json header_;
+  Identity identity_;
   std::string path_, journal_path_;
   Context& context_;
   rank::ScoreOptions options_;
@@ -462,9 +475,11 @@ void rerank(const RerankFlags& flags, Context& context) {
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
   base::Json header = fingerprint(flags, jobs);
-  if (complete) return check_complete(flags, target, std::move(header));
+  base::Json made = made_of(flags, jobs, header);
+  if (complete) return check_complete(flags, target, made);
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  RerankRun(flags, std::move(jobs), std::move(header), target, std::move(calibration), context)
+  RerankRun(flags, std::move(jobs), {std::move(header), std::move(made)}, target,
+            std::move(calibration), context)
       .run();
 }
 
@@ -518,7 +533,8 @@ void add_rerank(CLI::App& app, Context& context) {
                    "(default: calibration.json in the model's folder, if it is there)");
   verb->add_option("--min-probability", f.min_probability,
                    "leave out scored pairs below this probability of relevance")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_that([](double x) { return x >= 0 && x <= 1; }, "a number from 0 to 1",
+                          "PROBABILITY"));
   verb->add_option("--temperature", f.temperature,
                    "sampling temperature of the reasoning; 0 is greedy")
       ->check(non_negative_number())

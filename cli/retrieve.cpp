@@ -84,9 +84,9 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
     if (interrupted()) return;
     const auto some = std::span(queries).subspan(begin, std::min(block, queries.size() - begin));
     auto found = index->search_all(some, flags.top + flags.drop_identical_ids, flags.threads);
-    lines.clear();
     for (size_t i = 0; i < some.size(); ++i) {
       auto& hits = found[i];
+      num_without_hits += hits.empty();
       if (flags.drop_identical_ids) {
         std::erase_if(hits, [&](const data::Hit& hit) { return hit.docid == some[i].id; });
         hits.resize(std::min(hits.size(), static_cast<size_t>(flags.top)));
@@ -96,9 +96,9 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
       } else {
         data::append_trec_lines(lines, some[i].id, hits, "erank-bm25");
       }
-      num_without_hits += hits.empty();
+      output.write(lines);
+      lines.clear();
     }
-    output.write(lines);
     progress.update({"retrieve", static_cast<int64_t>(begin + some.size()),
                      static_cast<int64_t>(queries.size()), "queries", ""});
   }

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
 
@@ -80,6 +81,9 @@ Results read_results(const std::string& path) {
     it->second.push_back(std::move(result));
   });
   if (out.is_jsonl || first) return out;
+  if (!base::file_exists(path))
+    fail(ErrorKind::kInvalidInput, kReader, path,
+         ": a TREC run is read twice, expected a file, not a stream");
   Run run = read_run(path);
   out.qids = std::move(run.qids);
   for (auto& [qid, hits] : run.hits)

@@ -300,7 +300,9 @@ class QrelsReader {
     if (is_comment_like) {
       const Columns trec = as_trec();
       const bool tsv = form_ != Form::kTrec && tabs.num == 3 && parse_whole(tabs.at[2], grade);
-      if (!tsv && (form_ == Form::kTsv || trec.num != 4 || !parse_whole(trec.at[3], grade))) {
+      int64_t iteration = 0;  // "# topics 301 450" is no judgement
+      if (!tsv && (form_ == Form::kTsv || trec.num != 4 || !parse_whole(trec.at[1], iteration) ||
+                   !parse_whole(trec.at[3], grade))) {
         if (notes_) ++notes_->comments;
         return;
       }

@@ -1,11 +1,13 @@
 #include "erank/data/sample.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "erank/base/utf8.h"
 #include "erank/data/record_reader.h"
@@ -144,8 +146,10 @@ std::vector<size_t> sample_documents(std::span<const SampleKind> kinds, int64_t 
 CandidateSample sample_candidates(const std::string& queries_path, const std::string& corpus,
                                   const Qrels& qrels, const Run& run, const SampleOptions& options,
                                   const ReadOptions& read, base::ProgressSink* progress) {
-  if (corpus == "-")
-    fail(ErrorKind::kInvalidInput, kWhere, "the corpus is read twice, expected a file, not stdin");
+  std::error_code ignored;
+  if (corpus == "-" || (std::filesystem::exists(corpus, ignored) && !base::file_exists(corpus)))
+    fail(ErrorKind::kInvalidInput, kWhere, corpus,
+         ": the corpus is read twice, expected a file, not a stream");
   const auto queries = read_queries(queries_path);
   IdSet query_ids, wanted;
   for (const auto& query : queries) query_ids.insert(query.id);
@@ -188,8 +192,13 @@ CandidateSample sample_candidates(const std::string& queries_path, const std::st
   const auto documents = read_documents(corpus, wanted, progress, read);
   if (progress) progress->finish();
   for (auto& list : out.lists)
-    for (auto& candidate : list.candidates)
-      candidate.document.text = documents.at(candidate.document.id).text;
+    for (auto& candidate : list.candidates) {
+      const auto found = documents.find(candidate.document.id);
+      if (found == documents.end())
+        fail(ErrorKind::kCorrupt, kWhere, corpus, ": document ", candidate.document.id,
+             " is gone since the file was first read; start again");
+      candidate.document.text = found->second.text;
+    }
   return out;
 }
 

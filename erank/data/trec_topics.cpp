@@ -109,7 +109,10 @@ class TopicReader {
       if (same(tag_at(std::string_view(text_).substr(at)), "/top")) {
         take_parts(std::string_view(text_).substr(0, at));
         open_ = false;
+        const size_t end = std::min(text_.find('>', at), text_.size() - 1);
+        const std::string rest = text_.substr(end + 1);
         text_.clear();
+        add(rest, place_.number);  // another topic on the same line
         return;
       }
   }

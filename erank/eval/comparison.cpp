@@ -311,7 +311,8 @@ class Comparer {
       };
       if (better(*run.test) || (run.blend && better(run.blend->test)))
         run.answer = Answer::kYes;
-      else if (out_.qids.size() > 1 && small(*run.test) && (!run.blend || small(run.blend->test)))
+      else if (out_.qids.size() >= kFewestForNo && small(*run.test) &&
+               (!run.blend || small(run.blend->test)))
         run.answer = Answer::kNo;
     }
   }

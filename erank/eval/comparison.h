@@ -81,12 +81,14 @@ struct ComparedRun {
   std::optional<PairedTest> test = {};
   std::optional<BlendTest> blend = {};  // with at least 4 queries
   // kYes: the run or its blend is better, with holm_randomization below 0.05. kNo: not that, and
-  // the intervals of both end below kWorthwhile. Else kCannotTell.
+  // the intervals of both end below kWorthwhile, on kFewestForNo queries or more. Else
+  // kCannotTell.
   Answer answer = Answer::kCannotTell;
 };
 
 // The least gain on a measure from 0 to 1 that is worth a reranker.
 inline constexpr double kWorthwhile = 0.01;
+inline constexpr size_t kFewestForNo = 10;  // an interval of fewer says too little
 
 struct Comparison {
   ComparisonOptions options;

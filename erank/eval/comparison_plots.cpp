@@ -155,7 +155,7 @@ std::string plot_scores(const Comparison& comparison, size_t r) {
     for (const double score : grade.scores)
       low = std::min(low, score), high = std::max(high, score);
   if (!(low <= high)) return "";
-  if (run.scale) low = 0, high = *run.scale;
+  if (run.scale) low = std::min(low, 0.0), high = std::max(high, *run.scale);
   const Bins bins = make_bins(low, high, false);
   constexpr double kRow = 46, kTop = 36;
   const double bottom = kTop + kRow * static_cast<double>(run.scores.size());

