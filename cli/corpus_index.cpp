@@ -26,13 +26,12 @@ bool write_index(const std::string& corpus, const std::string& text_field,
   retrieve::IndexBuilder builder(options, write);
   data::ReadNotes notes;
   try {
-    data::for_each_document(
-        corpus,
-        [&](data::Document document) {
-          if (interrupted()) throw Interrupted();
-          builder.add(std::move(document));
-        },
-        &progress, {.text_field = text_field, .notes = &notes});
+    data::for_each_document(corpus,
+                            [&](data::Document document) {
+                              if (interrupted()) throw Interrupted();
+                              builder.add(std::move(document));
+                            },
+                            &progress, {.text_field = text_field, .notes = &notes});
   } catch (const Interrupted&) {
     return false;
   }

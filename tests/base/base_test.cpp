@@ -38,8 +38,8 @@ TEST(Error, IsOneLineThatIsSafeToShow) {
   EXPECT_EQ(printable("\xe2\x80\xa6 \xe2\x81\xa7 \xe2\x80"), "\xe2\x80\xa6 \\u2067 \\xe2\\x80");
   EXPECT_EQ(in_quotes("a\tb"), "'a\\tb'");
   EXPECT_EQ(in_quotes("12\xc3\xa9"
-                   "4567",
-                   3),
+                      "4567",
+                      3),
             "'12...'");
   EXPECT_EQ(in_quotes("1234", 4), "'1234'");
 }

@@ -263,7 +263,8 @@ TEST_F(TinyRerankVerb, PutsLastWhatItCannotScoreAndEndsWithCodeTwo) {
   EXPECT_EQ(lines[1]["error"]["kind"], "no_room");
   EXPECT_THAT(lines[1]["error"]["message"].get<std::string>(), HasSubstr("--kv-cache-bytes"));
   const auto errors = lines_of(o.err);
-  ASSERT_EQ(errors.size(), 1u + 3 + 1 + 1 + 1) << o.err;  // q3, pairs, a random model, summary, the end
+  ASSERT_EQ(errors.size(), 1u + 3 + 1 + 1 + 1)
+      << o.err;  // q3, pairs, a random model, summary, the end
   EXPECT_THAT(errors[1], HasSubstr("query q1, document d1"));
   EXPECT_THAT(errors[3], HasSubstr("query q2, document d1"));
   EXPECT_THAT(errors[6], HasSubstr("3 of 5 pairs could not be scored"));
@@ -350,7 +351,8 @@ TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
                   .err,
               HasSubstr("complete already"))
       << "a file that was moved is the same";
-  put("corpus.jsonl", base::read_file(path("corpus.jsonl")) + "{\"_id\": \"d4\", \"text\": \"four\"}\n");
+  put("corpus.jsonl",
+      base::read_file(path("corpus.jsonl")) + "{\"_id\": \"d4\", \"text\": \"four\"}\n");
   EXPECT_THAT(again({}).err, HasSubstr("complete already")) << "d4 is nobody's candidate";
   put("queries.jsonl",
       "{\"_id\": \"q1\", \"text\": \"another\"}\n{\"_id\": \"q2\", \"text\": \"second\"}\n");
@@ -420,7 +422,8 @@ TEST_F(TinyRerankVerb, SaysWhenTheModelDoesNotAnswerAsItIsAsked) {
   const Outcome o = rerank_collection({});
   EXPECT_THAT(o.err, HasSubstr("of 5 of 5 pairs the answers 0 to 10 together have less than 0.1"));
   for (const auto& line : json_lines(o.out))
-    EXPECT_THAT(line["flags"].get<std::vector<std::string>>(), ::testing::Contains("low_answer_mass"));
+    EXPECT_THAT(line["flags"].get<std::vector<std::string>>(),
+                ::testing::Contains("low_answer_mass"));
 }
 
 TEST_F(TinyRerankVerb, RanksTheDemosPassagesWithTheDefaultModel) {

@@ -14,7 +14,8 @@
 namespace erank::engine {
 
 TinyModel::TinyModel(const model::ModelConfig& config, Precision precision, uint64_t seed)
-    // Weights that the precision holds exactly: what differs from the reference is arithmetic alone.
+    // Weights that the precision holds exactly: what differs from the reference is arithmetic
+    // alone.
     : parameters(config, precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat) {
   at::set_num_threads(1);  // on a busy machine threads wait for each other longer than they compute
   parameters.init_random(seed, kTinyScale);
