@@ -6,6 +6,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/data/journal.h"
+#include "erank/data/source.h"
 
 namespace erank::cli {
 namespace {
@@ -90,8 +91,8 @@ void run_merge(const MergeFlags& flags, Context& context) {
   check_whole(parts);
   for (const auto& [number, path] : parts.paths) {
     if (interrupted()) return;
-    const base::MappedFile file(path);
-    output.write({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+    data::ByteSource part(path);  // unpacked: a part's name may end in .gz
+    for (std::string_view bytes; !(bytes = part.next()).empty();) output.write(bytes);
     context.progress->update({"merge", number, parts.count, "shards", ""});
   }
   context.progress->finish();

@@ -103,7 +103,9 @@ PairDigests digests_of(const std::vector<RerankJob>& jobs) {
     for (const auto* passages : {&job.passages, &job.tail})
       for (const auto& passage : *passages) {
         first_stage.add(passage.id);
-        first_stage.add(base::str(passage.first_stage_score.value_or(0)));
+        first_stage.add(passage.first_stage_score
+                            ? base::dump_json(base::Json(*passage.first_stage_score))
+                            : "");
       }
   }
   return {queries.hex(), documents.hex(), first_stage.hex()};
@@ -128,8 +130,7 @@ void check_jobs(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
 
 // What results depend on: a resumed job must say the same. The hybrid weight, the format and --tail
 // only shape the output.
-base::Json fingerprint(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
-  const PairDigests pairs = digests_of(jobs);
+base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
   return {{"weights", rank::files_digest(f.model.files())},
           {"precision", f.model.precision},
           {"device", f.model.device},
@@ -158,8 +159,8 @@ std::string calibration_file(const RerankFlags& f) {
 }
 
 // With what else of the options shapes the output.
-base::Json made_of(const RerankFlags& f, const std::vector<RerankJob>& jobs, base::Json scored) {
-  scored["first_stage"] = digests_of(jobs).first_stage;
+base::Json made_of(const RerankFlags& f, const PairDigests& pairs, base::Json scored) {
+  scored["first_stage"] = pairs.first_stage;
   scored["hybrid"] = f.hybrid;
   scored["format"] = f.format;
   scored["tail"] = f.tail;
@@ -474,12 +475,15 @@ void rerank(const RerankFlags& flags, Context& context) {
     calibration = eval::read_calibration(file);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
   check_jobs(flags, jobs);
-  base::Json header = fingerprint(flags, jobs);
-  base::Json made = made_of(flags, jobs, header);
-  if (complete) return check_complete(flags, target, made);
+  RerankRun::Identity identity;
+  if (!journal.empty()) {  // a stream has nobody to compare with, and is to start at once
+    const PairDigests pairs = digests_of(jobs);
+    identity.header = fingerprint(flags, pairs);
+    identity.made_of = made_of(flags, pairs, identity.header);
+  }
+  if (complete) return check_complete(flags, target, identity.made_of);
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  RerankRun(flags, std::move(jobs), {std::move(header), std::move(made)}, target,
-            std::move(calibration), context)
+  RerankRun(flags, std::move(jobs), std::move(identity), target, std::move(calibration), context)
       .run();
 }
 

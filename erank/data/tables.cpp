@@ -68,7 +68,8 @@ class CsvRows {
         carriage_return_ = true;
       } else {
         fail(ErrorKind::kInvalidInput, kWhere, source_.name(), ":", line_,
-             ": more after a field's closing quote; expected a comma or the line's end, and quotes "
+             ": more after the quote that ends a field; expected a comma or the line's end, and "
+             "quotes "
              "inside a quoted field twice");
       }
       return;

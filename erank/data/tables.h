@@ -15,8 +15,8 @@ namespace erank::data {
 // Calls `take` for each row of a CSV file (RFC 4180): fields between commas; a field in double
 // quotes may hold commas, line ends and, written twice, quotes. Rows end with LF or CRLF; empty
 // lines are passed over. `line` is where the row begins. Throws Error{kInvalidInput} with the line
-// for a quote inside an unquoted field, anything after a closing quote, and a quote that is never
-// closed.
+// for a quote inside an unquoted field, anything after the quote that ends a field, and a quote
+// that is never closed.
 void for_each_csv_row(
     ByteSource& source,
     const std::function<void(std::vector<std::string>& fields, int64_t line)>& take);

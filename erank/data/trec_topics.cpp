@@ -28,7 +28,7 @@ bool same(std::string_view a, std::string_view b) {
                     [&](char x, char y) { return lower(x) == lower(y); });
 }
 
-// The name of the tag that `text` begins with, `/` before that of a closing one; "" for no tag.
+// The name of the tag that `text` begins with, with its `/` where it is an end tag; "" for no tag.
 std::string_view tag_at(std::string_view text) {
   if (text.empty() || text[0] != '<') return "";
   const size_t end = text.find('>');

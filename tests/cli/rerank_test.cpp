@@ -351,6 +351,11 @@ TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
                   .err,
               HasSubstr("complete already"))
       << "a file that was moved is the same";
+  put("run.trec",
+      "q1 Q0 d1 1 3.0 t\nq1 Q0 d2 2 2.0000001 t\nq1 Q0 d3 3 1.0 t\nq2 Q0 d3 1 9 t\nq2 Q0 d1 2 8 "
+      "t\n");
+  expect_fails(again({}), "'first_stage'");
+  put("run.trec", base::read_file(path("other.trec")));
   put("corpus.jsonl",
       base::read_file(path("corpus.jsonl")) + "{\"_id\": \"d4\", \"text\": \"four\"}\n");
   EXPECT_THAT(again({}).err, HasSubstr("complete already")) << "d4 is nobody's candidate";
@@ -369,7 +374,7 @@ TEST_F(TinyRerankVerb, ShardsInAnyOrderMakeTheWhole) {
     ASSERT_EQ(rerank_collection({"--format", format, "--out", whole}).exit_code, 0);
     std::vector<std::string> merge = {"merge"};
     for (const char* shard : {"3/4", "1/4", "4/4", "2/4"}) {  // of two queries: some have none
-      merge.push_back(path(std::string(format) + shard[0]));
+      merge.push_back(path(std::string(format) + shard[0] + ".gz"));
       const Outcome o =
           rerank_collection({"--format", format, "--shard", shard, "--out", merge.back()});
       ASSERT_EQ(o.exit_code, 0) << o.err;
@@ -401,6 +406,11 @@ TEST_F(TinyRerankVerb, MergeNamesWhatDoesNotBelong) {
   expect_refused(run({"merge", one, two, path("no"), "--out", path("m")}), "no such file");
   expect_refused(run({"merge", one, put("plain", "x"), "--out", path("m")}), "plain.made.json");
   expect_refused(run({"merge", one, two, "--out", one, "--overwrite"}), "one");
+  EXPECT_EQ(
+      rerank_collection({"--shard", "2/3", "--kv-cache-bytes", "20000", "--out", path("failed")})
+          .exit_code,
+      2);
+  expect_refused(run({"merge", one, path("failed"), "--out", path("m")}), "--resume");
   put("copy", "changed");
   put("copy.made.json", base::read_file(one + ".made.json"));
   expect_refused(run({"merge", one, path("copy"), "--out", path("m")}), "both shard 1");

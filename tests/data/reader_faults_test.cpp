@@ -211,7 +211,7 @@ TEST(CommaSeparatedRows, AreReadByTheirHeader) {
   EXPECT_THAT(refused("id,text\na,x,y\n"), HasSubstr("b.csv:2: 3 fields, expected 2"));
   EXPECT_THAT(refused("id,text\na,5\" disk\n"), HasSubstr("b.csv:2: a quote inside a field"));
   EXPECT_THAT(refused("id,text\n\na,\"x\" y\n"),
-              HasSubstr("b.csv:3: more after a field's closing"));
+              HasSubstr("b.csv:3: more after the quote that ends a field"));
   EXPECT_THAT(refused("id,text\na,x\nb,\"y\nz\n"), HasSubstr("b.csv:3: a quote that begins here"));
   EXPECT_THAT(refused("id;text\na;x\n"), HasSubstr("no column of texts"));
   EXPECT_THAT(refused("id;text\na;x\n"), HasSubstr("found 'id;text'"));
