@@ -1,6 +1,8 @@
-// What `erank rerank` reads: its four ways to name queries and candidates, brought into one form.
+// What `erank rerank` and `erank synth` read: its four ways to name queries and candidates, brought
+// into one form.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +12,8 @@
 namespace erank::cli {
 
 struct RerankInput {
+  // Whose flags these are, and what it does with the documents: for messages.
+  const char *verb = "rerank", *work = "rerank";
   std::optional<std::string> query;        // one query, with `docs`
   std::string docs;                        // its documents
   std::string queries, corpus, run, beir;  // a whole run; `beir` names queries and corpus
@@ -23,6 +27,9 @@ struct RerankJob {
   std::vector<rank::Passage> passages;  // the first `top`, in first-stage order
   std::vector<rank::Passage> tail;      // those below, without their text
 };
+
+// The flags that name it. `input` must outlive the verb.
+void add_rerank_input(CLI::App& verb, RerankInput& input);
 
 // Throws Error{kInvalidInput} when the flags do not name one way.
 void check_rerank_input(const RerankInput& input);
