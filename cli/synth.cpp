@@ -51,6 +51,14 @@ std::string key_of(const SynthFlags& f) {
   return key ? key : "";
 }
 
+// A key should not cross a network as plain text unnoticed.
+void warn_unencrypted(const SynthFlags& f, const std::string& url) {
+  if (f.endpoint.key.empty() || !url.starts_with("http://")) return;
+  for (const char* own : {"http://localhost", "http://127.", "http://[::1]"})
+    if (url.starts_with(own)) return;
+  warn(url + " is not encrypted: others on the network can read the key");
+}
+
 void check_flags(SynthFlags& f) {
   check_rerank_input(f.input);
   const auto need = [](bool is_there, const char* flag, const char* what) {
@@ -322,6 +330,7 @@ void synth_labels(SynthFlags& f, Context& context) {
   if (!f.endpoint.url.empty()) {
     if (!f.dry_run) f.endpoint.key = key_of(f);
     endpoint = std::make_unique<synth::ChatEndpoint>(f.endpoint);
+    warn_unencrypted(f, endpoint->shown_url());
   }
   std::string out;
   if (!f.dry_run || (f.resume && !f.out.empty())) out = check_out(f, tokenizer_path);
@@ -385,7 +394,8 @@ void add_synth(CLI::App& app, Context& context) {
       ->check(CLI::Range(int64_t{1}, int64_t{1000}))
       ->capture_default_str();
   verb->add_option("--temperature", f.request.temperature, "of the teacher's sampling")
-      ->check(non_negative_number())
+      ->check(number_that([](double x) { return x >= 0 && x <= 100; }, "a number from 0 to 100",
+                          "TEMPERATURE"))
       ->capture_default_str();
   verb->add_option("--max-tokens", f.labels.max_tokens,
                    "of an answer with its reasoning; what is longer is dropped")

@@ -9,6 +9,7 @@ namespace {
 using base::Json;
 
 constexpr size_t kShownBytes = 300;
+constexpr int64_t kMaxCount = 1'000'000'000;  // so that sums of a server's counts stay sums
 
 std::string shown(std::string_view text) {
   std::string line = base::printable(text.substr(0, 4 * kShownBytes));
@@ -36,7 +37,8 @@ std::optional<std::string> content_of(const Json& message) {
 
 std::optional<int64_t> count_of(const Json& object, const char* key) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer() || *found < 0) return std::nullopt;
+  if (found == object.end() || !found->is_number_integer() || *found < 0 || *found > kMaxCount)
+    return std::nullopt;
   return found->get<int64_t>();
 }
 
@@ -108,7 +110,7 @@ ReadReply read_completion(std::string_view body) {
   completion.reasoning = text_of(*message, "reasoning_content");
   if (completion.reasoning.empty()) completion.reasoning = text_of(*message, "reasoning");
   completion.finish_reason = text_of(choice, "finish_reason");
-  completion.model = text_of(json, "model");
+  completion.model = shown(text_of(json, "model"));
   const auto usage = json.find("usage");
   if (usage != json.end() && usage->is_object()) {
     completion.prompt_tokens = count_of(*usage, "prompt_tokens");

@@ -14,7 +14,7 @@ struct Completion {
   std::string content;    // choices[0].message.content, its text parts joined
   std::string reasoning;  // .reasoning_content or .reasoning, where the server took it out; else ""
   std::string finish_reason;  // "stop", "length", ...; "" when it is not said
-  std::string model;          // that says it answered; "" when it is not said
+  std::string model;  // that says it answered, one line of at most 300 bytes; "": it is not said
   std::optional<int64_t> prompt_tokens, completion_tokens;  // of `usage`; the latter with reasoning
 };
 
@@ -25,8 +25,8 @@ struct ReadReply {
   std::string reason;  // why it is none, one line without the server's name
 };
 
-// Only what is used is looked at, other keys may hold anything; counts that are no whole numbers of
-// at least 0 count as not said. Never throws for what a server sends.
+// Only what is used is looked at, other keys may hold anything; counts that are no whole numbers
+// from 0 to a billion count as not said. Never throws for what a server sends.
 ReadReply read_completion(std::string_view body);
 
 // What a server says in the body of an error: error.message, error, message or detail, else the

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "erank/base/random.h"
+
 namespace erank::synth {
 namespace {
 
@@ -40,6 +42,38 @@ TEST(Completion, KeepsItselfFromCountsAndNamesThatAreNone) {
   EXPECT_EQ(read.completion->model, "");
   EXPECT_FALSE(read.completion->prompt_tokens);
   EXPECT_FALSE(read.completion->completion_tokens);
+  const auto huge = read_completion(
+      R"({"model": "a\nb\u001b[31m", "choices": [{"message": {}}],
+          "usage": {"prompt_tokens": 18446744073709551615, "completion_tokens": 1e300}})");
+  ASSERT_TRUE(huge.completion);
+  EXPECT_EQ(huge.completion->model, "a\\nb\\x1b[31m");
+  EXPECT_FALSE(huge.completion->prompt_tokens);
+  EXPECT_FALSE(huge.completion->completion_tokens);
+}
+
+TEST(Completion, IsReadOrRefusedWhateverComes) {
+  const std::string good =
+      R"({"model": "m", "choices": [{"message": {"content": [{"text": "hi"}], "reasoning": "r"},
+          "finish_reason": "stop"}], "usage": {"prompt_tokens": 7}, "error": {"code": 500}})";
+  base::Random random(5);
+  int read = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string body = good.substr(0, good.size() - (random.below(4) == 0 ? random.below(60) : 0));
+    for (uint64_t change = random.below(4); change-- > 0;) {
+      const size_t at = random.below(body.size());
+      if (random.below(2) == 0)
+        body[at] = static_cast<char>(random.below(256));
+      else
+        body.erase(at, 1 + random.below(12));
+    }
+    const ReadReply reply = read_completion(body);
+    read += reply.completion.has_value();
+    EXPECT_NE(reply.completion.has_value(), !reply.reason.empty()) << body;
+    error_text(body);
+    error_code(body);
+  }
+  EXPECT_GT(read, 4000);
+  EXPECT_LT(read, 19000);
 }
 
 TEST(Completion, SaysWhyAReplyIsNone) {
