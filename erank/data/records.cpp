@@ -250,6 +250,18 @@ std::vector<CandidateList> read_marco_candidates(ByteSource& source, const ReadO
 
 }  // namespace
 
+void for_each_candidates(
+    const std::string& path, const ReadOptions& options,
+    const std::function<void(CandidateList list, const std::string& where)>& take) {
+  ByteSource source(path);
+  if (is_marco_candidates(source)) {
+    for (auto& list : read_marco_candidates(source, options)) take(std::move(list), source.name());
+    return;
+  }
+  for_each_json(source, options.notes,
+                [&](const JsonValue& value) { take(list_of(value, options), value.place.str()); });
+}
+
 std::vector<CandidateList> read_candidates(const std::string& path, const ReadOptions& options) {
   std::vector<CandidateList> out;
   std::unordered_map<std::string, Place> place_of;
