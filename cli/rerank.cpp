@@ -1,3 +1,5 @@
+#include "cli/rerank.h"
+
 #include <algorithm>
 #include <chrono>
 #include <deque>
@@ -6,7 +8,6 @@
 
 #include "cli/checks.h"
 #include "cli/made_of.h"
-#include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
 #include "cli/rerank_jobs.h"
@@ -25,18 +26,6 @@ namespace {
 
 using base::ErrorKind;
 using Clock = std::chrono::steady_clock;
-
-struct RerankFlags {
-  ModelFlags model;
-  RerankInput input;
-  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
-  std::string calibrated;
-  double min_probability = 0;
-  bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
-  int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
-  double temperature = 0;
-  uint64_t seed = 0;
-};
 
 constexpr const char* kExample =
     "Examples:\n"
@@ -220,7 +209,7 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target,
     if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
                  "; --overwrite makes it anew");
-    warn(f.out + " is complete already; nothing to resume");
+    if (!f.is_part) warn(f.out + " is complete already; nothing to resume");
   } else {
     warn(base::str(f.out, " is complete already; there is no ", made_path(target.path),
                    " to tell whether it was made of the same inputs and options"));
@@ -253,7 +242,7 @@ class RerankRun {
     for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
   }
 
-  void run() {
+  RerankDone run() {
     const RerankFormat format = parse_rerank_format(flags_.format, !to_stdout(flags_));
     if (!journal_path_.empty()) open_journal();
     auto options = flags_.model.resolved();
@@ -300,12 +289,14 @@ class RerankRun {
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     warn_doubtful();
-    summary(*reranker);
+    summary(*reranker, seconds);
     if (num_failed_ > 0)
       base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
                  " pairs could not be scored and are last in the output",
                  journal && may_succeed_later_ ? "; --resume tries them again" : "");
+    return {num_done_ - num_resumed_, seconds};
   }
 
  private:
@@ -413,18 +404,18 @@ class RerankRun {
     context_.progress->update({"rerank", done, num_pairs_, "pairs", ""});
   }
 
-  void stop() {
+  RerankDone stop() {
     if (journal_) journal_->commit();
     context_.progress->finish();
     warn(journal_ ? base::str("interrupted with ", num_done_.load(), " of ", num_pairs_,
                               " pairs done; go on with --resume")
                   : std::string("interrupted"));
+    return {};
   }
 
-  void summary(const rank::Reranker& reranker) const {
+  void summary(const rank::Reranker& reranker, double seconds) const {
     if (flags_.quiet) return;
     const auto stats = reranker.stats().engine;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     const int64_t scored = num_done_ - num_resumed_;
     const auto rate = [&](int64_t n) {
       return std::llround(static_cast<double>(n) / std::max(seconds, 1e-9));
@@ -453,8 +444,12 @@ class RerankRun {
   Clock::time_point begin_;
 };
 
-void rerank(const RerankFlags& flags, Context& context) {
-  score_options(flags);
+}  // namespace
+
+void check_scoring_options(const RerankFlags& flags) { score_options(flags); }
+
+RerankDone rerank(const RerankFlags& flags, Context& context) {
+  check_scoring_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
   if (flags.min_probability > 0 && calibration_file(flags).empty())
     base::fail(ErrorKind::kInvalidInput, "--min-probability",
@@ -481,13 +476,41 @@ void rerank(const RerankFlags& flags, Context& context) {
     identity.header = fingerprint(flags, pairs);
     identity.made_of = made_of(flags, pairs, identity.header);
   }
-  if (complete) return check_complete(flags, target, identity.made_of);
+  if (complete) {
+    check_complete(flags, target, identity.made_of);
+    return {};
+  }
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  RerankRun(flags, std::move(jobs), std::move(identity), target, std::move(calibration), context)
+  return RerankRun(flags, std::move(jobs), std::move(identity), target, std::move(calibration),
+                   context)
       .run();
 }
 
-}  // namespace
+void add_scoring_options(CLI::App& verb, RerankFlags& f) {
+  f.model.add_to(verb);
+  verb.add_option("--instruction", f.instruction,
+                  "what relevance means here (default: the checkpoint's)");
+  auto* think = verb.add_flag("--think", f.think, "let the model write its reasoning first");
+  verb.add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
+  verb.add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
+      ->check(positive_number());
+  verb.add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
+      ->check(positive_number());
+  verb.add_option("--max-think-tokens", f.max_think_tokens,
+                  "force an answer after so many tokens of reasoning")
+      ->check(positive_number());
+  verb.add_option("--score", f.score,
+                  "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
+  verb.add_option("--hybrid", f.hybrid,
+                  "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
+                  "zscore, minmax, sum or rrf as in `erank fuse`");
+  verb.add_option("--temperature", f.temperature,
+                  "sampling temperature of the reasoning; 0 is greedy")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb.add_option("--seed", f.seed, "random seed for sampling the reasoning")
+      ->capture_default_str();
+}
 
 void add_rerank(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("rerank", "Score a query's candidates and print them best first");
@@ -515,23 +538,7 @@ void add_rerank(CLI::App& app, Context& context) {
   input->add_option("--top", f.input.top, "candidates of a query that are scored")
       ->check(positive_number())
       ->capture_default_str();
-  f.model.add_to(*verb);
-  verb->add_option("--instruction", f.instruction,
-                   "what relevance means here (default: the checkpoint's)");
-  auto* think = verb->add_flag("--think", f.think, "let the model write its reasoning first");
-  verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
-  verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-think-tokens", f.max_think_tokens,
-                   "force an answer after so many tokens of reasoning")
-      ->check(positive_number());
-  verb->add_option("--score", f.score,
-                   "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
-  verb->add_option("--hybrid", f.hybrid,
-                   "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
-                   "zscore, minmax, sum or rrf as in `erank fuse`");
+  add_scoring_options(*verb, f);
   verb->add_option("--calibrated", f.calibrated,
                    "adds each pair's probability of relevance, by this file of erank calibrate\n"
                    "(default: calibration.json in the model's folder, if it is there)");
@@ -539,12 +546,6 @@ void add_rerank(CLI::App& app, Context& context) {
                    "leave out scored pairs below this probability of relevance")
       ->check(number_that([](double x) { return x >= 0 && x <= 1; }, "a number from 0 to 1",
                           "PROBABILITY"));
-  verb->add_option("--temperature", f.temperature,
-                   "sampling temperature of the reasoning; 0 is greedy")
-      ->check(non_negative_number())
-      ->capture_default_str();
-  verb->add_option("--seed", f.seed, "random seed for sampling the reasoning")
-      ->capture_default_str();
   verb->add_option("--format", f.format,
                    "table, jsonl or trec (default: table on a terminal, else jsonl)")
       ->check(CLI::IsMember({"table", "jsonl", "trec"}));
