@@ -64,6 +64,9 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   if (f.direct) o.mode = rank::Mode::kDirect;
   if (!f.score.empty()) o.score = rank::parse_score_kind(f.score, "--score");
   if (f.max_think_tokens > 0) o.max_think_tokens = f.max_think_tokens;
+  o.long_documents =
+      f.long_documents == "cut" ? rank::LongDocuments::kCut : rank::LongDocuments::kWindows;
+  o.max_windows = f.max_windows;
   o.temperature = f.temperature;
   o.seed = f.seed;
   if (!f.hybrid.empty()) set_hybrid(f.hybrid, o);
@@ -125,6 +128,8 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
           {"score", f.score},
           {"max_doc_tokens", f.max_document_tokens},
           {"max_query_tokens", f.max_query_tokens},
+          {"long_docs", f.long_documents},
+          {"max_windows", f.max_windows},
           {"max_think_tokens", f.max_think_tokens},
           {"temperature", f.temperature},
           {"seed", f.seed}};
@@ -270,8 +275,17 @@ void add_scoring_options(CLI::App& verb, RerankFlags& f) {
                   "what relevance means here (default: the checkpoint's)");
   auto* think = verb.add_flag("--think", f.think, "let the model write its reasoning first");
   verb.add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
-  verb.add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
+  verb.add_option("--max-doc-tokens", f.max_document_tokens,
+                  "tokens of a document that are read at once (default: the checkpoint's)")
       ->check(positive_number());
+  verb.add_option("--long-docs", f.long_documents,
+                  "of a document of more tokens read windows that overlap, and take the best\n"
+                  "score; cut: read its beginning")
+      ->check(CLI::IsMember({"windows", "cut"}))
+      ->capture_default_str();
+  verb.add_option("--max-windows", f.max_windows, "windows of a document that are read")
+      ->check(positive_number())
+      ->capture_default_str();
   verb.add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
       ->check(positive_number());
   verb.add_option("--max-think-tokens", f.max_think_tokens,

@@ -16,11 +16,12 @@ struct RerankFlags {
   ModelFlags model;
   RerankInput input;
   std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
-  std::string calibrated;
+  std::string calibrated, long_documents = "windows";
   double min_probability = 0;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
   bool is_part = false;  // of a longer job, which says itself what is complete
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
+  int max_windows = rank::ScoreOptions{}.max_windows;
   double temperature = 0;
   uint64_t seed = 0;
 };
