@@ -10,6 +10,9 @@
 namespace erank::text {
 namespace {
 
+// With less room there is none for what a document is about.
+constexpr int kFewestForHead = 32;
+
 // How good a place is to cut at.
 enum class Cut { kNone, kCharacter, kWord, kSentence };
 
@@ -110,6 +113,13 @@ Windows split_windows(const Tokenizer& tokenizer, std::string_view document, int
   };
   int64_t begin = 0;
   size_t read = 0;  // up to this byte
+  int64_t head_tokens = 0;
+  if (places.size() > max_tokens && max_tokens >= kFewestForHead) {
+    head_tokens = places.best_cut(max_tokens / 8, max_tokens / 4, max_tokens / 4);
+    result.head = trim_white_space(text.substr(0, places.start(std::max<int64_t>(head_tokens, 0))));
+  }
+  const std::string head = result.head.empty() ? "" : result.head + " ";
+  if (head.empty()) head_tokens = 0;
   while (begin < places.size() && skip_white_space(text, read) < text.size()) {
     if (std::ssize(result.windows) == max_windows) {
       result.complete = false;
@@ -117,7 +127,10 @@ Windows split_windows(const Tokenizer& tokenizer, std::string_view document, int
     }
     // Ids of white space alone are in no window's beginning.
     while (places.start(begin + 1) <= skip_white_space(text, places.start(begin))) ++begin;
-    int64_t room = max_tokens;
+    std::string window;
+    const bool is_first = result.windows.empty();
+    int64_t room = is_first ? max_tokens : max_tokens - head_tokens;
+    const int64_t overlap = room / 4;
     int64_t end = 0;
     size_t from = 0, to = 0;
     // Encoded alone a window may have more ids than inside the document.
@@ -133,18 +146,19 @@ Windows split_windows(const Tokenizer& tokenizer, std::string_view document, int
       to = std::max(from, from + trim_white_space_right(
                                      text.substr(from, std::max(from, places.start(end)) - from))
                                      .size());
+      window = is_first ? "" : head;
+      window += text.substr(from, to - from);
       if (room == 1) break;
-      const int64_t over = std::ssize(tokenizer.encode(text.substr(from, to - from))) - max_tokens;
+      const int64_t over = std::ssize(tokenizer.encode(window)) - max_tokens;
       if (over <= 0) break;
       room = std::max<int64_t>(1, std::min(room, end - begin) - over);
     }
     if (to > std::max(from, read))
-      result.windows.push_back(
-          {std::string(text.substr(from, to - from)), code_point_of(from), code_point_of(to)});
+      result.windows.push_back({std::move(window), code_point_of(from), code_point_of(to)});
     read = std::max(read, to);
     // `end` itself where a window is so short that it cannot overlap.
     begin = places.best_cut(begin + std::max<int64_t>(1, (end - begin) / 2),
-                            std::max(begin + 1, end - 1), end - max_tokens / 4);
+                            std::max(begin + 1, end - 1), end - overlap);
     if (begin < 0) begin = end;
   }
   return result;

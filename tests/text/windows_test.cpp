@@ -49,6 +49,20 @@ TEST(Windows, EndAtWordsAndCharactersWhereThereIsNoSentence) {
   EXPECT_THAT(texts("abcdefghij", 4), ElementsAre("abcd", "defg", "ghij"));
 }
 
+TEST(Windows, AllButTheFirstBeginWithTheDocumentsFirstSentence) {
+  const std::string document =
+      "On bread. It needs flour. It needs water. Yeast makes it rise. Salt is for taste.";
+  const auto windows = split_windows(bytes(), document, 44, 9);
+  EXPECT_EQ(windows.head, "On bread.");
+  ASSERT_EQ(windows.windows.size(), 3u);
+  EXPECT_EQ(windows.windows[0].text, "On bread. It needs flour. It needs water.");
+  EXPECT_EQ(windows.windows[1].text, "On bread. It needs water. Yeast makes it");
+  EXPECT_EQ(windows.windows[1].begin, 26);
+  EXPECT_EQ(windows.windows[2].text, "On bread. makes it rise. Salt is for taste.");
+  EXPECT_EQ(split_windows(bytes(), "a " + document, 44, 9).head, "a On bread.");
+  EXPECT_EQ(split_windows(bytes(), document, 200, 9).head, "");
+}
+
 TEST(Windows, OfAShortDocumentThereIsOne) {
   EXPECT_THAT(texts("One. Two.", 9), ElementsAre("One. Two."));
   EXPECT_THAT(texts("  One.  ", 20), ElementsAre("One."));
@@ -92,16 +106,19 @@ TEST(Windows, CoverEveryDocumentInOrder) {
     std::string document;
     for (const auto& piece : *rc::gen::container<std::vector<std::string>>(letters))
       document += piece;
-    const int max_tokens = *rc::gen::inRange(1, 40);
-    const auto [windows, complete] = split_windows(bytes(), document, max_tokens, 1000);
+    const int max_tokens = *rc::gen::inRange(1, 50);
+    const auto [head, windows, complete] = split_windows(bytes(), document, max_tokens, 1000);
     RC_ASSERT(complete);
+    RC_ASSERT(static_cast<int>(head.size()) <= max_tokens / 4);
     int64_t end = 0, begin = -1;
     const auto is_space = [&](int64_t from, int64_t to) {
       const auto part = base::utf8_slice(document, from, to);
       return std::all_of(part.begin(), part.end(), [](char c) { return c == ' ' || c == '\n'; });
     };
     for (const auto& window : windows) {
-      RC_ASSERT(window.text == base::utf8_slice(document, window.begin, window.end));
+      const std::string before = head.empty() || &window == &windows[0] ? "" : head + " ";
+      RC_ASSERT(window.text ==
+                before + std::string(base::utf8_slice(document, window.begin, window.end)));
       RC_ASSERT(base::is_valid_utf8(window.text));
       RC_ASSERT(!window.text.empty());
       // A character of four bytes is not divided.
@@ -121,7 +138,7 @@ TEST(Windows, KeepTheBudgetOfMergedIds) {
       Tokenizer::from_json(base::dump_json(small_tokenizer({{"a", "b"}, {"b", "c"}, {"ab", "c"}})));
   std::string document;
   for (int i = 0; i < 300; ++i) document += "abc"[i * i % 7 % 3];
-  for (const int max_tokens : {1, 2, 3, 7, 20}) {
+  for (const int max_tokens : {1, 2, 3, 7, 20, 40}) {
     const auto windows = split_windows(tokenizer, document, max_tokens, 1000);
     EXPECT_TRUE(windows.complete);
     for (const auto& window : windows.windows)
