@@ -31,8 +31,8 @@ std::vector<std::string> texts(std::string_view document, int max_tokens, int ma
 TEST(Windows, EndAndBeginAtSentences) {
   EXPECT_THAT(texts("One two. Six. Seven. Eight. Nine ten.", 24),
               ElementsAre("One two. Six. Seven.", "Seven. Eight. Nine ten."));
-  EXPECT_THAT(texts("He said \"no.\" Then he left! Why? Nobody knows.", 34),
-              ElementsAre("He said \"no.\" Then he left! Why?", "Why? Nobody knows."));
+  EXPECT_THAT(texts("He says \"no.\" He left! Why? Who knows.", 30),
+              ElementsAre("He says \"no.\" He left! Why?", "Why? Who knows."));
   EXPECT_THAT(texts("a list of\nlines\nthat end", 18),
               ElementsAre("a list of\nlines", "lines\nthat end"));
   EXPECT_THAT(texts("One e.g. two etc. three", 16), ElementsAre("One e.g. two", "two etc. three"))
@@ -54,11 +54,12 @@ TEST(Windows, AllButTheFirstBeginWithTheDocumentsFirstSentence) {
       "On bread. It needs flour. It needs water. Yeast makes it rise. Salt is for taste.";
   const auto windows = split_windows(bytes(), document, 44, 9);
   EXPECT_EQ(windows.head, "On bread.");
-  ASSERT_EQ(windows.windows.size(), 3u);
+  ASSERT_EQ(windows.windows.size(), 4u);
   EXPECT_EQ(windows.windows[0].text, "On bread. It needs flour. It needs water.");
   EXPECT_EQ(windows.windows[1].text, "On bread. It needs water. Yeast makes it");
   EXPECT_EQ(windows.windows[1].begin, 26);
-  EXPECT_EQ(windows.windows[2].text, "On bread. makes it rise. Salt is for taste.");
+  EXPECT_EQ(windows.windows[2].text, "On bread. Yeast makes it rise.");
+  EXPECT_EQ(windows.windows[3].text, "On bread. it rise. Salt is for taste.");
   EXPECT_EQ(split_windows(bytes(), "a " + document, 44, 9).head, "a On bread.");
   EXPECT_EQ(split_windows(bytes(), document, 200, 9).head, "");
 }
