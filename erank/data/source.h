@@ -11,9 +11,10 @@ namespace erank::data {
 
 constexpr size_t kMaxLineBytes = size_t{1} << 30;
 
-// Plain, gzip or zstd, by the first bytes; "-" is stdin. Zeros after gzip data are passed over, as
+// Plain, gzip or zstd, by the first bytes; "-" is stdin. Of a Parquet file its rows as JSON lines,
+// which are its lines then (parquet_lines.h). Zeros after gzip data are passed over, as
 // gzip does. Throws Error{kNotFound}, Error{kCorrupt} for damaged data and Error{kInvalidInput} for
-// a folder, xz and Parquet data and UTF-16 or UTF-32 text: a byte order mark of theirs, or one zero
+// a folder, xz data and UTF-16 or UTF-32 text: a byte order mark of theirs, or one zero
 // byte in two (three in four), all at the same places of each character.
 class ByteSource {
  public:
@@ -34,6 +35,7 @@ class ByteSource {
   class Plain;
   class Gzip;
   class Zstd;
+  class Parquet;
   std::string name_;
   std::unique_ptr<Raw> raw_;
   std::unique_ptr<Unpacker> unpacker_;
