@@ -189,7 +189,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
                                   "from; give --out the name of a file");
   rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
   if (journal.empty()) return false;
-  read_made_of(target.path);  // what is none is refused before any work
+  read_made_of(target.path, "rerank");  // what is none is refused before any work
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) return true;
@@ -202,7 +202,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
 // Throws when a finished output was made of something else.
 void check_complete(const RerankFlags& f, const base::OutputTarget& target,
                     const base::Json& made_of) {
-  const auto before = read_made_of(target.path);
+  const auto before = read_made_of(target.path, "rerank");
   if (before) {
     if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,

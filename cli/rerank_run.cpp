@@ -105,9 +105,9 @@ class RerankRun {
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
     const bool journal = journal_ != nullptr;
-    if (journal) remove_made_of(path_);
+    if (journal) remove_made_of(path_, "rerank");
     output.commit();
-    if (journal) write_made_of(path_, plan_.made_of);
+    if (journal) write_made_of(path_, "rerank", plan_.made_of);
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
