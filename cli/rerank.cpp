@@ -181,9 +181,14 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
                             : f.out +
                                   " is written as a stream, which has no journal to go on "
                                   "from; give --out the name of a file");
-  rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
+  rank::refuse_inputs({to_stdout(f) ? "-" : f.out, f.stats}, files_read(f));
+  if (!f.stats.empty() && !f.overwrite && !f.resume && base::file_exists(f.stats))
+    base::fail(ErrorKind::kInvalidInput, "--stats", f.stats,
+               " exists; give another name or --overwrite");
+  if (!f.stats.empty() && base::output_target(f.stats).path == target.path)
+    base::fail(ErrorKind::kInvalidInput, "--stats", "is the file of --out; give another name");
   if (journal.empty()) return false;
-  read_made_of(target.path);  // what is none is refused before any work
+  read_made_of(target.path, "rerank");  // what is none is refused before any work
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) return true;
@@ -196,7 +201,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
 // Throws when a finished output was made of something else.
 void check_complete(const RerankFlags& f, const base::OutputTarget& target,
                     const base::Json& made_of) {
-  const auto before = read_made_of(target.path);
+  const auto before = read_made_of(target.path, "rerank");
   if (before) {
     if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
@@ -221,6 +226,7 @@ RerankPlan plan_of(const RerankFlags& f) {
   plan.append_tail = f.tail == "append";
   plan.tag = f.tag;
   plan.out = to_stdout(f) ? "-" : f.out;
+  plan.stats = f.stats;
   plan.resume = f.resume, plan.overwrite = f.overwrite, plan.quiet = f.quiet;
   return plan;
 }
@@ -352,6 +358,8 @@ void add_rerank(CLI::App& app, Context& context) {
       "it until it is complete");
   verb->add_option("--shard", f.shard,
                    "i/n: only the i-th of n parts of the queries; `erank merge` joins the outputs");
+  verb->add_option("--stats", f.stats,
+                   "write each query's time and token counts here, as JSON lines");
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
   verb->add_flag("--quiet", f.quiet, "no summary and no doubts about the scores on stderr");

@@ -15,7 +15,7 @@ namespace erank::cli {
 struct RerankFlags {
   ModelFlags model;
   RerankInput input;
-  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
+  std::string instruction, score, hybrid, format, out, stats, tag = "erank", tail = "append", shard;
   std::string calibrated, long_documents = "windows";
   double min_probability = 0;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;

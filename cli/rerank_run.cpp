@@ -9,6 +9,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include "cli/progress_line.h"
 #include "erank/base/error.h"
 #include "erank/data/journal.h"
+#include "erank/data/query_times.h"
 #include "erank/rank/result_json.h"
 
 namespace erank::cli {
@@ -54,13 +56,19 @@ class RerankRun {
  private:
   static constexpr int64_t kPairsInFlight = 512;
 
+  struct End {
+    Clock::time_point at = {};          // once is_over
+    std::atomic<bool> is_over = false;  // done.get() waits for no pair
+  };
   // A job whose pairs are being scored.
   struct Flight {
     std::shared_ptr<const RerankJob> job;
     std::shared_ptr<std::vector<rank::PassageResult>> results;  // complete when `done` is ready
     rank::Ticket done;
-    std::shared_ptr<std::atomic<bool>> is_over;  // done.get() waits for no pair
-    int64_t num_pairs = 0;                       // 1 at least: a flight takes memory
+    std::shared_ptr<End> end;
+    Clock::time_point begin = {};
+    int64_t num_pairs = 0;  // 1 at least: a flight takes memory
+    int64_t num_resumed = 0;
   };
 
   RerankDone run() {
@@ -69,6 +77,8 @@ class RerankRun {
     begin_ = Clock::now();
 
     Output output(plan_.out, true);
+    std::optional<Output> stats;
+    if (!plan_.stats.empty()) stats.emplace(plan_.stats, plan_.overwrite || plan_.resume);
     std::deque<Flight> flights;
     int64_t in_flight = 0;
     while (!interrupted()) {
@@ -88,6 +98,7 @@ class RerankRun {
       flights.pop_front();
       flight.done.get();
       in_flight -= flight.num_pairs;
+      if (stats) write_time(flight, *stats);
       if (plan_.calibration)
         for (auto& result : *flight.results)
           if (!result.error) result.relevance = plan_.calibration->probability(result.score);
@@ -105,9 +116,10 @@ class RerankRun {
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
     const bool journal = journal_ != nullptr;
-    if (journal) remove_made_of(path_);
+    if (journal) remove_made_of(path_, "rerank");
     output.commit();
-    if (journal) write_made_of(path_, plan_.made_of);
+    if (stats) stats->commit();
+    if (journal) write_made_of(path_, "rerank", plan_.made_of);
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
@@ -160,8 +172,10 @@ class RerankRun {
     Flight flight{std::make_shared<const RerankJob>(std::move(taken)),
                   std::make_shared<std::vector<rank::PassageResult>>(),
                   {},
-                  std::make_shared<std::atomic<bool>>(false),
-                  1};
+                  std::make_shared<End>(),
+                  Clock::now(),
+                  1,
+                  0};
     const RerankJob& job = *flight.job;
     ++num_queries_;
     num_pairs_ += std::ssize(job.passages);
@@ -182,6 +196,7 @@ class RerankRun {
       known_.erase(found);
       ++num_done_;
       ++num_resumed_;
+      ++flight.num_resumed;
     }
     flight.num_pairs = std::max<int64_t>(1, std::ssize(request.passages));
     const auto take = [this, job = flight.job, index,
@@ -195,8 +210,9 @@ class RerankRun {
       results->push_back(std::move(result));
       report();
     };
-    const auto end = [this, is_over = flight.is_over](const rank::Ranking&) {
-      *is_over = true;
+    const auto end = [this, end = flight.end](const rank::Ranking&) {
+      end->at = Clock::now();
+      end->is_over = true;
       tell_news();
     };
     flight.done = reranker.submit(std::move(request), {.on_result = take, .on_done = end});
@@ -205,7 +221,24 @@ class RerankRun {
 
   // One that has failed is only known by its ticket.
   static bool is_over(const Flight& flight) {
-    return *flight.is_over || flight.done.wait_for(std::chrono::milliseconds(0));
+    return flight.end->is_over || flight.done.wait_for(std::chrono::milliseconds(0));
+  }
+
+  // Of what this run has scored: results of the journal come first.
+  static void write_time(const Flight& flight, Output& stats) {
+    data::QueryTime time{.qid = flight.job->qid};
+    for (size_t i = static_cast<size_t>(flight.num_resumed); i < flight.results->size(); ++i) {
+      const rank::PassageResult& result = (*flight.results)[i];
+      if (result.error) continue;
+      ++time.pairs;
+      time.prompt_tokens += result.prompt_tokens;
+      time.cached_tokens += result.cached_tokens;
+      time.new_tokens += result.new_tokens;
+    }
+    if (time.pairs == 0) return;
+    time.seconds = std::chrono::duration<double>(flight.end->at - flight.begin).count();
+    stats.write(data::to_line(time));
+    stats.flush();
   }
 
   // A line for each pair without a score.

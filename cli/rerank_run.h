@@ -24,7 +24,8 @@ struct RerankPlan {
   RerankFormat format = RerankFormat::kJsonl;
   bool append_tail = true;
   std::string tag;
-  std::string out;  // "-": stdout
+  std::string out;    // "-": stdout
+  std::string stats;  // a data::QueryTime of each query goes here; "": nowhere
   bool resume = false, overwrite = false, quiet = false;
   // Of a file: what its journal's results depend on, and what it is made of.
   base::Json journal_header, made_of;

@@ -2,11 +2,13 @@
 
 #include "cli/corpus_index.h"
 #include "cli/first_stage.h"
+#include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
+#include "erank/rank/model_files.h"
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
@@ -19,10 +21,28 @@ struct RetrieveFlags {
   bool drop_identical_ids = false, overwrite = false;
 };
 
+// Throws when the index was made of something else than the corpus that is named with it.
+void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
+  const auto made_of = read_made_of(base::output_target(flags.index).path, "index");
+  if (!made_of || corpus.empty()) return;
+  base::Json now = *made_of;
+  now["corpus"] = rank::file_digest(corpus);
+  if (!flags.text_field.empty()) now["text_field"] = flags.text_field;
+  if (const std::string what = difference(*made_of, now); !what.empty())
+    base::fail(
+        base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ", corpus,
+        " as it is: ", what,
+        "; make it anew with `erank index --overwrite`, or give --queries in place of --beir "
+        "to search it all the same");
+}
+
 // None when the user interrupts.
 std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
                                          base::ProgressSink& progress) {
-  if (!flags.index.empty()) return retrieve::Index::open(flags.index);
+  if (!flags.index.empty()) {
+    check_fresh(flags, beir.corpus);
+    return retrieve::Index::open(flags.index);
+  }
   if (beir.corpus.empty())
     base::fail(base::ErrorKind::kInvalidInput, "retrieve",
                flags.beir.empty() ? "give --index, or --beir with a folder that has a corpus"

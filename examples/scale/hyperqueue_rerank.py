@@ -25,7 +25,8 @@ def job_of(args, rerank):
         command = [program, "rerank", *rerank, "--threads", str(args.cpus)]
         command += ["--shard", f"{i}/{args.parts}", "--out", parts[-1], "--resume", "--quiet"]
         log = f"{parts[-1]}.log"
-        tasks.append(job.program(command, cwd=os.getcwd(), stdout=log, stderr=log, resources=ResourceRequest(cpus=args.cpus)))
+        resources = ResourceRequest(cpus=args.cpus)
+        tasks.append(job.program(command, cwd=os.getcwd(), stdout=log, stderr=log, resources=resources))
     merge = [program, "merge", *parts, "--out", out]
     job.program(merge, cwd=os.getcwd(), stdout=f"{out}.merge.log", stderr=f"{out}.merge.log", deps=tasks)
     return job

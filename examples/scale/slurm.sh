@@ -5,8 +5,9 @@
 #   examples/scale/slurm.sh 100 erank.trec --beir /data/nfcorpus --run /data/bm25.run --format trec
 #
 # ARGS are those of `erank rerank` but for --out and --shard; paths must be the same on every node. Options of sbatch
-# (partition, time, memory) come from its own variables, e.g. SBATCH_PARTITION and SBATCH_TIMELIMIT, or from the lines
-# below. The job that joins waits for all parts; `erank merge` refuses to join when one is missing.
+# (partition, time, memory, processors) come from its own variables, e.g. SBATCH_PARTITION and SBATCH_TIMELIMIT, or from
+# lines as those below, e.g. --cpus-per-task=16. The job that joins waits for all parts; `erank merge` refuses to join
+# when one is missing.
 #
 # A part that is preempted, or whose node fails, is started again and goes on from its journal. That lies in
 # ERANK_WORK, OUT's folder unless that is set; set it to a disk of the node where OUT is on a network file system.
@@ -31,7 +32,9 @@ fi
 part=$out.part$SLURM_ARRAY_TASK_ID
 work=${ERANK_WORK:-$(dirname "$out")}/$(basename "$part")
 # Without a journal --resume starts at the beginning; of what is complete it says so.
-srun erank rerank "$@" --threads "${SLURM_CPUS_PER_TASK:-1}" --shard "$SLURM_ARRAY_TASK_ID/$parts" --out "$work" --resume
+cpus=${SLURM_CPUS_PER_TASK:-1}
+srun --cpus-per-task "$cpus" erank rerank "$@" --threads "$cpus" --shard "$SLURM_ARRAY_TASK_ID/$parts" \
+  --out "$work" --resume
 if [ "$work" != "$part" ]; then
   cp "$work.made.json" "$part.made.json"
   cp "$work" "$part"

@@ -342,6 +342,31 @@ TEST_F(TinyRerankVerb, SaysThatDeterministicIsAlwaysSo) {
   EXPECT_EQ(o.out, rerank_collection({}).out);
 }
 
+TEST_F(TinyRerankVerb, KeepsTimesApartFromResults) {
+  put_collection();
+  const std::string times = path("times.jsonl");
+  const Outcome plain = rerank_collection({});
+  const Outcome o = rerank_collection({"--stats", times});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_EQ(o.out, plain.out);
+  const auto lines = json_lines(base::read_file(times));
+  EXPECT_THAT(column(lines, "qid"), ElementsAre("q1", "q2"));
+  EXPECT_THAT(column(lines, "pairs"), ElementsAre("3", "2"));
+  int64_t prompts = 0;
+  for (const auto& line : json_lines(o.out))
+    if (line["qid"] == "q1") prompts += line["prompt_tokens"].get<int64_t>();
+  EXPECT_EQ(lines[0]["prompt_tokens"], prompts);
+  for (const auto& line : lines) {
+    EXPECT_GT(line["seconds"], 0);
+    EXPECT_LT(line["cached_tokens"], line["prompt_tokens"]);
+    EXPECT_EQ(line["new_tokens"], 0);
+  }
+  expect_fails(rerank_collection({"--stats", times}), "exists");
+  expect_fails(rerank_collection({"--stats", path("queries.jsonl"), "--overwrite"}),
+               "is the same file as the input");
+  expect_fails(rerank_collection({"--out", path("o"), "--stats", path("o")}), "file of --out");
+}
+
 TEST_F(TinyRerankVerb, BlendsWithTheFirstStage) {
   put_collection();
   const auto lines = json_lines(rerank_collection({"--hybrid", "zscore:1"}).out);
