@@ -95,10 +95,21 @@ class PromptFormat {
   void read_file(const std::string& path);
   void add_stop_id(std::optional<int32_t> id);
   void prepare();
-  std::string cut(std::string_view text, int max_tokens, bool& truncated) const;
   Prompt fill(const std::string& instruction, const std::string& query,
               const std::string& document) const;
 };
+
+// What a teacher is asked who writes training data: the text of a user's turn alone, since its
+// server writes the chat markers. Query and documents are cut as by PromptFormat, in tokens of
+// `tokenizer`; of `options` the budgets and lower_capitals count. The first is the frame of
+// options.layout. The second asks which of two documents is more relevant: the answer, in the same
+// tags, is 1 or 2, or 0 for neither. Thread-safe.
+std::string score_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                           std::string_view instruction, std::string_view query,
+                           std::string_view document);
+std::string compare_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                             std::string_view instruction, std::string_view query,
+                             std::string_view first, std::string_view second);
 
 // The instruction of MS MARCO, TREC DL and BEIR: the default.
 inline constexpr std::string_view kDefaultInstruction =
