@@ -231,7 +231,8 @@ class Benchmark {
            {"instruction", scores.instruction},
            {"data", scores.files.all()},
            {"made_of",
-            OrderedJson(read_made_of(file(scores.files, "reranked.jsonl")).value_or(Json()))}});
+            OrderedJson(
+                read_made_of(file(scores.files, "reranked.jsonl"), "rerank").value_or(Json()))}});
     OrderedJson means = {{"tasks", tasks_in_mean()}};
     for (const auto& [name, values] : {std::pair{"first_stage", &TaskScores::first_stage},
                                        {"reranked", &TaskScores::reranked}}) {
