@@ -353,6 +353,12 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
   return prompt;
 }
 
+Windows PromptFormat::windows(std::string_view document, int max_tokens, int max_windows) const {
+  const std::string whole = base::sanitize_utf8(document);
+  const bool lower = options_.lower_capitals && is_all_capitals(whole);
+  return split_windows(*tokenizer_, lower ? lower_case(whole) : whole, max_tokens, max_windows);
+}
+
 Prompt PromptFormat::fill(const std::string& instruction, const std::string& query,
                           const std::string& document) const {
   Prompt prompt;
