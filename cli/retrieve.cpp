@@ -24,7 +24,10 @@ struct RetrieveFlags {
 // Throws when the index was made of something else than the corpus that is named with it.
 void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
   const auto made_of = read_made_of(base::output_target(flags.index).path, "index");
-  if (!made_of || corpus.empty()) return;
+  if (corpus.empty()) return;
+  if (!made_of)
+    return warn(base::str("there is no ", made_path(flags.index),
+                          " to tell whether the index was made of ", corpus, " as it is"));
   base::Json now = *made_of;
   now["corpus"] = rank::file_digest(corpus);
   if (!flags.text_field.empty()) now["text_field"] = flags.text_field;
