@@ -343,8 +343,15 @@ void add_rerank(CLI::App& app, Context& context) {
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
   verb->add_flag("--quiet", f.quiet, "no summary and no doubts about the scores on stderr");
-  verb->callback(
-      [flags, &context] { context.run = [flags, &context] { rerank(*flags, context); }; });
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] {
+      const RerankDone done = rerank(*flags, context);
+      if (done.num_failed > 0)
+        base::fail(ErrorKind::kExhausted, "rerank", done.num_failed, " of ", done.num_pairs,
+                   " pairs could not be scored and are last in the output",
+                   done.can_retry ? "; --resume tries them again" : "");
+    };
+  });
 }
 
 }  // namespace erank::cli

@@ -135,11 +135,8 @@ class RerankRun {
     warn_doubtful();
     summary(*reranker, seconds);
     if (stream_) stream_->finish();
-    if (num_failed_ > 0)
-      base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
-                 " pairs could not be scored and are last in the output",
-                 journal && may_succeed_later_ ? "; --resume tries them again" : "");
-    return {num_done_ - num_resumed_, seconds};
+    return {num_done_ - num_resumed_, seconds, num_pairs_, num_failed_,
+            journal && may_succeed_later_};
   }
 
   std::optional<RerankJob> next_job() {
