@@ -1,11 +1,13 @@
 #include <filesystem>
 
 #include "cli/corpus_index.h"
+#include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
+#include "erank/rank/model_files.h"
 
 namespace erank::cli {
 namespace {
@@ -34,8 +36,19 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
                ": an index is read where it lies and cannot be compressed; give another ending");
   Output output(flags.out, flags.overwrite, {corpus});
   options.spill_folder = spill_folder(flags.out);
+  const auto target = base::output_target(flags.out);
+  const bool is_file = target.kind != base::OutputTarget::kStream;
+  if (is_file) read_made_of(target.path, "index");  // what is none is refused before any work
+  // Before it is read: what changes meanwhile is told from what was there.
+  const std::string digest = base::file_exists(corpus) ? rank::file_digest(corpus) : "";
   const auto write = [&](std::string_view bytes) { output.write(bytes); };
-  if (write_index(corpus, flags.text_field, options, write, progress)) output.commit();
+  if (!write_index(corpus, flags.text_field, options, write, progress)) return;
+  if (is_file) remove_made_of(target.path, "index");
+  output.commit();
+  if (is_file && !digest.empty())
+    write_made_of(
+        target.path, "index",
+        {{"corpus", digest}, {"text_field", flags.text_field}, {"analyzer", flags.analyzer}});
 }
 
 }  // namespace

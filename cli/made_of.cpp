@@ -13,24 +13,24 @@ using base::Json;
 
 std::string made_path(const std::string& out) { return out + ".made.json"; }
 
-std::optional<Json> read_made_of(const std::string& out) {
+std::optional<Json> read_made_of(const std::string& out, const std::string& verb) {
   const std::string path = made_path(out);
   if (!base::file_exists(path)) return std::nullopt;
   const Json json = base::parse_json(base::read_file(path), path);
-  if (!json.is_object() || json.value("verb", Json()) != "rerank" || !json.contains("made_of") ||
+  if (!json.is_object() || json.value("verb", Json()) != verb || !json.contains("made_of") ||
       !json["made_of"].is_object())
-    base::fail(ErrorKind::kCorrupt, "made_of", path,
-               ": does not say what an output of `erank rerank` was made of; move it away");
+    base::fail(ErrorKind::kCorrupt, "made_of", path, ": does not say what an output of `erank ",
+               verb, "` was made of; move it away");
   return json["made_of"];
 }
 
-void write_made_of(const std::string& out, const Json& made_of) {
+void write_made_of(const std::string& out, const std::string& verb, const Json& made_of) {
   base::write_file_atomic(made_path(out),
-                          base::dump_json(Json{{"verb", "rerank"}, {"made_of", made_of}}) + "\n");
+                          base::dump_json(Json{{"verb", verb}, {"made_of", made_of}}) + "\n");
 }
 
-void remove_made_of(const std::string& out) {
-  if (!read_made_of(out)) return;
+void remove_made_of(const std::string& out, const std::string& verb) {
+  if (!read_made_of(out, verb)) return;
   std::error_code none;
   std::filesystem::remove(made_path(out), none);
 }

@@ -37,7 +37,7 @@ Parts read_parts(const std::vector<std::string>& paths) {
     const std::string target = base::output_target(path).path;
     if (!base::file_exists(target))
       base::fail(ErrorKind::kNotFound, "merge", without_part(path, "there is no such file"));
-    auto made_of = read_made_of(target);
+    auto made_of = read_made_of(target, "rerank");
     if (!made_of)
       base::fail(ErrorKind::kInvalidInput, "merge",
                  without_part(path, base::str("there is no ", made_path(target)).c_str()));
@@ -86,7 +86,7 @@ void run_merge(const MergeFlags& flags, Context& context) {
   Output output(flags.out, flags.overwrite, flags.parts);
   const auto target = base::output_target(flags.out.empty() ? "-" : flags.out);
   const bool stream = target.kind == base::OutputTarget::kStream;
-  if (!stream) read_made_of(target.path);  // what is none is refused before any work
+  if (!stream) read_made_of(target.path, "rerank");  // what is none is refused before any work
   const Parts parts = read_parts(flags.parts);
   check_whole(parts);
   for (const auto& [number, path] : parts.paths) {
@@ -96,9 +96,9 @@ void run_merge(const MergeFlags& flags, Context& context) {
     context.progress->update({"merge", number, parts.count, "shards", ""});
   }
   context.progress->finish();
-  if (!stream) remove_made_of(target.path);
+  if (!stream) remove_made_of(target.path, "rerank");
   output.commit();
-  if (!stream) write_made_of(target.path, parts.made_of);
+  if (!stream) write_made_of(target.path, "rerank", parts.made_of);
 }
 
 }  // namespace

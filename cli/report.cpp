@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
+#include "erank/data/query_times.h"
 #include "erank/data/records.h"
 #include "erank/data/results.h"
 #include "erank/eval/comparison_report.h"
@@ -18,7 +19,7 @@ namespace {
 using base::ErrorKind;
 
 struct ReportFlags {
-  std::vector<std::string> runs;
+  std::vector<std::string> runs, stats;
   std::string qrels, queries, corpus, beir, out;
   eval::ComparisonOptions options;
   bool json = false, overwrite = false;
@@ -38,6 +39,23 @@ std::vector<std::string> names_of(const std::vector<std::string>& paths) {
   for (size_t i = 0; i < names.size(); ++i)
     if (std::count(names.begin(), names.end(), names[i]) > 1) unique[i] = paths[i];
   return unique;
+}
+
+// Of each run the file that --stats RUN=FILE names for it, "": none.
+std::vector<std::string> stats_of(const ReportFlags& flags) {
+  std::vector<std::string> files(flags.runs.size());
+  for (const std::string& given : flags.stats) {
+    bool known = false;
+    for (size_t i = 0; i < files.size(); ++i) {
+      if (!given.starts_with(flags.runs[i] + "=") || !files[i].empty()) continue;
+      files[i] = given.substr(flags.runs[i].size() + 1);
+      known = true;
+    }
+    if (!known)
+      base::fail(ErrorKind::kInvalidInput, "--stats", "'", given,
+                 "', expected RUN=FILE, once for a run, with RUN as it is given to the report");
+  }
+  return files;
 }
 
 void fill_texts(std::vector<eval::ShownQuery>& changed, const ReportFlags& flags,
@@ -74,7 +92,10 @@ void run_report(ReportFlags flags, Context& context) {
     if (flags.corpus.empty()) flags.corpus = folder.corpus;
   }
   std::vector<std::string> inputs = flags.runs;
+  const std::vector<std::string> stats = stats_of(flags);
   for (const auto& name : {flags.qrels, flags.queries, flags.corpus})
+    if (!name.empty()) inputs.push_back(name);
+  for (const auto& name : stats)
     if (!name.empty()) inputs.push_back(name);
   Output output(flags.out, flags.overwrite, inputs);
   data::ReadNotes notes;
@@ -83,7 +104,9 @@ void run_report(ReportFlags flags, Context& context) {
   std::vector<eval::NamedRun> runs;
   const auto names = names_of(flags.runs);
   for (size_t i = 0; i < names.size(); ++i)
-    runs.push_back({names[i], data::read_results(flags.runs[i])});
+    runs.push_back({names[i], data::read_results(flags.runs[i]),
+                    stats[i].empty() ? std::unordered_map<std::string, double>()
+                                     : data::read_query_seconds(stats[i])});
   const auto blend = [](std::span<const double> first, std::span<const double> own, double weight) {
     return rank::blend(rank::FusionMethod::kZScore, first, own, weight);
   };
@@ -120,6 +143,10 @@ void add_report(CLI::App& app, Context& context) {
       ->capture_default_str();
   verb->add_flag("-c,--complete", f.options.complete,
                  "all topics of the judgements; what a run lacks counts as 0");
+  verb->add_option("--stats", f.stats,
+                   "RUN=FILE: what erank rerank --stats wrote of a run, to show its times; again\n"
+                   "for more")
+      ->allow_extra_args(false);
   verb->add_option("--queries", f.queries, "queries, to show those that changed most");
   verb->add_option("--corpus", f.corpus, "documents, to show the beginnings of their texts");
   verb->add_option("--beir", f.beir, "BEIR folder with both");

@@ -1,16 +1,12 @@
+#include "cli/rerank.h"
+
 #include <algorithm>
-#include <chrono>
-#include <deque>
-#include <mutex>
-#include <unordered_map>
 
 #include "cli/checks.h"
 #include "cli/made_of.h"
-#include "cli/model_options.h"
-#include "cli/output.h"
-#include "cli/progress_line.h"
 #include "cli/rerank_jobs.h"
 #include "cli/rerank_output.h"
+#include "cli/rerank_run.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
@@ -18,25 +14,11 @@
 #include "erank/data/records.h"
 #include "erank/eval/calibration.h"
 #include "erank/rank/model_files.h"
-#include "erank/rank/result_json.h"
 
 namespace erank::cli {
 namespace {
 
 using base::ErrorKind;
-using Clock = std::chrono::steady_clock;
-
-struct RerankFlags {
-  ModelFlags model;
-  RerankInput input;
-  std::string instruction, score, hybrid, format, out, tag = "erank", tail = "append", shard;
-  std::string calibrated;
-  double min_probability = 0;
-  bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
-  int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
-  double temperature = 0;
-  uint64_t seed = 0;
-};
 
 constexpr const char* kExample =
     "Examples:\n"
@@ -82,6 +64,9 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   if (f.direct) o.mode = rank::Mode::kDirect;
   if (!f.score.empty()) o.score = rank::parse_score_kind(f.score, "--score");
   if (f.max_think_tokens > 0) o.max_think_tokens = f.max_think_tokens;
+  o.long_documents =
+      f.long_documents == "cut" ? rank::LongDocuments::kCut : rank::LongDocuments::kWindows;
+  o.max_windows = f.max_windows;
   o.temperature = f.temperature;
   o.seed = f.seed;
   if (!f.hybrid.empty()) set_hybrid(f.hybrid, o);
@@ -111,21 +96,19 @@ PairDigests digests_of(const std::vector<RerankJob>& jobs) {
   return {queries.hex(), documents.hex(), first_stage.hex()};
 }
 
-// What cannot be done is said before any work.
-void check_jobs(const RerankFlags& f, const std::vector<RerankJob>& jobs) {
+// What cannot be done is said before any work. `where`: "stdin:3: ", or "".
+void check_job(const RerankFlags& f, const RerankJob& job, const std::string& where) {
   std::string unused;
-  for (const auto& job : jobs) {
-    for (const auto* passages : {&job.passages, &job.tail})
-      for (const auto& passage : *passages) {
-        if (!f.hybrid.empty() && passages == &job.passages && !passage.first_stage_score)
-          base::fail(ErrorKind::kInvalidInput, "--hybrid", "query ", job.qid, ", document ",
-                     passage.id,
-                     " has no first-stage score to blend with; give --run, or --candidates whose "
-                     "hits have scores");
-        if (f.format == "trec") data::append_trec_lines(unused, job.qid, {{passage.id, 0}}, f.tag);
-        unused.clear();
-      }
-  }
+  for (const auto* passages : {&job.passages, &job.tail})
+    for (const auto& passage : *passages) {
+      if (!f.hybrid.empty() && passages == &job.passages && !passage.first_stage_score)
+        base::fail(ErrorKind::kInvalidInput, "--hybrid", where, "query ", job.qid, ", document ",
+                   passage.id,
+                   " has no first-stage score to blend with; give --run, or --candidates whose "
+                   "hits have scores");
+      if (f.format == "trec") data::append_trec_lines(unused, job.qid, {{passage.id, 0}}, f.tag);
+      unused.clear();
+    }
 }
 
 // What results depend on: a resumed job must say the same. The hybrid weight, the format and --tail
@@ -145,6 +128,8 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
           {"score", f.score},
           {"max_doc_tokens", f.max_document_tokens},
           {"max_query_tokens", f.max_query_tokens},
+          {"long_docs", f.long_documents},
+          {"max_windows", f.max_windows},
           {"max_think_tokens", f.max_think_tokens},
           {"temperature", f.temperature},
           {"seed", f.seed}};
@@ -169,10 +154,6 @@ base::Json made_of(const RerankFlags& f, const PairDigests& pairs, base::Json sc
   const std::string calibration = calibration_file(f);
   scored["calibrated"] = calibration.empty() ? "" : rank::files_digest({calibration});
   return scored;
-}
-
-std::string journal_key(const std::string& qid, const std::string& docid) {
-  return base::dump_json(base::Json{qid, docid});
 }
 
 bool to_stdout(const RerankFlags& f) { return f.out.empty() || f.out == "-"; }
@@ -200,9 +181,14 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
                             : f.out +
                                   " is written as a stream, which has no journal to go on "
                                   "from; give --out the name of a file");
-  rank::refuse_inputs({to_stdout(f) ? "-" : f.out}, files_read(f));
+  rank::refuse_inputs({to_stdout(f) ? "-" : f.out, f.stats}, files_read(f));
+  if (!f.stats.empty() && !f.overwrite && !f.resume && base::file_exists(f.stats))
+    base::fail(ErrorKind::kInvalidInput, "--stats", f.stats,
+               " exists; give another name or --overwrite");
+  if (!f.stats.empty() && base::output_target(f.stats).path == target.path)
+    base::fail(ErrorKind::kInvalidInput, "--stats", "is the file of --out; give another name");
   if (journal.empty()) return false;
-  read_made_of(target.path);  // what is none is refused before any work
+  read_made_of(target.path, "rerank");  // what is none is refused before any work
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) return true;
@@ -215,246 +201,42 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
 // Throws when a finished output was made of something else.
 void check_complete(const RerankFlags& f, const base::OutputTarget& target,
                     const base::Json& made_of) {
-  const auto before = read_made_of(target.path);
+  const auto before = read_made_of(target.path, "rerank");
   if (before) {
     if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
                  "; --overwrite makes it anew");
-    warn(f.out + " is complete already; nothing to resume");
+    if (!f.is_part) warn(f.out + " is complete already; nothing to resume");
   } else {
     warn(base::str(f.out, " is complete already; there is no ", made_path(target.path),
                    " to tell whether it was made of the same inputs and options"));
   }
 }
 
-// "" for a stream.
-std::string journal_of(const base::OutputTarget& target) {
-  return target.kind == base::OutputTarget::kStream ? "" : target.path + ".journal";
+RerankPlan plan_of(const RerankFlags& f) {
+  RerankPlan plan;
+  plan.reranker = f.model.resolved();
+  if (f.max_document_tokens > 0) plan.reranker.max_document_tokens = f.max_document_tokens;
+  if (f.max_query_tokens > 0) plan.reranker.max_query_tokens = f.max_query_tokens;
+  plan.scores = score_options(f);
+  if (const std::string file = calibration_file(f); !file.empty())
+    plan.calibration = eval::read_calibration(file);
+  plan.min_probability = f.min_probability;
+  plan.format = parse_rerank_format(f.format, !to_stdout(f));
+  plan.append_tail = f.tail == "append";
+  plan.tag = f.tag;
+  plan.out = to_stdout(f) ? "-" : f.out;
+  plan.stats = f.stats;
+  plan.resume = f.resume, plan.overwrite = f.overwrite, plan.quiet = f.quiet;
+  return plan;
 }
 
-// Runs the jobs with a bounded number of pairs in flight and hands out their rankings in order.
-class RerankRun {
- public:
-  // What the journal's results depend on, and what the output is made of.
-  struct Identity {
-    base::Json header, made_of;
-  };
-  RerankRun(const RerankFlags& flags, std::vector<RerankJob> jobs, Identity identity,
-            const base::OutputTarget& target, std::optional<eval::Calibration> calibration,
-            Context& context)
-      : flags_(flags),
-        jobs_(std::move(jobs)),
-        identity_(std::move(identity)),
-        path_(target.path),
-        journal_path_(journal_of(target)),
-        context_(context),
-        options_(score_options(flags)),
-        calibration_(std::move(calibration)) {
-    for (const auto& job : jobs_) num_pairs_ += static_cast<int64_t>(job.passages.size());
-  }
+}  // namespace
 
-  void run() {
-    const RerankFormat format = parse_rerank_format(flags_.format, !to_stdout(flags_));
-    if (!journal_path_.empty()) open_journal();
-    auto options = flags_.model.resolved();
-    if (flags_.max_document_tokens > 0) options.max_document_tokens = flags_.max_document_tokens;
-    if (flags_.max_query_tokens > 0) options.max_query_tokens = flags_.max_query_tokens;
-    auto reranker = rank::Reranker::load(options, context_.progress.get());
-    begin_ = Clock::now();
+void check_scoring_options(const RerankFlags& flags) { score_options(flags); }
 
-    Output output(flags_.out, true);
-    std::deque<Flight> flights;
-    size_t next = 0;
-    int64_t in_flight = 0;
-    while (next < jobs_.size() || !flights.empty()) {
-      while (next < jobs_.size() && in_flight < kPairsInFlight && !interrupted()) {
-        flights.push_back(launch(*reranker, jobs_[next++]));
-        in_flight += flights.back().num_pairs;
-      }
-      if (flights.empty()) break;
-      Flight flight = std::move(flights.front());
-      flights.pop_front();
-      if (!wait(flight)) return stop();
-      in_flight -= flight.num_pairs;
-      if (calibration_)
-        for (auto& result : *flight.results)
-          if (!result.error) result.relevance = calibration_->probability(result.score);
-      rank::Ranking ranking =
-          rank::make_ranking(flight.job->qid, std::move(*flight.results), options_);
-      note_failed(ranking);
-      note_doubtful(ranking);
-      std::erase_if(ranking.results, [&](const rank::PassageResult& result) {
-        return result.relevance.value_or(1) < flags_.min_probability;
-      });
-      output.write(
-          format_ranking(format, *flight.job, ranking, flags_.tail == "append", flags_.tag));
-      output.flush();
-      if (interrupted()) return stop();
-    }
-    if (interrupted()) return stop();
-    if (journal_) journal_->commit();
-    const bool journal = journal_ != nullptr;
-    if (journal) remove_made_of(path_);
-    output.commit();
-    if (journal) write_made_of(path_, identity_.made_of);
-    if (journal && !may_succeed_later_) journal_->discard();
-    journal_.reset();
-    context_.progress->finish();
-    warn_doubtful();
-    summary(*reranker);
-    if (num_failed_ > 0)
-      base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
-                 " pairs could not be scored and are last in the output",
-                 journal && may_succeed_later_ ? "; --resume tries them again" : "");
-  }
-
- private:
-  static constexpr int64_t kPairsInFlight = 512;
-
-  // A job whose pairs are being scored.
-  struct Flight {
-    const RerankJob* job = nullptr;
-    std::shared_ptr<std::vector<rank::PassageResult>> results;  // complete when `done` is ready
-    rank::Ticket done;
-    int64_t num_pairs = 0;
-  };
-
-  void open_journal() {
-    using Start = data::Journal::Start;
-    journal_ =
-        std::make_unique<data::Journal>(data::Journal::open(journal_path_, identity_.header,
-                                                            flags_.resume      ? Start::kResume
-                                                            : flags_.overwrite ? Start::kAnew
-                                                                               : Start::kNew));
-    journal_->for_each([&](std::string_view key, std::string_view value) {
-      known_.emplace(key,
-                     rank::result_from_json(base::parse_json(value, journal_path_), journal_path_));
-    });
-  }
-
-  Flight launch(rank::Reranker& reranker, const RerankJob& job) {
-    Flight flight{&job, std::make_shared<std::vector<rank::PassageResult>>(), {}, 0};
-    rank::RankRequest request{job.qid, job.query, {}, options_};
-    request.options.hybrid_weight
-        .reset();  // blended when the query is complete, with what the journal knew
-    auto index = std::make_shared<std::vector<size_t>>();
-    for (size_t i = 0; i < job.passages.size(); ++i) {
-      const auto found = known_.find(journal_key(job.qid, job.passages[i].id));
-      if (found == known_.end()) {
-        index->push_back(i);
-        request.passages.push_back(job.passages[i]);
-        continue;
-      }
-      found->second.index = i;
-      found->second.first_stage_score = job.passages[i].first_stage_score;
-      flight.results->push_back(std::move(found->second));
-      known_.erase(found);
-      ++num_done_;
-      ++num_resumed_;
-    }
-    flight.num_pairs = static_cast<int64_t>(request.passages.size());
-    const auto take = [this, &job, index, results = flight.results](const rank::PassageResult& r) {
-      if (r.error && r.error->kind == rank::PassageError::Kind::kCancelled) return;  // interrupted
-      rank::PassageResult result = r;
-      result.index = (*index)[r.index];
-      if (journal_ && !r.error)
-        journal_->append(journal_key(job.qid, r.docid),
-                         base::dump_json(rank::to_json(job.qid, 0, result)));
-      results->push_back(std::move(result));
-      report();
-    };
-    flight.done = reranker.submit(std::move(request), {.on_result = take});
-    return flight;
-  }
-
-  // False when the user interrupts.
-  bool wait(Flight& flight) {
-    while (!flight.done.wait_for(std::chrono::milliseconds(100)))
-      if (interrupted()) return false;
-    flight.done.get();
-    return true;
-  }
-
-  // A line for each pair without a score.
-  void note_failed(const rank::Ranking& ranking) {
-    using Kind = rank::PassageError::Kind;
-    for (const auto& r : ranking.failed) {
-      ++num_failed_;
-      // With more memory; the others would fail again.
-      may_succeed_later_ |= r.error->kind == Kind::kNoRoom || r.error->kind == Kind::kFailed;
-      ProgressLine::print_above(base::str("erank: ", r.error->message));
-    }
-  }
-
-  void note_doubtful(const rank::Ranking& ranking) {
-    const auto has = [](const rank::PassageResult& r, const char* flag) {
-      return std::find(r.flags.begin(), r.flags.end(), flag) != r.flags.end();
-    };
-    for (const auto& r : ranking.results) num_low_mass_ += has(r, "low_answer_mass");
-    if (!ranking.results.empty()) num_constant_ += has(ranking.results.front(), "constant_scores");
-  }
-
-  // What makes a ranking worth less than it looks.
-  void warn_doubtful() const {
-    if (flags_.quiet) return;
-    if (num_low_mass_ > 0)
-      warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
-                     " pairs the answers 0 to 10 together have less than ", rank::kLowAnswerMass,
-                     " of the probability: the model does not answer as it is asked to; take a "
-                     "reranker, with the prompt it was trained on"));
-    if (num_constant_ > 0)
-      warn(base::str("the scores of ", num_constant_, " of ", jobs_.size(),
-                     " queries are the same for all their documents: their order is the first "
-                     "stage's"));
-  }
-
-  void report() {
-    const int64_t done = ++num_done_;
-    context_.progress->update({"rerank", done, num_pairs_, "pairs", ""});
-  }
-
-  void stop() {
-    if (journal_) journal_->commit();
-    context_.progress->finish();
-    warn(journal_ ? base::str("interrupted with ", num_done_.load(), " of ", num_pairs_,
-                              " pairs done; go on with --resume")
-                  : std::string("interrupted"));
-  }
-
-  void summary(const rank::Reranker& reranker) const {
-    if (flags_.quiet) return;
-    const auto stats = reranker.stats().engine;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-    const int64_t scored = num_done_ - num_resumed_;
-    const auto rate = [&](int64_t n) {
-      return std::llround(static_cast<double>(n) / std::max(seconds, 1e-9));
-    };
-    ProgressLine::print_above(
-        base::str("erank: ", scored, scored == 1 ? " pair" : " pairs",
-                  num_resumed_ ? base::str(" (and ", num_resumed_, " from the journal)") : "",
-                  " with ", reranker.model_name(), " (", reranker.precision_name(), ") in ",
-                  duration_text(seconds), ": ", rate(stats.computed_tokens), " tokens/s computed, ",
-                  stats.cached_tokens, " prompt tokens shared"));
-  }
-
-  const RerankFlags& flags_;
-  std::vector<RerankJob> jobs_;
-  Identity identity_;
-  std::string path_, journal_path_;
-  Context& context_;
-  rank::ScoreOptions options_;
-  std::optional<eval::Calibration> calibration_;
-  std::unique_ptr<data::Journal> journal_;
-  std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
-  int64_t num_pairs_ = 0, num_resumed_ = 0, num_failed_ = 0;
-  int64_t num_low_mass_ = 0, num_constant_ = 0;  // pairs; queries
-  bool may_succeed_later_ = false;
-  std::atomic<int64_t> num_done_ = 0;
-  Clock::time_point begin_;
-};
-
-void rerank(const RerankFlags& flags, Context& context) {
-  score_options(flags);
+RerankDone rerank(const RerankFlags& flags, Context& context) {
+  check_scoring_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
   if (flags.min_probability > 0 && calibration_file(flags).empty())
     base::fail(ErrorKind::kInvalidInput, "--min-probability",
@@ -470,24 +252,63 @@ void rerank(const RerankFlags& flags, Context& context) {
     base::fail(ErrorKind::kInvalidInput, "--shard",
                "needs --out with a file's name, for `erank merge`");
   const bool complete = is_complete(flags, target, journal);
-  std::optional<eval::Calibration> calibration;
-  if (const std::string file = calibration_file(flags); !file.empty())
-    calibration = eval::read_calibration(file);
+  RerankPlan plan = plan_of(flags);
+  if (flags.input.candidates == "-" && journal.empty())
+    return run_rerank_stream(
+        plan, flags.input,
+        [flags](const RerankJob& job, const std::string& where) {
+          check_job(flags, job, where + ": ");
+        },
+        context);
   std::vector<RerankJob> jobs = read_rerank_jobs(flags.input, *context.progress);
-  check_jobs(flags, jobs);
-  RerankRun::Identity identity;
+  for (const auto& job : jobs) check_job(flags, job, "");
   if (!journal.empty()) {  // a stream has nobody to compare with, and is to start at once
     const PairDigests pairs = digests_of(jobs);
-    identity.header = fingerprint(flags, pairs);
-    identity.made_of = made_of(flags, pairs, identity.header);
+    plan.journal_header = fingerprint(flags, pairs);
+    plan.made_of = made_of(flags, pairs, plan.journal_header);
   }
-  if (complete) return check_complete(flags, target, identity.made_of);
+  if (complete) {
+    check_complete(flags, target, plan.made_of);
+    return {};
+  }
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  RerankRun(flags, std::move(jobs), std::move(identity), target, std::move(calibration), context)
-      .run();
+  return run_rerank(plan, std::move(jobs), context);
 }
 
-}  // namespace
+void add_scoring_options(CLI::App& verb, RerankFlags& f) {
+  f.model.add_to(verb);
+  verb.add_option("--instruction", f.instruction,
+                  "what relevance means here (default: the checkpoint's)");
+  auto* think = verb.add_flag("--think", f.think, "let the model write its reasoning first");
+  verb.add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
+  verb.add_option("--max-doc-tokens", f.max_document_tokens,
+                  "tokens of a document that are read at once (default: the checkpoint's)")
+      ->check(positive_number());
+  verb.add_option("--long-docs", f.long_documents,
+                  "of a document of more tokens read windows that overlap, and take the best\n"
+                  "score; cut: read its beginning")
+      ->check(CLI::IsMember({"windows", "cut"}))
+      ->capture_default_str();
+  verb.add_option("--max-windows", f.max_windows, "windows of a document that are read")
+      ->check(positive_number())
+      ->capture_default_str();
+  verb.add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
+      ->check(positive_number());
+  verb.add_option("--max-think-tokens", f.max_think_tokens,
+                  "force an answer after so many tokens of reasoning")
+      ->check(positive_number());
+  verb.add_option("--score", f.score,
+                  "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
+  verb.add_option("--hybrid", f.hybrid,
+                  "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
+                  "zscore, minmax, sum or rrf as in `erank fuse`");
+  verb.add_option("--temperature", f.temperature,
+                  "sampling temperature of the reasoning; 0 is greedy")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb.add_option("--seed", f.seed, "random seed for sampling the reasoning")
+      ->capture_default_str();
+}
 
 void add_rerank(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("rerank", "Score a query's candidates and print them best first");
@@ -495,23 +316,7 @@ void add_rerank(CLI::App& app, Context& context) {
   RerankFlags& f = *flags;
   verb->footer(kExample);
   add_rerank_input(*verb, f.input);
-  f.model.add_to(*verb);
-  verb->add_option("--instruction", f.instruction,
-                   "what relevance means here (default: the checkpoint's)");
-  auto* think = verb->add_flag("--think", f.think, "let the model write its reasoning first");
-  verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
-  verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-think-tokens", f.max_think_tokens,
-                   "force an answer after so many tokens of reasoning")
-      ->check(positive_number());
-  verb->add_option("--score", f.score,
-                   "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
-  verb->add_option("--hybrid", f.hybrid,
-                   "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
-                   "zscore, minmax, sum or rrf as in `erank fuse`");
+  add_scoring_options(*verb, f);
   verb->add_option("--calibrated", f.calibrated,
                    "adds each pair's probability of relevance, by this file of erank calibrate\n"
                    "(default: calibration.json in the model's folder, if it is there)");
@@ -519,12 +324,6 @@ void add_rerank(CLI::App& app, Context& context) {
                    "leave out scored pairs below this probability of relevance")
       ->check(number_that([](double x) { return x >= 0 && x <= 1; }, "a number from 0 to 1",
                           "PROBABILITY"));
-  verb->add_option("--temperature", f.temperature,
-                   "sampling temperature of the reasoning; 0 is greedy")
-      ->check(non_negative_number())
-      ->capture_default_str();
-  verb->add_option("--seed", f.seed, "random seed for sampling the reasoning")
-      ->capture_default_str();
   verb->add_option("--format", f.format,
                    "table, jsonl or trec (default: table on a terminal, else jsonl)")
       ->check(CLI::IsMember({"table", "jsonl", "trec"}));
@@ -539,11 +338,20 @@ void add_rerank(CLI::App& app, Context& context) {
       "it until it is complete");
   verb->add_option("--shard", f.shard,
                    "i/n: only the i-th of n parts of the queries; `erank merge` joins the outputs");
+  verb->add_option("--stats", f.stats,
+                   "write each query's time and token counts here, as JSON lines");
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
   verb->add_flag("--quiet", f.quiet, "no summary and no doubts about the scores on stderr");
-  verb->callback(
-      [flags, &context] { context.run = [flags, &context] { rerank(*flags, context); }; });
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] {
+      const RerankDone done = rerank(*flags, context);
+      if (done.num_failed > 0)
+        base::fail(ErrorKind::kExhausted, "rerank", done.num_failed, " of ", done.num_pairs,
+                   " pairs could not be scored and are last in the output",
+                   done.can_retry ? "; --resume tries them again" : "");
+    };
+  });
 }
 
 }  // namespace erank::cli

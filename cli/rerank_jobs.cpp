@@ -15,18 +15,17 @@ namespace {
 
 using base::ErrorKind;
 
-// Some of `names`, for a message: "a, b, c and 7 more".
-std::string list_some(const std::vector<std::string>& names) {
+constexpr size_t kNamed = 3;
+
+// The first of `count` names, for a message: "a, b, c and 7 more".
+std::string list_some(const std::vector<std::string>& names, size_t count) {
   std::string out;
-  for (size_t i = 0; i < std::min<size_t>(names.size(), 3); ++i) out += (i ? ", " : "") + names[i];
-  if (names.size() > 3) out += base::str(" and ", names.size() - 3, " more");
+  for (size_t i = 0; i < std::min(names.size(), kNamed); ++i) out += (i ? ", " : "") + names[i];
+  if (count > kNamed) out += base::str(" and ", count - kNamed, " more");
   return out;
 }
-
-void warn_without_candidates(const std::vector<std::string>& qids) {
-  if (!qids.empty())
-    warn(base::str(qids.size(), qids.size() == 1 ? " query has" : " queries have",
-                   " no candidates and no result: ", list_some(qids)));
+std::string list_some(const std::vector<std::string>& names) {
+  return list_some(names, names.size());
 }
 
 void cut_at_top(RerankJob& job, int top) {
@@ -45,27 +44,27 @@ std::vector<RerankJob> one_query(const RerankInput& input, base::ProgressSink& p
   tell(input.docs, notes);
   for (auto& document : documents)
     job.passages.push_back({std::move(document.id), std::move(document.text), {}});
-  if (job.passages.empty()) warn_without_candidates({job.qid});
+  if (job.passages.empty()) {
+    QueriesWithoutCandidates empty;
+    empty.add(job.qid);
+    empty.warn();
+  }
   cut_at_top(job, input.top);
   return {std::move(job)};
 }
 
 std::vector<RerankJob> from_candidates(const RerankInput& input) {
   std::vector<RerankJob> jobs;
-  std::vector<std::string> empty;
+  QueriesWithoutCandidates empty;
   data::ReadNotes notes;
   auto lists =
       data::read_candidates(input.candidates, {.text_field = input.text_field, .notes = &notes});
   tell(input.candidates, notes);
   for (auto& list : lists) {
-    RerankJob job{list.query.id, std::move(list.query.text), {}, {}};
-    for (auto& c : list.candidates)
-      job.passages.push_back({std::move(c.document.id), std::move(c.document.text), c.score});
-    if (job.passages.empty()) empty.push_back(job.qid);
-    cut_at_top(job, input.top);
-    jobs.push_back(std::move(job));
+    jobs.push_back(job_of(std::move(list), input.top));
+    if (jobs.back().passages.empty()) empty.add(jobs.back().qid);
   }
-  warn_without_candidates(empty);
+  empty.warn();
   return jobs;
 }
 
@@ -113,11 +112,11 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
                " of its documents are not in ", input.corpus, ": ", list_some(lost));
 
   std::vector<RerankJob> jobs;
-  std::vector<std::string> empty;
+  QueriesWithoutCandidates empty;
   for (const auto& query : queries) {
     const auto found = hits.find(query.id);
     if (found == hits.end()) {
-      empty.push_back(query.id);
+      empty.add(query.id);
       continue;
     }
     RerankJob job{query.id, query.text, {}, {}};
@@ -129,11 +128,31 @@ std::vector<RerankJob> from_run(RerankInput input, base::ProgressSink& progress)
     }
     jobs.push_back(std::move(job));
   }
-  warn_without_candidates(empty);
+  empty.warn();
   return jobs;
 }
 
 }  // namespace
+
+RerankJob job_of(data::CandidateList list, int top) {
+  RerankJob job{std::move(list.query.id), std::move(list.query.text), {}, {}};
+  for (auto& c : list.candidates)
+    job.passages.push_back({std::move(c.document.id), std::move(c.document.text), c.score});
+  cut_at_top(job, top);
+  return job;
+}
+
+void QueriesWithoutCandidates::add(const std::string& qid) {
+  if (first_.size() < kNamed) first_.push_back(qid);
+  ++count_;
+}
+
+void QueriesWithoutCandidates::warn() const {
+  if (count_ > 0)
+    cli::warn(base::str(
+        count_, count_ == 1 ? " query has" : " queries have",
+        " no candidates and no result: ", list_some(first_, static_cast<size_t>(count_))));
+}
 
 void add_rerank_input(CLI::App& verb, RerankInput& input) {
   auto* group = verb.add_option_group("Input", "one of the four ways");

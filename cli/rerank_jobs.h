@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "erank/data/records.h"
 #include "erank/rank/reranker.h"
 
 namespace erank::cli {
@@ -26,6 +27,20 @@ struct RerankJob {
   std::string qid, query;
   std::vector<rank::Passage> passages;  // the first `top`, in first-stage order
   std::vector<rank::Passage> tail;      // those below, without their text
+};
+
+// The list's first `top` candidates as passages, the others as the tail.
+RerankJob job_of(data::CandidateList list, int top);
+
+// Queries that give no result, of which a warning names the first ones.
+class QueriesWithoutCandidates {
+ public:
+  void add(const std::string& qid);
+  void warn() const;  // when there are any
+
+ private:
+  std::vector<std::string> first_;
+  int64_t count_ = 0;
 };
 
 // The flags that name it. `input` must outlive the verb.

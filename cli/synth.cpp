@@ -61,6 +61,9 @@ void warn_unencrypted(const SynthFlags& f, const std::string& url) {
 
 void check_flags(SynthFlags& f) {
   check_rerank_input(f.input);
+  if (f.prices.in.has_value() != f.prices.out.has_value())
+    base::fail(ErrorKind::kInvalidInput, f.prices.in ? "--price-in" : "--price-out",
+               "needs the other price too, for the cost is of both kinds of tokens");
   const auto need = [](bool is_there, const char* flag, const char* what) {
     if (!is_there) base::fail(ErrorKind::kInvalidInput, "synth", flag, " is missing: ", what);
   };

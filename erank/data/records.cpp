@@ -250,6 +250,18 @@ std::vector<CandidateList> read_marco_candidates(ByteSource& source, const ReadO
 
 }  // namespace
 
+void for_each_candidates(
+    const std::string& path, const ReadOptions& options,
+    const std::function<void(CandidateList list, const std::string& where)>& take) {
+  ByteSource source(path);
+  if (is_marco_candidates(source)) {
+    for (auto& list : read_marco_candidates(source, options)) take(std::move(list), source.name());
+    return;
+  }
+  for_each_json(source, options.notes,
+                [&](const JsonValue& value) { take(list_of(value, options), value.place.str()); });
+}
+
 std::vector<CandidateList> read_candidates(const std::string& path, const ReadOptions& options) {
   std::vector<CandidateList> out;
   std::unordered_map<std::string, Place> place_of;
@@ -272,7 +284,7 @@ BeirFolder find_beir(const std::string& folder) {
     fail(ErrorKind::kNotFound, "find_beir", folder, ": no such folder");
   BeirFolder out;
   const auto find = [&](const std::string& stem) -> std::string {
-    for (const char* ending : {".jsonl", ".jsonl.gz", ".jsonl.zst"}) {
+    for (const char* ending : {".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"}) {
       const std::string path = (fs::path(folder) / (stem + ending)).string();
       if (base::file_exists(path)) return path;
     }
@@ -282,7 +294,7 @@ BeirFolder find_beir(const std::string& folder) {
   out.queries = find("queries");
   if (out.corpus.empty() && out.queries.empty())
     fail(ErrorKind::kNotFound, "find_beir", folder,
-         ": neither corpus.jsonl nor queries.jsonl (.gz, .zst); expected a BEIR folder");
+         ": neither corpus.jsonl nor queries.jsonl (.gz, .zst, .parquet); expected a BEIR folder");
   const auto add = [&](const fs::path& path, std::string split) {
     if (base::file_exists(path.string())) out.qrels.try_emplace(std::move(split), path.string());
   };

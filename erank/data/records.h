@@ -154,7 +154,14 @@ void write_run(const std::string& path, const Run& run);
 std::vector<CandidateList> read_candidates(const std::string& path,
                                            const ReadOptions& options = {});
 
-// A BEIR folder: corpus.jsonl and queries.jsonl (or .jsonl.gz, .jsonl.zst), qrels/<split>.tsv or
+// The same, one query after another: of JSON lines one is in memory at a time, and of a pipe each
+// is given before the next one is read. `where` names its place for messages: "stdin:3". A qid that
+// comes twice is no error here.
+void for_each_candidates(
+    const std::string& path, const ReadOptions& options,
+    const std::function<void(CandidateList list, const std::string& where)>& take);
+
+// A BEIR folder: corpus.jsonl and queries.jsonl (or .jsonl.gz, .jsonl.zst, .parquet), qrels/<split>.tsv or
 // .txt; qrels.tsv or qrels.txt beside them is the split "test". A missing file is an empty string;
 // throws Error{kNotFound} when the folder or both corpus and queries are missing.
 struct BeirFolder {

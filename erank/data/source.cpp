@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "erank/base/error.h"
+#include "erank/data/parquet_lines.h"
 
 #ifdef ERANK_WITH_COMPRESSION
 #include <zlib.h>
@@ -50,23 +51,36 @@ std::string_view wide_encoding(std::string_view head) {
   return "";
 }
 
+// Whether the first line that is not blank is there whole and says what the file is. An array, a
+// table, TREC topics, packed data and text in two bytes a character need more.
+bool has_telling_line(std::string_view head) {
+  const size_t begin = head.find_first_not_of("\xef\xbb\xbf \t\r\n");
+  if (begin == head.npos || head[begin] == '[' || head[begin] == '<') return false;
+  const size_t end = head.find('\n', begin);
+  if (end == head.npos) return false;
+  const std::string_view line = head.substr(begin, end - begin);
+  if (line[0] == '{') return true;
+  return std::none_of(line.begin(), line.end(), [](char c) {
+    return c == '\t' || c == ',' || static_cast<unsigned char>(c) < 0x20 ||
+           static_cast<unsigned char>(c) >= 0x80;
+  });
+}
+
 }  // namespace
 
 // A file's bytes as stored.
 class ByteSource::Raw {
  public:
   explicit Raw(const std::string& path) : path_(path) {
-    if (path == "-") {
-      fd_ = STDIN_FILENO;
-      return;
-    }
-    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    fd_ = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd_ < 0) fail(ErrorKind::kNotFound, kWhere, path, ": ", std::strerror(errno));
     struct stat info {};
-    if (::fstat(fd_, &info) == 0 && S_ISDIR(info.st_mode)) {
+    if (::fstat(fd_, &info) != 0) return;
+    if (S_ISDIR(info.st_mode) && path != "-") {
       ::close(fd_);
       fail(ErrorKind::kInvalidInput, kWhere, path, ": is a folder, expected a file");
     }
+    is_live_ = S_ISFIFO(info.st_mode) || S_ISCHR(info.st_mode) || S_ISSOCK(info.st_mode);
   }
   ~Raw() {
     if (fd_ != STDIN_FILENO) ::close(fd_);
@@ -78,18 +92,26 @@ class ByteSource::Raw {
   size_t read(char* out, size_t size) {
     size_t done = 0;
     while (done < size) {
-      const ssize_t n = ::read(fd_, out + done, size - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(ErrorKind::kCorrupt, kWhere, path_, ": ", std::strerror(errno));
+      const size_t n = read_some(out + done, size - done);
       if (n == 0) break;
-      done += static_cast<size_t>(n);
+      done += n;
     }
     return done;
   }
+  // What there is, once there is something; 0 at the end.
+  size_t read_some(char* out, size_t size) {
+    for (;;) {
+      const ssize_t n = ::read(fd_, out, size);
+      if (n >= 0) return static_cast<size_t>(n);
+      if (errno != EINTR) fail(ErrorKind::kCorrupt, kWhere, path_, ": ", std::strerror(errno));
+    }
+  }
+  bool is_live() const { return is_live_; }
 
  private:
   std::string path_;
   int fd_ = -1;
+  bool is_live_ = false;  // a pipe, a terminal or a socket: more may come later
 };
 
 // Bytes in pieces, an empty piece at the end. A piece lives until the next call.
@@ -108,7 +130,8 @@ class ByteSource::Plain : public Unpacker {
       if (!buffer_.empty()) return buffer_;
     }
     buffer_.resize(kPiece);
-    return {buffer_.data(), raw_.read(buffer_.data(), kPiece)};
+    return {buffer_.data(), raw_.is_live() ? raw_.read_some(buffer_.data(), kPiece)
+                                           : raw_.read(buffer_.data(), kPiece)};
   }
 
  private:
@@ -217,20 +240,48 @@ class ByteSource::Zstd : public Unpacker {
 };
 #endif
 
+class ByteSource::Parquet : public Unpacker {
+ public:
+  explicit Parquet(const std::string& path) : lines_(open_parquet(path)) {}
+  std::string_view next() override {
+    if (given_ == text_.size()) {
+      text_ = lines_->next();
+      given_ = 0;
+    }
+    const auto piece = std::string_view(text_).substr(given_, kPiece);
+    given_ += piece.size();
+    return piece;
+  }
+
+ private:
+  std::unique_ptr<ParquetLines> lines_;
+  std::string text_;
+  size_t given_ = 0;
+};
+
 ByteSource::ByteSource(const std::string& path)
     : name_(path == "-" ? "stdin" : path), raw_(std::make_unique<Raw>(path)) {
-  std::string head(kPiece, '\0');
-  head.resize(raw_->read(head.data(), kPiece));
+  std::string head;
+  for (;;) {
+    const size_t size = head.size();
+    head.resize(kPiece);
+    const size_t n = raw_->is_live() ? raw_->read_some(head.data() + size, kPiece - size)
+                                     : raw_->read(head.data(), kPiece);
+    head.resize(size + n);
+    if (!raw_->is_live() || n == 0 || head.size() == kPiece || has_telling_line(head)) break;
+  }
   const bool gzip = head.starts_with("\x1f\x8b");
   const bool zstd = head.starts_with("\x28\xb5\x2f\xfd");
   if (head.starts_with("\xfd"
                        "7zXZ"))
     fail(ErrorKind::kInvalidInput, kWhere, name_,
          ": is xz data; expected plain, gzip or zstd: unpack it with `xz -d`");
-  if (head.starts_with("PAR1\x15"))
-    fail(ErrorKind::kInvalidInput, kWhere, name_,
-         ": is a Parquet file; write it as JSON lines, e.g. with pandas: "
-         "read_parquet(file).to_json(out, orient='records', lines=True)");
+  if (head.starts_with("PAR1\x15")) {
+    if (path == "-" || raw_->is_live())
+      fail(ErrorKind::kInvalidInput, kWhere, name_,
+           ": is a Parquet file, which is not read in order; give the name of a file");
+    unpacker_ = std::make_unique<Parquet>(path);
+  }
 #ifdef ERANK_WITH_COMPRESSION
   if (gzip) unpacker_ = std::make_unique<Gzip>(*raw_, std::move(head), name_);
   if (zstd) unpacker_ = std::make_unique<Zstd>(*raw_, std::move(head), name_);

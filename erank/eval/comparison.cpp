@@ -148,6 +148,8 @@ class Comparer {
     std::map<int64_t, GradeScores, std::greater<>> by_grade;
     GradeScores unjudged;
     for (const std::string& qid : out_.qids) {
+      if (const auto time = named.seconds.find(qid); time != named.seconds.end())
+        run.seconds.push_back(time->second);
       const auto list = named.results.results.find(qid);
       if (list == named.results.results.end()) continue;
       const auto& grades = qrels_.grades.at(qid);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "erank/data/records.h"
@@ -19,6 +20,7 @@ namespace erank::eval {
 struct NamedRun {
   std::string name;
   data::Results results;
+  std::unordered_map<std::string, double> seconds = {};  // by query, where they are known
 };
 
 // The scores of one query's candidates by the first stage and by the reranker, and the first
@@ -77,6 +79,7 @@ struct ComparedRun {
   // Of score / scale, where there is one and pairs of both kinds.
   std::optional<Reliability> reliability = {};
   std::vector<double> prompt_tokens = {}, new_tokens = {};  // of each pair, where the run says them
+  std::vector<double> seconds = {};                         // of each query, where they are known
   // Not of the first run:
   std::optional<PairedTest> test = {};
   std::optional<BlendTest> blend = {};  // with at least 4 queries

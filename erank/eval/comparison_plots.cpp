@@ -225,29 +225,37 @@ std::string plot_reliability(const Comparison& comparison, size_t r) {
   return svg(kHeight, "reliability", body);
 }
 
-std::string plot_lengths(const Comparison& comparison, size_t r, bool written) {
+std::string plot_amounts(const Comparison& comparison, size_t r, Amount amount) {
   const ComparedRun& run = comparison.runs[r];
-  const std::vector<double>& lengths = written ? run.new_tokens : run.prompt_tokens;
-  if (lengths.empty()) return "";
-  const double high = *std::max_element(lengths.begin(), lengths.end());
+  const bool time = amount == Amount::kSeconds;
+  const std::vector<double>& values = time                           ? run.seconds
+                                      : amount == Amount::kNewTokens ? run.new_tokens
+                                                                     : run.prompt_tokens;
+  if (values.empty()) return "";
+  const double high = *std::max_element(values.begin(), values.end());
   if (high <= 0) return "";
-  const Bins bins = make_bins(0, high, true);
+  const char* unit = time ? "seconds" : "tokens";
+  const char* counted = time ? "queries" : "pairs";
+  const Bins bins = make_bins(0, high, !time);
   std::vector<int64_t> counts(bins.count);
-  for (const double length : lengths) ++counts[bins.of(length)];
+  for (const double value : values) ++counts[bins.of(value)];
   const double most = static_cast<double>(*std::max_element(counts.begin(), counts.end()));
   const Axis x = bins.axis, y = base::make_axis(0, most, 5, true);
   const Axis shown = {bins.low, bins.from(bins.count), x.step};
-  std::string body = base::svg_frame(
-      kBox, shown, y, (written ? "Text written by " : "Prompts of ") + shortened(run.name, 34),
-      "tokens", "pairs");
+  const char* title = time                           ? "Seconds of a query of "
+                      : amount == Amount::kNewTokens ? "Text written by "
+                                                     : "Prompts of ";
+  std::string body =
+      base::svg_frame(kBox, shown, y, title + shortened(run.name, 34), unit, counted);
   for (size_t b = 0; b < counts.size(); ++b)
     if (counts[b] > 0)
       body += bar(shown.place(bins.from(b), kBox.left, kBox.right) + 0.5,
                   shown.place(bins.from(b + 1), kBox.left, kBox.right) - 0.5,
                   y.place(static_cast<double>(counts[b]), kBox.bottom, kBox.top), kBox.bottom,
                   colour_of(r),
-                  str(bins.from(b), " to ", bins.from(b + 1), " tokens: ", counts[b], " pairs"));
-  return svg(kHeight, "token counts", body);
+                  str(bins.axis.label(bins.from(b)), " to ", bins.axis.label(bins.from(b + 1)), " ",
+                      unit, ": ", counts[b], " ", counted));
+  return svg(kHeight, time ? "seconds" : "token counts", body);
 }
 
 }  // namespace erank::eval

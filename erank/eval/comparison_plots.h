@@ -15,8 +15,10 @@ std::string plot_scatter(const Comparison& comparison, size_t r);
 std::string plot_scores(const Comparison& comparison, size_t r);
 // Stated probability against share of relevant pairs; "" where run `r` has no reliability.
 std::string plot_reliability(const Comparison& comparison, size_t r);
-// Bars over token counts; "" without a count above 0. `written`: of what the model wrote, else of
-// the prompts.
-std::string plot_lengths(const Comparison& comparison, size_t r, bool written);
+// Bars over the tokens of prompts, the tokens that the model wrote, or the seconds that queries
+// took;
+// "" where none is above 0.
+enum class Amount { kPromptTokens, kNewTokens, kSeconds };
+std::string plot_amounts(const Comparison& comparison, size_t r, Amount amount);
 
 }  // namespace erank::eval

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "erank/base/error.h"
 #include "erank/base/svg.h"
@@ -119,6 +120,37 @@ Table ties_table(const Comparison& comparison) {
                      str(run.ties.num_groups), str(run.ties.largest_group),
                      str(run.ties.num_topics), str(run.ties.num_only_float)});
   return table;
+}
+
+struct Spread {
+  double median, p95;
+};
+std::optional<Spread> spread_of(std::vector<double> values) {
+  if (values.empty()) return std::nullopt;
+  std::sort(values.begin(), values.end());
+  return Spread{quantile(values, 0.5), quantile(values, 0.95)};
+}
+
+// Lengths and times: the median, and what 95 % stay below. Only the head where no run has any.
+Table amounts_table(const Comparison& comparison) {
+  Table table = {{"run, median (95th percentile)", "tokens of a prompt", "tokens written",
+                  "seconds of a query"}};
+  const auto cell = [](const std::vector<double>& values, const char* format) {
+    const auto spread = spread_of(values);
+    return spread ? formatted(format, spread->median) + " (" + formatted(format, spread->p95) + ")"
+                  : "-";
+  };
+  for (const ComparedRun& run : comparison.runs)
+    if (!run.prompt_tokens.empty() || !run.new_tokens.empty() || !run.seconds.empty())
+      table.push_back({run.name, cell(run.prompt_tokens, "%.0f"), cell(run.new_tokens, "%.0f"),
+                       cell(run.seconds, "%.3g")});
+  return table;
+}
+
+OrderedJson json_spread(const std::vector<double>& values) {
+  const auto spread = spread_of(values);
+  if (!spread) return nullptr;
+  return {{"mean", mean(values)}, {"median", spread->median}, {"p95", spread->p95}};
 }
 
 std::string method_text(const Comparison& c) {
@@ -299,6 +331,9 @@ OrderedJson to_json(const Comparison& comparison, const std::vector<ShownQuery>&
     entry["ties"] = {{"hits", run.ties.num_hits},     {"tied", run.ties.num_tied},
                      {"groups", run.ties.num_groups}, {"largest", run.ties.largest_group},
                      {"topics", run.ties.num_topics}, {"only_float", run.ties.num_only_float}};
+    entry["prompt_tokens"] = json_spread(run.prompt_tokens);
+    entry["new_tokens"] = json_spread(run.new_tokens);
+    entry["seconds"] = json_spread(run.seconds);
     entry["reliability"] = nullptr;
     if (run.reliability) {
       OrderedJson& reliability =
@@ -349,6 +384,8 @@ std::string to_markdown(const Comparison& comparison, const std::vector<ShownQue
     out += "## Against " + comparison.runs.front().name + ": " + comparison.measures.front() +
            "\n\n" + markdown(tests_table(comparison));
   out += method_text(comparison) + "\n\n## Ties\n\n" + markdown(ties_table(comparison));
+  if (const Table amounts = amounts_table(comparison); amounts.size() > 1)
+    out += "## Lengths and times\n\n" + markdown(amounts);
   if (changed.empty()) return out;
   Table table = {{"query", "run", "before", "after", "first now", "text"}};
   for (const ShownQuery& query : changed)
@@ -395,10 +432,13 @@ std::string to_html(const Comparison& comparison, const std::vector<ShownQuery>&
   for (size_t r = 0; r < runs.size(); ++r)
     out += plot_scores(comparison, r) + plot_reliability(comparison, r);
   out += "</div>\n";
-  std::string lengths;
-  for (size_t r = 0; r < runs.size(); ++r)
-    lengths += plot_lengths(comparison, r, false) + plot_lengths(comparison, r, true);
-  if (!lengths.empty()) out += "<h2>Lengths</h2>\n<div class=\"plots\">\n" + lengths + "</div>\n";
+  if (const Table amounts = amounts_table(comparison); amounts.size() > 1) {
+    out += "<h2>Lengths and times</h2>\n" + html(amounts) + "<div class=\"plots\">\n";
+    for (size_t r = 0; r < runs.size(); ++r)
+      for (const Amount amount : {Amount::kPromptTokens, Amount::kNewTokens, Amount::kSeconds})
+        out += plot_amounts(comparison, r, amount);
+    out += "</div>\n";
+  }
   if (!changed.empty()) out += "<h2>Most changed queries</h2>\n";
   for (const ShownQuery& query : changed)
     out += str("<div class=\"query\">\n<h3>", escaped(query.qid),

@@ -18,14 +18,6 @@ double deviation(std::span<const double> values) {
   return std::sqrt(sum / static_cast<double>(values.size() - 1));
 }
 
-// The quantile `q` of sorted values, linear between order statistics.
-double quantile(const std::vector<double>& sorted, double q) {
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const size_t i = static_cast<size_t>(at);
-  if (i + 1 >= sorted.size()) return sorted.back();
-  return sorted[i] + (at - static_cast<double>(i)) * (sorted[i + 1] - sorted[i]);
-}
-
 // The regularised incomplete beta function I_x(a, b), by the continued fraction of Abramowitz and
 // Stegun 26.5.8, evaluated by Lentz's method. REQUIRES: x <= (a + 1) / (a + b + 2), where it
 // converges fast.
@@ -58,6 +50,13 @@ double incomplete_beta_small(double a, double b, double x) {
 double mean(std::span<const double> values) {
   if (values.empty()) return 0;
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double quantile(const std::vector<double>& sorted, double q) {
+  const double at = q * static_cast<double>(sorted.size() - 1);
+  const size_t i = static_cast<size_t>(at);
+  if (i + 1 >= sorted.size()) return sorted.back();
+  return sorted[i] + (at - static_cast<double>(i)) * (sorted[i + 1] - sorted[i]);
 }
 
 Interval bootstrap_mean(std::span<const double> values, double confidence, uint64_t seed,

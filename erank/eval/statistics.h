@@ -18,6 +18,10 @@ struct Interval {
 // How many resamples are drawn where no number is given.
 inline constexpr int64_t kResamples = 10'000;
 
+// The quantile `q`, 0 to 1, linear between order statistics. REQUIRES: ascending values, at least
+// one.
+double quantile(const std::vector<double>& sorted, double q);
+
 // Percentile bootstrap interval of the mean (Efron 1979; for retrieval Sakai 2006): the quantiles
 // (1 - confidence) / 2 and (1 + confidence) / 2 of the means of `resamples` samples drawn with
 // replacement, interpolated linearly between order statistics. One value gives itself twice.

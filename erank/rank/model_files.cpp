@@ -87,6 +87,12 @@ std::string files_digest(const std::vector<std::string>& paths) {
   return digest.hex();
 }
 
+std::string file_digest(const std::string& path) {
+  Digest digest;
+  add_bytes(digest, path, kQuick);
+  return digest.hex();
+}
+
 std::string weights_digest(const std::string& weights) {
   Digest digest;
   if (base::file_exists(weights)) {

@@ -30,6 +30,10 @@ std::vector<std::string> model_files(const std::string& path);
 // where nothing is counts as such.
 std::string files_digest(const std::vector<std::string>& paths);
 
+// Of the size and bytes of one file, wherever it lies, read as files_digest() reads. Throws
+// Error{kNotFound} where none is.
+std::string file_digest(const std::string& path);
+
 // Of the weights and the tokenizer in `weights` (Checkpoint::weights) wherever they lie: of a
 // .gguf file, or of the names and bytes of a folder's *.safetensors (an adapter's left out),
 // config.json, and the tokenizer's files. Of a file over 256 MiB the size, the first MiB and 1024

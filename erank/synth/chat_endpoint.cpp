@@ -9,6 +9,7 @@
 #include <map>
 
 #include "erank/base/error.h"
+#include "erank/base/json.h"
 #include "erank/base/random.h"
 #include "erank/base/utf8.h"
 
@@ -47,7 +48,7 @@ UrlParts read_url(const std::string& given) {
                                           CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK;
   const std::string scheme = parsed ? part_of(url.get(), CURLUPART_SCHEME) : "";
   // Not quoted: it may hold a password.
-  if (!part_of(url.get(), CURLUPART_USER).empty() ||
+  if (given.find('@') != given.npos || !part_of(url.get(), CURLUPART_USER).empty() ||
       !part_of(url.get(), CURLUPART_PASSWORD).empty())
     base::fail(ErrorKind::kInvalidInput, kWhere,
                "the URL holds a name or password; give the key in an environment variable "
@@ -66,6 +67,17 @@ UrlParts read_url(const std::string& given) {
   curl_url_set(url.get(), CURLUPART_QUERY, nullptr, 0);
   parts.shown = part_of(url.get(), CURLUPART_URL);
   return parts;
+}
+
+// Without what may be secret.
+std::string shown_address(const char* given) {
+  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), &curl_url_cleanup);
+  if (!given || !url || curl_url_set(url.get(), CURLUPART_URL, given, 0) != CURLUE_OK)
+    return "another address";
+  for (const CURLUPart part :
+       {CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_QUERY, CURLUPART_FRAGMENT})
+    curl_url_set(url.get(), part, nullptr, 0);
+  return base::in_quotes(part_of(url.get(), CURLUPART_URL), 200);
 }
 
 void init_curl() {
@@ -160,6 +172,9 @@ struct ChatEndpoint::State {
     curl_easy_setopt(h, CURLOPT_URL, url.whole.c_str());
     curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L);
+    // A proxy would read the key.
+    if (url.whole.starts_with("http://") && !options.key.empty())
+      curl_easy_setopt(h, CURLOPT_PROXY, "");
     curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(h, CURLOPT_USERAGENT, "erank");
     curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE,
@@ -245,12 +260,26 @@ struct ChatEndpoint::State {
     callbacks.take({t.request.number, std::move(completion), std::move(body), ""});
   }
 
+  // Takes the key out of what JSON's escapes may have hidden. Whether there was any.
+  bool mask(Completion& completion) const {
+    bool found = false;
+    for (std::string* text : {&completion.content, &completion.reasoning, &completion.model}) {
+      std::string masked = without_key(*text, options.key);
+      found |= masked != *text;
+      *text = std::move(masked);
+    }
+    return found;
+  }
+
   // A reply with an HTTP status came in whole.
   void take_status(Transfer& t, long status, const Callbacks& callbacks) {
+    lost_in_row = 0;
     std::string body = without_key(std::move(t.body), options.key);
     std::string reason;
     if (status == 200) {
       ReadReply read = read_completion(body);
+      if (read.completion && mask(*read.completion))
+        body = without_key(base::dump_json(base::Json::parse(body)), options.key);
       if (read.completion)
         return take_answer(t, std::move(*read.completion), std::move(body), callbacks);
       reason = read.reason;
@@ -264,7 +293,7 @@ struct ChatEndpoint::State {
     if (status >= 300 && status < 400) {
       char* to = nullptr;
       curl_easy_getinfo(t.handle, CURLINFO_REDIRECT_URL, &to);
-      reason = base::str("status ", status, ", redirected to ", base::in_quotes(to ? to : "?", 200),
+      reason = base::str("status ", status, ", redirected to ", shown_address(to),
                          "; redirects are not followed, give that address if it is the right one");
       return first ? give_up(with_url(without_key(reason, options.key)))
                    : fail_for_good(t, reason, callbacks, "");
@@ -299,7 +328,11 @@ struct ChatEndpoint::State {
                         code == CURLE_PARTIAL_FILE || code == CURLE_HTTP2 ||
                         code == CURLE_HTTP2_STREAM || code == CURLE_BAD_CONTENT_ENCODING;
     if (!somebody && (!broken || connected_us == 0)) return give_up(with_url(said));
-    try_again(t, said, -1, false, callbacks);
+    const bool nobody = connected_us == 0;
+    if (nobody && t.attempt >= options.retries && ++lost_in_row >= kFailuresBeforeAnyAnswer)
+      give_up(with_url(
+          base::str(said, "; ", lost_in_row, " requests in a row met nobody, --resume goes on")));
+    try_again(t, said, -1, nobody, callbacks);
   }
 
   void finish_all(const Callbacks& callbacks) {
@@ -335,7 +368,8 @@ struct ChatEndpoint::State {
     std::optional<Clock::time_point> give_up_at;
     while (true) {
       counts.paused_s = std::max(0.0, Seconds(paused_until - Clock::now()).count());
-      const bool stopping = !fatal.empty() || callbacks.stop(counts);
+      const bool asked = callbacks.stop(counts);
+      const bool stopping = asked || !fatal.empty();
       if (stopping && !give_up_at) give_up_at = after(options.grace_s);
       if (!stopping) send_more(callbacks);
       const bool done = stopping ? active.empty() || Clock::now() >= *give_up_at
@@ -364,6 +398,7 @@ struct ChatEndpoint::State {
   Clock::time_point next_send{}, paused_until{};
   double allowed = 1;  // requests under way, fewer than `concurrency` after 429
   bool exhausted = false, somebody = false;
+  int64_t lost_in_row = 0;  // failed for good without a connection, since the last reply
   std::string fatal;
   ChatCounts counts;
   base::Random jitter{static_cast<uint64_t>(Clock::now().time_since_epoch().count())};

@@ -20,7 +20,7 @@ struct EndpointOptions {
   int concurrency = 8;             // requests under way at a time
   double requests_per_minute = 0;  // sent evenly, repeated ones too; 0: as many as there are
   double timeout_s = 600;          // for one reply
-  int retries = 5;                 // of one request
+  int retries = 8;                 // of one request
   double first_wait_s = 0.5;       // before it is sent again; doubled each time, up to a minute
   double grace_s = 5;              // for what is under way when the work is stopped
 };

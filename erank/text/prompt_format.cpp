@@ -349,7 +349,14 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
   }
   prompt.query_truncated = query_truncated;
   prompt.document_truncated = document_truncated;
+  if (document_truncated) prompt.document_tokens = std::ssize(tokenizer_->encode(own_document));
   return prompt;
+}
+
+Windows PromptFormat::windows(std::string_view document, int max_tokens, int max_windows) const {
+  const std::string whole = base::sanitize_utf8(document);
+  const bool lower = options_.lower_capitals && is_all_capitals(whole);
+  return split_windows(*tokenizer_, lower ? lower_case(whole) : whole, max_tokens, max_windows);
 }
 
 Prompt PromptFormat::fill(const std::string& instruction, const std::string& query,

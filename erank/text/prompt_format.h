@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "erank/text/tokenizer.h"
+#include "erank/text/windows.h"
 
 namespace erank::text {
 
@@ -37,6 +38,7 @@ struct Prompt {
   Ids ids;           // of the whole text; its markers as added-token ids, nothing of the user's
   bool query_truncated = false;
   bool document_truncated = false;
+  int64_t document_tokens = 0;  // of what is kept of a document that was cut, as encoded alone
 };
 
 // Immutable after construction; thread-safe. Keeps a reference to the tokenizer, which must outlive
@@ -60,6 +62,10 @@ class PromptFormat {
   // longer all the same where the frame and the instruction leave no room.
   Prompt render(std::string_view instruction, std::string_view query, std::string_view document,
                 int64_t max_ids = std::numeric_limits<int64_t>::max()) const;
+
+  // The document's windows as render() reads them, after lower-casing of the whole; see
+  // split_windows.
+  Windows windows(std::string_view document, int max_tokens, int max_windows) const;
 
   const Ids& direct_close() const { return direct_close_; }  // the answer prefix of direct mode
   const Ids& think_open() const { return think_open_; }

@@ -226,6 +226,10 @@ base::Json Run::identity() const {
   }
   all["model"] = rank::weights_digest(checkpoint_.weights);  // wherever it lies
   for (const auto& [name, path] : options_.data) all[name] = base::sha256_file(path);
+  // These choose the best weights.
+  if (!options_.validation.empty()) all["validation"] = base::sha256_file(options_.validation);
+  if (!options_.validation_qrels.empty())
+    all["validation-qrels"] = base::sha256_file(options_.validation_qrels);
   const base::Json defaults = rank::to_json(checkpoint_.defaults);
   for (const auto& [key, value] : defaults.items())
     if (key != "mode" && key != "score" && key != "max_think_tokens")

@@ -84,6 +84,41 @@ TEST_F(TinyFirstStage, TheQuerysOwnDocumentIsLeftOut) {
   EXPECT_THAT(ids({"--drop-identical-ids"}), ElementsAre("d3"));
 }
 
+TEST_F(TinyFirstStage, AnIndexOfAnotherCorpusIsRefused) {
+  const std::string made = index();
+  const std::vector<std::string> again = {"retrieve", "--format", "jsonl", "--index",
+                                          made,       "--beir",   path("")};
+  const Outcome same = run(again);
+  ASSERT_EQ(same.exit_code, 0) << same.err;
+  const std::string corpus = base::read_file(path("corpus.jsonl"));
+  put("moved/corpus.jsonl", corpus);
+  put("moved/queries.jsonl", base::read_file(path("queries.jsonl")));
+  EXPECT_EQ(run({"retrieve", "--format", "jsonl", "--index", made, "--beir", path("moved")}).out,
+            same.out);
+
+  put("corpus.jsonl", corpus + "{\"_id\": \"d6\", \"text\": \"Blue bread.\"}\n");
+  expect_refused(run(again), "was not made of " + path("corpus.jsonl") + " as it is: 'corpus' was");
+  EXPECT_EQ(
+      run({"retrieve", "--format", "jsonl", "--index", made, "--queries", path("queries.jsonl")})
+          .out,
+      same.out);
+  index();
+  const Outcome fresh = run(again);
+  EXPECT_EQ(fresh.exit_code, 0) << fresh.err;
+  EXPECT_THAT(fresh.out, HasSubstr("\"d6\""));
+  auto field = again;
+  field.insert(field.end(), {"--text-field", "title"});
+  expect_refused(run(field), "'text_field' was \"\", now it is \"title\"");
+
+  // What is made of a stream cannot be told apart, and says nothing of an older one.
+  ASSERT_EQ(run({"index", "--corpus", "-", "--out", made, "--overwrite"}, corpus).exit_code, 0);
+  EXPECT_FALSE(base::file_exists(made + ".made.json"));
+  EXPECT_EQ(run(again).out, same.out);
+  put("other.bm25.made.json", "{}");
+  expect_refused(run({"index", "--corpus", path("corpus.jsonl"), "--out", path("other.bm25")}),
+                 "other.bm25.made.json");
+}
+
 TEST_F(TinyFirstStage, TheIndexKnowsItsAnalyzer) {
   const auto found = [&](const std::string& analyzer, const std::string& query) {
     put("one.jsonl", "{\"_id\": \"q\", \"text\": \"" + query + "\"}\n");

@@ -64,6 +64,24 @@ TEST_F(TinyReport, SaysWhetherRerankingHelpsInThreeForms) {
   expect_refused(run(args({"--out", path("report.html")})), "--overwrite");
 }
 
+TEST_F(TinyReport, ShowsTheTimesThatRerankKept) {
+  put_runs(3);
+  put("times.jsonl",
+      "{\"qid\":\"q0\",\"pairs\":2,\"seconds\":0.5}\n{\"qid\":\"q1\",\"seconds\":2}\n"
+      "{\"qid\":\"q0\",\"seconds\":0.25}\n");
+  const std::string stats = path("erank.jsonl") + "=" + path("times.jsonl");
+  const Outcome json = run(args({"--stats", stats, "--json"}));
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  const base::Json runs = json_lines(json.out).at(0)["runs"];
+  EXPECT_DOUBLE_EQ(runs[1]["seconds"]["mean"], (0.75 + 2) / 2);
+  EXPECT_DOUBLE_EQ(runs[1]["new_tokens"]["median"], 2);
+  EXPECT_TRUE(runs[0]["seconds"].is_null());
+  expect_refused(run(args({"--stats", "nobody=x"})), "expected RUN=FILE");
+  expect_refused(run(args({"--stats", stats, "--stats", stats})), "once for a run");
+  put("times.jsonl", "{\"qid\":\"q0\"}\n");
+  expect_refused(run(args({"--stats", stats})), "times.jsonl:1");
+}
+
 TEST_F(TinyReport, RefusesInOneLine) {
   put_runs(4);
   expect_refused(run(args({"--out", path("report.pdf")})), ".html or .md");

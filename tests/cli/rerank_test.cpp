@@ -214,6 +214,43 @@ TEST_F(TinyRerankVerb, ScoresOddDocumentsAndFlagsThem) {
   EXPECT_EQ(lines_of(o.out).size(), 4u);
 }
 
+TEST_F(TinyRerankVerb, ReadsLongDocumentsInWindows) {
+  const std::string docs = put("docs.jsonl",
+                               "{\"id\": \"long\", \"text\": \"Paint is made of many things. Bread "
+                               "rises when yeast makes gas. Air "
+                               "scatters blue light more than red.\"}\n{\"id\": \"short\", "
+                               "\"text\": \"The sky is blue.\"}\n");
+  const std::vector<std::string> common = {"--query",          "sky", "--docs", docs, "--direct",
+                                         "--max-doc-tokens", "40"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), common.begin(), common.end());
+    const Outcome o = rerank(more);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    std::map<std::string, base::Json> lines;
+    for (const auto& line : json_lines(o.out)) lines[line["docid"]] = line;
+    return lines;
+  };
+  auto windows = with({});
+  EXPECT_EQ(windows["long"]["window"]["of"], 3);
+  EXPECT_FALSE(windows["short"].contains("window"));
+  auto cut = with({"--long-docs", "cut"});
+  EXPECT_FALSE(cut["long"].contains("window"));
+  EXPECT_EQ(cut["short"], [&] {
+    auto line = windows["short"];
+    line["rank"] = cut["short"]["rank"];
+    return line;
+  }());
+  EXPECT_EQ(with({"--max-windows", "2"})["long"]["window"]["of"], 2);
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--max-windows", "0"}), "--max-windows");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--long-docs", "all"}), "all");
+  // What it was made of.
+  auto out = common;
+  out.insert(out.end(), {"--out", path("w.jsonl")});
+  ASSERT_EQ(rerank(out).exit_code, 0);
+  out.insert(out.end(), {"--resume", "--long-docs", "cut"});
+  expect_refused(rerank(out), "long_docs");
+}
+
 TEST_F(TinyRerankVerb, RefusesWhatItCannotDoWithOneLineAndCodeTwo) {
   put_collection();
   const std::string docs = put("docs.jsonl", kDocs);
@@ -303,6 +340,31 @@ TEST_F(TinyRerankVerb, SaysThatDeterministicIsAlwaysSo) {
   EXPECT_EQ(o.exit_code, 0);
   EXPECT_THAT(o.err, HasSubstr("warning: --deterministic"));
   EXPECT_EQ(o.out, rerank_collection({}).out);
+}
+
+TEST_F(TinyRerankVerb, KeepsTimesApartFromResults) {
+  put_collection();
+  const std::string times = path("times.jsonl");
+  const Outcome plain = rerank_collection({});
+  const Outcome o = rerank_collection({"--stats", times});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_EQ(o.out, plain.out);
+  const auto lines = json_lines(base::read_file(times));
+  EXPECT_THAT(column(lines, "qid"), ElementsAre("q1", "q2"));
+  EXPECT_THAT(column(lines, "pairs"), ElementsAre("3", "2"));
+  int64_t prompts = 0;
+  for (const auto& line : json_lines(o.out))
+    if (line["qid"] == "q1") prompts += line["prompt_tokens"].get<int64_t>();
+  EXPECT_EQ(lines[0]["prompt_tokens"], prompts);
+  for (const auto& line : lines) {
+    EXPECT_GT(line["seconds"], 0);
+    EXPECT_LT(line["cached_tokens"], line["prompt_tokens"]);
+    EXPECT_EQ(line["new_tokens"], 0);
+  }
+  expect_fails(rerank_collection({"--stats", times}), "exists");
+  expect_fails(rerank_collection({"--stats", path("queries.jsonl"), "--overwrite"}),
+               "is the same file as the input");
+  expect_fails(rerank_collection({"--out", path("o"), "--stats", path("o")}), "file of --out");
 }
 
 TEST_F(TinyRerankVerb, BlendsWithTheFirstStage) {

@@ -227,6 +227,12 @@ TEST_F(TinyTrain, LogsEveryStepValidatesAndIsReadByRerank) {
   EXPECT_EQ(steps, 4);
   EXPECT_EQ(validations, 2);
   EXPECT_EQ(report["best_ndcg_10"], best);
+  // Other judgements could choose other weights.
+  put("dev.qrels", "a 0 a 1\nb 0 a 1\n");
+  expect_refused(run(sft("run", {"--validation", path("dev.jsonl"), "--validation-qrels",
+                                 path("dev.qrels"), "--validate-steps", "2", "--resume"})),
+                 "another validation-qrels");
+  put("dev.qrels", "a 0 a 1\nb 0 b 1\n");
 
   const Outcome both = run(sft("both", {"--validation", path("dev.jsonl"), "--validation-qrels",
                                         path("dev.qrels"), "--validation-modes", "direct,think",

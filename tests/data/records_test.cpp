@@ -2,10 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <limits>
 #include <sstream>
 
@@ -124,9 +128,6 @@ TEST(Lines, NameAMissingFileAFolderAndXzData) {
                                                    "7zXZ\0\0",
                                                    7));
   EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { lines_of(xz); }), HasSubstr("xz -d"));
-  const auto parquet = folder.write("a.parquet", "PAR1\x15\x04");
-  EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { read_documents(parquet); }),
-              HasSubstr("is a Parquet file; write it as JSON lines"));
 }
 
 TEST(Documents, JoinTitleAndTextAndKeepEmptyOnes) {
@@ -394,6 +395,29 @@ TEST(Candidates, OfTheWrongShapeAreRefused) {
   EXPECT_THAT(message("{\"qid\":\"1\",\"query\":\"q\",\"hits\":[]}\n{\"qid\":\"1\",\"query\":\"r\","
                       "\"hits\":[]}"),
               HasSubstr("line 1"));
+}
+
+TEST(Candidates, OfAPipeAreGivenBeforeTheNextIsWritten) {
+  const TestFolder folder;
+  const std::string path = folder.path("pipe");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  std::vector<std::string> given;
+  std::promise<void> first;
+  std::future<void> reading;
+  {
+    reading = std::async(std::launch::async, [&] {
+      for_each_candidates(path, {}, [&](CandidateList list, const std::string& where) {
+        given.push_back(where.substr(where.rfind(':')) + " " + list.query.id);
+        if (given.size() == 1) first.set_value();
+      });
+    });
+    std::ofstream pipe(path);
+    pipe << "\n{\"qid\": \"a\", \"query\": \"q\", \"hits\": []}\n" << std::flush;
+    ASSERT_EQ(first.get_future().wait_for(std::chrono::seconds(60)), std::future_status::ready);
+    pipe << "{\"qid\": \"a\", \"query\": \"q\"," << std::flush << "\"hits\": []}" << std::flush;
+  }
+  reading.get();
+  EXPECT_THAT(given, ElementsAre(":2 a", ":3 a"));
 }
 
 TEST(BeirFolders, NameWhatTheyHold) {

@@ -195,7 +195,9 @@ TEST(Comparison, CountsScoresByGradeTiesAndLengths) {
   auto& list = c.runs[1].results.results["q0"];
   list[0].new_tokens = 7, list[0].prompt_tokens = 90;
   list.push_back({"unscored", std::nullopt});
+  c.runs[1].seconds = {{"q2", 0.5}, {"q0", 2}, {"nobody's", 9}};
   const auto run = compared(c).runs[1];
+  EXPECT_THAT(run.seconds, ElementsAre(2, 0.5));
   Collection more = c;
   more.qrels.qids.push_back("q3");
   more.qrels.grades["q3"]["d0"] = 1;
@@ -234,6 +236,7 @@ TEST(ComparisonReport, IsOnePageThatLoadsNothing) {
   c.runs[1].name = "<other> & \"co\"";
   for (auto& [qid, list] : c.runs[1].results.results)
     for (auto& result : list) result.new_tokens = 5, result.reasoning = "since <b>";
+  for (int i = 0; i < 20; ++i) c.runs[1].seconds["q" + std::to_string(i)] = 1 + i;
   const auto out = compared(c, {.measures = {"nDCG@10", "P@1"}});
   auto shown = most_changed(out, c.qrels, c.runs);
   for (auto& query : shown) query.text = "what & why";
@@ -241,7 +244,8 @@ TEST(ComparisonReport, IsOnePageThatLoadsNothing) {
   for (const char* part :
        {"&lt;other&gt; &amp; &quot;co&quot;", "what &amp; why", "since &lt;b&gt;",
         "width=device-width", "prefers-color-scheme:dark", "@media print", "<b>Yes</b>",
-        "Reliability of", "by grade", "Text written by", "Most changed queries", "Holm"})
+        "Reliability of", "by grade", "Text written by", "Seconds of a query of",
+        "Most changed queries", "Holm"})
     EXPECT_THAT(page, HasSubstr(part));
   for (const char* part : {"<other>", "http", "src=", "url(", "@import", "<script", "nan", "inf\""})
     EXPECT_THAT(page, Not(HasSubstr(part)));
@@ -251,12 +255,19 @@ TEST(ComparisonReport, IsOnePageThatLoadsNothing) {
     return n;
   };
   EXPECT_EQ(count("<svg"), count("</svg>"));
-  EXPECT_EQ(count("<svg"), 1u + 1 + 2 * 2 + 1);  // means, scatter, scores and reliability, lengths
+  // Means, scatter, scores and reliability, lengths, times.
+  EXPECT_EQ(count("<svg"), 1u + 1 + 2 * 2 + 1 + 1);
   EXPECT_EQ(count("<div"), count("</div>"));
   EXPECT_EQ(count("class=\"query\""), shown.size());
   const std::string text = to_markdown(out, shown);
   EXPECT_THAT(text, HasSubstr("**Yes, on these 20 queries"));
   EXPECT_THAT(text, HasSubstr("| run | nDCG@10 | 95 % interval | P@1 | 95 % interval |\n"));
+  EXPECT_THAT(text, HasSubstr("| <other> & \"co\" | - | 5 (5) | 10.5 (19.1) |\n"));
+  EXPECT_THAT(text, Not(HasSubstr("| first | - |")));
+  const auto run = to_json(out, {})["runs"][1];
+  EXPECT_TRUE(run["prompt_tokens"].is_null());
+  EXPECT_DOUBLE_EQ(run["seconds"]["median"], 10.5);
+  EXPECT_DOUBLE_EQ(run["seconds"]["p95"], 19.05);
 }
 
 TEST(ComparisonReport, OfOneRunAndOneQueryHasNoTests) {
