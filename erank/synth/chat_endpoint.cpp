@@ -321,14 +321,17 @@ struct ChatEndpoint::State {
                            callbacks, "");
     // What says that there is nobody, or that it is not who it should be, ends all unless somebody
     // has answered before; a time-out or a cut connection may be a matter of the moment.
+    // A connection that was kept from an earlier request took no time, but has a port.
     curl_off_t connected_us = 0;
+    long port = 0;
     curl_easy_getinfo(t.handle, CURLINFO_CONNECT_TIME_T, &connected_us);
+    curl_easy_getinfo(t.handle, CURLINFO_LOCAL_PORT, &port);
+    const bool nobody = connected_us == 0 && port <= 0;
     const bool broken = code == CURLE_OPERATION_TIMEDOUT || code == CURLE_RECV_ERROR ||
                         code == CURLE_SEND_ERROR || code == CURLE_GOT_NOTHING ||
                         code == CURLE_PARTIAL_FILE || code == CURLE_HTTP2 ||
                         code == CURLE_HTTP2_STREAM || code == CURLE_BAD_CONTENT_ENCODING;
-    if (!somebody && (!broken || connected_us == 0)) return give_up(with_url(said));
-    const bool nobody = connected_us == 0;
+    if (!somebody && (!broken || nobody)) return give_up(with_url(said));
     if (nobody && t.attempt >= options.retries && ++lost_in_row >= kFailuresBeforeAnyAnswer)
       give_up(with_url(
           base::str(said, "; ", lost_in_row, " requests in a row met nobody, --resume goes on")));

@@ -135,7 +135,18 @@ TEST_F(Endpoint, TimesOutAndSendsAgain) {
   EXPECT_EQ(server.counts().at("[slowx9 2]"), 4);
 }
 
-TEST_F(Endpoint, PaysOnceForARepliesThatAreNoCompletions) {
+TEST_F(Endpoint, LetsTheOthersGoOnWhenOneTimesOutOnAConnectionThatWasKept) {
+  options.timeout_s = 0.5;
+  options.concurrency = 1;
+  options.first_wait_s = 3;
+  const auto replies = ask({"a", "[slowx1 2] b", "c"});
+  for (const auto& reply : replies) EXPECT_TRUE(reply.completion) << reply.error;
+  const auto requests = server.requests();
+  ASSERT_EQ(requests.size(), 4u);
+  EXPECT_LT(requests[2]["time"].get<double>() - requests[1]["time"].get<double>(), 1.5);
+}
+
+TEST_F(Endpoint, PaysOnceForRepliesThatAreNoCompletions) {
   const std::vector<std::string> texts = {"ok",       "[nojson]", "[html200]",
                                           "[schema]", "[events]", "[endless]"};
   const auto replies = ask(texts);
