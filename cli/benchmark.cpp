@@ -76,7 +76,7 @@ class Benchmark {
       OrderedJson results = to_json();
       // What is not done again yet.
       for (const Json& task : before_.value("tasks", Json::array()))
-        if (is_to_come(task)) results["tasks"].push_back(task);
+        if (is_to_come(task)) results["tasks"].push_back(OrderedJson(task));
       base::write_file_atomic(results_file_, base::dump_json(results) + "\n");
     }
     Output output("", false);
