@@ -11,11 +11,17 @@ namespace {
 
 using synth::LabelReport;
 
-// Mean over the queries that both have; nullopt: none.
-std::optional<std::pair<double, int64_t>> ndcg(const data::Qrels& qrels, const data::Run& run) {
+// Mean over the queries that both have; nullopt: none. Labels tie often: ties keep the order in
+// which the run lists them, the first stage's, as in a reranking.
+std::optional<std::pair<double, int64_t>> ndcg(const data::Qrels& qrels, data::Run run) {
   if (std::none_of(run.qids.begin(), run.qids.end(),
                    [&](const std::string& qid) { return qrels.grades.count(qid); }))
     return std::nullopt;
+  for (auto& [qid, hits] : run.hits) {
+    std::stable_sort(hits.begin(), hits.end(),
+                     [](const data::Hit& a, const data::Hit& b) { return a.score > b.score; });
+    for (size_t i = 0; i < hits.size(); ++i) hits[i].score = -static_cast<double>(i);
+  }
   const auto evaluation = eval::evaluate(qrels, run, eval::parse_measures({"nDCG@10"}));
   return std::pair{evaluation.summary[0], std::ssize(evaluation.qids)};
 }

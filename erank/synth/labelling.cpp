@@ -261,10 +261,6 @@ data::Run Labelling::run(Scores scores) const {
                                                  : candidate.score.value_or(0)});
     }
     if (hits.empty() || !complete) continue;
-    // Labels tie often; ties keep the first stage's order, as in a reranking.
-    std::stable_sort(hits.begin(), hits.end(),
-                     [](const data::Hit& a, const data::Hit& b) { return a.score > b.score; });
-    for (size_t i = 0; i < hits.size(); ++i) hits[i].score = -static_cast<double>(i);
     run.qids.push_back(lists_[l].query.id);
     run.hits[lists_[l].query.id] = std::move(hits);
   }

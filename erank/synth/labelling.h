@@ -79,7 +79,8 @@ class Labelling {
   LabelReport report() const;
 
   // Of the documents that have a label: their labels, consensus (of kPairs: the same) or
-  // first-stage scores as a run; of the last only lists in which each has one.
+  // first-stage scores as a run, documents in the candidates' order; of the last only lists in
+  // which each has one.
   enum class Scores { kLabel, kConsensus, kFirstStage };
   data::Run run(Scores scores) const;
 
