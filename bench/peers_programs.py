@@ -195,6 +195,9 @@ class Erank(Contestant):
         return {"think": self.own_bench("think", *more)["think_documents_per_s"]}
 
     def rerank(self, *more):
+        # The prompts that the peers are given hold a passage's beginning.
+        if "--long-docs" in self.bench.help["rerank"]:
+            more += ("--long-docs", "cut")
         return call([self.bench.erank, "rerank", *self.model.for_erank(), "--precision", self.precision, "--direct",
                      "--threads", self.bench.threads, "--format", "jsonl", "--quiet", *more])
 

@@ -28,8 +28,8 @@ void run_convert(const ConvertFlags& flags, base::ProgressSink& progress) {
   for (const auto& [path, notes] : report.notes) tell(path, notes);
   if (report.with_exclusions > 0)
     warn(str(report.with_exclusions, report.with_exclusions == 1 ? " query names" : " queries name",
-             " documents that do not count, under metadata.excluded_ids: take them out of a run "
-             "before it is measured"));
+             " documents that do not count, under metadata.excluded_ids; `erank eval --excluded` "
+             "takes them out of a run"));
   ProgressLine::print_above(str("erank: ", flags.out, ": ", report.documents, " documents, ",
                                 report.queries, " queries, ", report.judgements, " judgements",
                                 report.with_instruction > 0

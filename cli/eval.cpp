@@ -2,9 +2,10 @@
 
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "erank/base/error.h"
 #include "erank/data/check.h"
+#include "erank/data/document_lists.h"
 #include "erank/data/records.h"
-#include "erank/data/results.h"
 #include "erank/eval/measures.h"
 #include "erank/eval/p_mrr.h"
 #include "erank/eval/report.h"
@@ -13,7 +14,7 @@ namespace erank::cli {
 namespace {
 
 struct EvalFlags {
-  std::string qrels, run, corpus, queries, changed, out;
+  std::string qrels, run, corpus, queries, changed, excluded, out;
   std::vector<std::string> measures;
   std::string precision = "float";
   bool per_topic = false, no_summary = false, json = false, ties = false, overwrite = false;
@@ -34,15 +35,24 @@ void run_eval(EvalFlags flags) {
   const std::vector<eval::Measure> measures = eval::parse_measures(flags.measures);
   flags.options.rules =
       flags.precision == "double" ? eval::TrecEvalRules::k10 : eval::TrecEvalRules::k9;
-  Output output(flags.out, flags.overwrite,
-                {flags.qrels, flags.run, flags.corpus, flags.queries, flags.changed});
+  Output output(
+      flags.out, flags.overwrite,
+      {flags.qrels, flags.run, flags.corpus, flags.queries, flags.changed, flags.excluded});
   data::ReadNotes qrels_notes, run_notes;
   const data::Qrels qrels = data::read_qrels(flags.qrels, &qrels_notes);
-  const data::Run run = data::read_run(flags.run, &run_notes);
+  data::Run run = data::read_run(flags.run, &run_notes);
   tell(flags.qrels, qrels_notes);
   tell(flags.run, run_notes);
+  if (!flags.excluded.empty()) {
+    const auto excluded = data::read_excluded_documents(flags.excluded);
+    if (excluded.empty())
+      base::fail(base::ErrorKind::kInvalidInput, "--excluded", flags.excluded,
+                 ": no query has 'excluded_ids'; expected BRIGHT's examples, or what `erank data "
+                 "convert` makes of them");
+    data::drop_documents(excluded, run);
+  }
   std::optional<eval::PMrr> p_mrr;
-  if (!flags.changed.empty()) p_mrr = eval::p_mrr(run, data::read_changed_documents(flags.changed));
+  if (!flags.changed.empty()) p_mrr = eval::p_mrr(run, data::read_document_lists(flags.changed));
   warn_of_lost(flags, qrels);
   const eval::Evaluation evaluation = eval::evaluate(qrels, run, measures, flags.options);
   if (const std::string missing = eval::missing_topics(evaluation); !missing.empty()) warn(missing);
@@ -101,6 +111,10 @@ void add_eval(CLI::App& app, Context& context) {
   verb->add_flag(
       "--ties", flags->ties,
       "Count equal scores, and what the worst and the best order inside them would give");
+  verb->add_option(
+      "--excluded", flags->excluded,
+      "Take out of a query's ranking what it names as excluded_ids: BRIGHT's examples, or\n"
+      "what `erank data convert` makes of them");
   verb->add_option(
       "--p-mrr", flags->changed,
       "FollowIR's p-MRR too: JSONL {query-id, corpus-ids} of the documents that the\n"

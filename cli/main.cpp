@@ -78,6 +78,7 @@ int run(int argc, char** argv) {
   add_index(app, context);
   add_search(app, context);
   add_demo(app, context);
+  add_benchmark(app, context);
 #endif
   add_fuse(app, context);
   add_eval(app, context);

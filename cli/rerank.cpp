@@ -1,8 +1,9 @@
+#include "cli/rerank.h"
+
 #include <algorithm>
 
 #include "cli/checks.h"
 #include "cli/made_of.h"
-#include "cli/model_options.h"
 #include "cli/rerank_jobs.h"
 #include "cli/rerank_output.h"
 #include "cli/rerank_run.h"
@@ -18,18 +19,6 @@ namespace erank::cli {
 namespace {
 
 using base::ErrorKind;
-
-struct RerankFlags {
-  ModelFlags model;
-  RerankInput input;
-  std::string instruction, score, hybrid, format, out, stats, tag = "erank", tail = "append", shard;
-  std::string calibrated;
-  double min_probability = 0;
-  bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
-  int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
-  double temperature = 0;
-  uint64_t seed = 0;
-};
 
 constexpr const char* kExample =
     "Examples:\n"
@@ -75,6 +64,9 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   if (f.direct) o.mode = rank::Mode::kDirect;
   if (!f.score.empty()) o.score = rank::parse_score_kind(f.score, "--score");
   if (f.max_think_tokens > 0) o.max_think_tokens = f.max_think_tokens;
+  o.long_documents =
+      f.long_documents == "cut" ? rank::LongDocuments::kCut : rank::LongDocuments::kWindows;
+  o.max_windows = f.max_windows;
   o.temperature = f.temperature;
   o.seed = f.seed;
   if (!f.hybrid.empty()) set_hybrid(f.hybrid, o);
@@ -136,6 +128,8 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
           {"score", f.score},
           {"max_doc_tokens", f.max_document_tokens},
           {"max_query_tokens", f.max_query_tokens},
+          {"long_docs", f.long_documents},
+          {"max_windows", f.max_windows},
           {"max_think_tokens", f.max_think_tokens},
           {"temperature", f.temperature},
           {"seed", f.seed}};
@@ -212,7 +206,7 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target,
     if (const std::string what = difference(*before, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "--resume", f.out, " is complete, but ", what,
                  "; --overwrite makes it anew");
-    warn(f.out + " is complete already; nothing to resume");
+    if (!f.is_part) warn(f.out + " is complete already; nothing to resume");
   } else {
     warn(base::str(f.out, " is complete already; there is no ", made_path(target.path),
                    " to tell whether it was made of the same inputs and options"));
@@ -237,8 +231,12 @@ RerankPlan plan_of(const RerankFlags& f) {
   return plan;
 }
 
-void rerank(const RerankFlags& flags, Context& context) {
-  score_options(flags);
+}  // namespace
+
+void check_scoring_options(const RerankFlags& flags) { score_options(flags); }
+
+RerankDone rerank(const RerankFlags& flags, Context& context) {
+  check_scoring_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
   if (flags.min_probability > 0 && calibration_file(flags).empty())
     base::fail(ErrorKind::kInvalidInput, "--min-probability",
@@ -269,12 +267,48 @@ void rerank(const RerankFlags& flags, Context& context) {
     plan.journal_header = fingerprint(flags, pairs);
     plan.made_of = made_of(flags, pairs, plan.journal_header);
   }
-  if (complete) return check_complete(flags, target, plan.made_of);
+  if (complete) {
+    check_complete(flags, target, plan.made_of);
+    return {};
+  }
   if (!flags.shard.empty()) keep_shard(flags.shard, jobs);
-  run_rerank(plan, std::move(jobs), context);
+  return run_rerank(plan, std::move(jobs), context);
 }
 
-}  // namespace
+void add_scoring_options(CLI::App& verb, RerankFlags& f) {
+  f.model.add_to(verb);
+  verb.add_option("--instruction", f.instruction,
+                  "what relevance means here (default: the checkpoint's)");
+  auto* think = verb.add_flag("--think", f.think, "let the model write its reasoning first");
+  verb.add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
+  verb.add_option("--max-doc-tokens", f.max_document_tokens,
+                  "tokens of a document that are read at once (default: the checkpoint's)")
+      ->check(positive_number());
+  verb.add_option("--long-docs", f.long_documents,
+                  "of a document of more tokens read windows that overlap, and take the best\n"
+                  "score; cut: read its beginning")
+      ->check(CLI::IsMember({"windows", "cut"}))
+      ->capture_default_str();
+  verb.add_option("--max-windows", f.max_windows, "windows of a document that are read")
+      ->check(positive_number())
+      ->capture_default_str();
+  verb.add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
+      ->check(positive_number());
+  verb.add_option("--max-think-tokens", f.max_think_tokens,
+                  "force an answer after so many tokens of reasoning")
+      ->check(positive_number());
+  verb.add_option("--score", f.score,
+                  "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
+  verb.add_option("--hybrid", f.hybrid,
+                  "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
+                  "zscore, minmax, sum or rrf as in `erank fuse`");
+  verb.add_option("--temperature", f.temperature,
+                  "sampling temperature of the reasoning; 0 is greedy")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb.add_option("--seed", f.seed, "random seed for sampling the reasoning")
+      ->capture_default_str();
+}
 
 void add_rerank(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("rerank", "Score a query's candidates and print them best first");
@@ -302,23 +336,7 @@ void add_rerank(CLI::App& app, Context& context) {
   input->add_option("--top", f.input.top, "candidates of a query that are scored")
       ->check(positive_number())
       ->capture_default_str();
-  f.model.add_to(*verb);
-  verb->add_option("--instruction", f.instruction,
-                   "what relevance means here (default: the checkpoint's)");
-  auto* think = verb->add_flag("--think", f.think, "let the model write its reasoning first");
-  verb->add_flag("--direct", f.direct, "read the answer at once")->excludes(think);
-  verb->add_option("--max-doc-tokens", f.max_document_tokens, "cut documents to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
-      ->check(positive_number());
-  verb->add_option("--max-think-tokens", f.max_think_tokens,
-                   "force an answer after so many tokens of reasoning")
-      ->check(positive_number());
-  verb->add_option("--score", f.score,
-                   "paper (s Pr(s)), expected or integer (default: the checkpoint's)");
-  verb->add_option("--hybrid", f.hybrid,
-                   "METHOD:W blends with the first stage, W its weight (the paper: zscore:0.2);\n"
-                   "zscore, minmax, sum or rrf as in `erank fuse`");
+  add_scoring_options(*verb, f);
   verb->add_option("--calibrated", f.calibrated,
                    "adds each pair's probability of relevance, by this file of erank calibrate\n"
                    "(default: calibration.json in the model's folder, if it is there)");
@@ -326,12 +344,6 @@ void add_rerank(CLI::App& app, Context& context) {
                    "leave out scored pairs below this probability of relevance")
       ->check(number_that([](double x) { return x >= 0 && x <= 1; }, "a number from 0 to 1",
                           "PROBABILITY"));
-  verb->add_option("--temperature", f.temperature,
-                   "sampling temperature of the reasoning; 0 is greedy")
-      ->check(non_negative_number())
-      ->capture_default_str();
-  verb->add_option("--seed", f.seed, "random seed for sampling the reasoning")
-      ->capture_default_str();
   verb->add_option("--format", f.format,
                    "table, jsonl or trec (default: table on a terminal, else jsonl)")
       ->check(CLI::IsMember({"table", "jsonl", "trec"}));

@@ -40,17 +40,17 @@ class RerankRun {
     journal_path_ = journal_of(target);
   }
 
-  void run(std::vector<RerankJob> jobs) {
+  RerankDone run(std::vector<RerankJob> jobs) {
     for (const auto& job : jobs) num_expected_ += std::ssize(job.passages);
     waiting_.assign(std::make_move_iterator(jobs.begin()), std::make_move_iterator(jobs.end()));
-    run();
+    return run();
   }
-  void run(const RerankInput& input, RerankCheck check) {
+  RerankDone run(const RerankInput& input, RerankCheck check) {
     // Who has gone takes no more answers, and there is nothing to keep.
     std::signal(SIGPIPE, SIG_DFL);
     stream_ = std::make_unique<RerankStream>(input, kPairsInFlight, std::move(check),
                                              [this] { tell_news(); });
-    run();
+    return run();
   }
 
  private:
@@ -71,7 +71,7 @@ class RerankRun {
     int64_t num_resumed = 0;
   };
 
-  void run() {
+  RerankDone run() {
     if (!journal_path_.empty()) open_journal();
     auto reranker = rank::Reranker::load(plan_.reranker, context_.progress.get());
     begin_ = Clock::now();
@@ -123,13 +123,15 @@ class RerankRun {
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     warn_doubtful();
-    summary(*reranker);
+    summary(*reranker, seconds);
     if (stream_) stream_->finish();
     if (num_failed_ > 0)
       base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
                  " pairs could not be scored and are last in the output",
                  journal && may_succeed_later_ ? "; --resume tries them again" : "");
+    return {num_done_ - num_resumed_, seconds};
   }
 
   std::optional<RerankJob> next_job() {
@@ -277,18 +279,18 @@ class RerankRun {
     context_.progress->update({"rerank", done, num_expected_, "pairs", ""});
   }
 
-  void stop() {
+  RerankDone stop() {
     if (journal_) journal_->commit();
     context_.progress->finish();
     warn(journal_ ? base::str("interrupted with ", num_done_.load(), " of ", num_expected_,
                               " pairs done; go on with --resume")
                   : std::string("interrupted"));
+    return {};
   }
 
-  void summary(const rank::Reranker& reranker) const {
+  void summary(const rank::Reranker& reranker, double seconds) const {
     if (plan_.quiet) return;
     const auto stats = reranker.stats().engine;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     const int64_t scored = num_done_ - num_resumed_;
     const auto rate = [&](int64_t n) {
       return std::llround(static_cast<double>(n) / std::max(seconds, 1e-9));
@@ -326,13 +328,13 @@ std::string journal_of(const base::OutputTarget& target) {
   return target.kind == base::OutputTarget::kStream ? "" : target.path + ".journal";
 }
 
-void run_rerank(const RerankPlan& plan, std::vector<RerankJob> jobs, Context& context) {
-  RerankRun(plan, context).run(std::move(jobs));
+RerankDone run_rerank(const RerankPlan& plan, std::vector<RerankJob> jobs, Context& context) {
+  return RerankRun(plan, context).run(std::move(jobs));
 }
 
-void run_rerank_stream(const RerankPlan& plan, const RerankInput& input, RerankCheck check,
-                       Context& context) {
-  RerankRun(plan, context).run(input, std::move(check));
+RerankDone run_rerank_stream(const RerankPlan& plan, const RerankInput& input, RerankCheck check,
+                             Context& context) {
+  return RerankRun(plan, context).run(input, std::move(check));
 }
 
 }  // namespace erank::cli

@@ -31,16 +31,21 @@ struct RerankPlan {
   base::Json journal_header, made_of;
 };
 
+struct RerankDone {
+  int64_t num_scored = 0;  // pairs, without those of the journal; 0: the output was complete
+  double seconds = 0;      // which they took
+};
+
 // The name of the journal of such an output, "" for a stream.
 std::string journal_of(const base::OutputTarget& target);
 
 // Both throw Error{kExhausted} at the end when pairs could not be scored, and return early when the
 // user interrupts.
-void run_rerank(const RerankPlan& plan, std::vector<RerankJob> jobs, Context& context);
+RerankDone run_rerank(const RerankPlan& plan, std::vector<RerankJob> jobs, Context& context);
 
 // The queries of stdin as they come, each answered as soon as it and those before it are scored. A
 // few hundred pairs are in memory. REQUIRES: `out` is a stream.
-void run_rerank_stream(const RerankPlan& plan, const RerankInput& input, RerankCheck check,
-                       Context& context);
+RerankDone run_rerank_stream(const RerankPlan& plan, const RerankInput& input, RerankCheck check,
+                             Context& context);
 
 }  // namespace erank::cli

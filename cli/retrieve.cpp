@@ -1,17 +1,12 @@
-#include <algorithm>
-#include <charconv>
 #include <optional>
-#include <span>
 
 #include "cli/corpus_index.h"
-#include "cli/made_of.h"
+#include "cli/first_stage.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
-#include "erank/base/json.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
-#include "erank/rank/model_files.h"
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
@@ -24,26 +19,18 @@ struct RetrieveFlags {
   bool drop_identical_ids = false, overwrite = false;
 };
 
-// Throws when the index was made of something else than the corpus that is named with it.
-void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
-  const auto made_of = read_made_of(base::output_target(flags.index).path, "index");
-  if (!made_of || corpus.empty()) return;
-  base::Json now = *made_of;
-  now["corpus"] = rank::file_digest(corpus);
-  if (!flags.text_field.empty()) now["text_field"] = flags.text_field;
-  if (const std::string what = difference(*made_of, now); !what.empty())
-    base::fail(
-        base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ", corpus,
-        " as it is: ", what,
-        "; make it anew with `erank index --overwrite`, or give --queries in place of --beir "
-        "to search it all the same");
-}
-
 // None when the user interrupts.
 std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
                                          base::ProgressSink& progress) {
   if (!flags.index.empty()) {
-    check_fresh(flags, beir.corpus);
+    const auto what = beir.corpus.empty()
+                          ? std::nullopt
+                          : index_difference(flags.index, beir.corpus, flags.text_field);
+    if (!what.value_or("").empty())
+      base::fail(base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ",
+                 beir.corpus, " as it is: ", *what,
+                 "; make it anew with `erank index --overwrite`, or give --queries in place of "
+                 "--beir to search it all the same");
     return retrieve::Index::open(flags.index);
   }
   if (beir.corpus.empty())
@@ -58,28 +45,6 @@ std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data:
   };
   if (!write_index(beir.corpus, flags.text_field, options, write, progress)) return std::nullopt;
   return retrieve::Index::from_bytes(std::move(bytes));
-}
-
-// The shortest decimal of the float, as a TREC run has it.
-double short_decimal(double score) {
-  char text[32];
-  const char* end = std::to_chars(text, text + sizeof text, static_cast<float>(score)).ptr;
-  double value = 0;
-  std::from_chars(text, end, value);
-  return value;
-}
-
-// A line that `erank rerank --candidates` reads.
-std::string candidates_line(const data::Query& query, const std::vector<data::Hit>& hits,
-                            const retrieve::Index& index) {
-  auto list = base::OrderedJson::array();
-  for (const auto& hit : hits)
-    list.push_back({{"docid", hit.docid},
-                    {"score", short_decimal(hit.score)},
-                    {"text", index.text(hit.docid)}});
-  return base::dump_json(base::OrderedJson{
-             {"qid", query.id}, {"query", query.text}, {"hits", std::move(list)}}) +
-         "\n";
 }
 
 void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
@@ -97,32 +62,22 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
   tell(path, notes);
   const auto index = get_index(flags, beir, progress);
   if (!index) return;
-  const size_t block = 64 * static_cast<size_t>(flags.threads);
   size_t num_without_hits = 0;
-  std::string lines;
-  for (size_t begin = 0; begin < queries.size(); begin += block) {
-    if (interrupted()) return;
-    const auto some = std::span(queries).subspan(begin, std::min(block, queries.size() - begin));
-    auto found = index->search_all(some, flags.top + flags.drop_identical_ids, flags.threads);
-    for (size_t i = 0; i < some.size(); ++i) {
-      auto& hits = found[i];
-      num_without_hits += hits.empty();
-      if (flags.drop_identical_ids) {
-        std::erase_if(hits, [&](const data::Hit& hit) { return hit.docid == some[i].id; });
-        hits.resize(std::min(hits.size(), static_cast<size_t>(flags.top)));
-      }
-      if (flags.format == "jsonl") {
-        lines += candidates_line(some[i], hits, *index);
-      } else {
-        data::append_trec_lines(lines, some[i].id, hits, "erank-bm25");
-      }
-      output.write(lines);
-      lines.clear();
+  const auto dropped = [&](const data::Query& query) -> std::vector<std::string> {
+    if (!flags.drop_identical_ids) return {};
+    return {query.id};
+  };
+  const auto take = [&](const data::Query& query, const std::vector<data::Hit>& hits) {
+    num_without_hits += hits.empty();
+    std::string lines;
+    if (flags.format == "jsonl") {
+      lines = candidates_line(candidates_of(query, hits, *index));
+    } else {
+      data::append_trec_lines(lines, query.id, hits, "erank-bm25");
     }
-    progress.update({"retrieve", static_cast<int64_t>(begin + some.size()),
-                     static_cast<int64_t>(queries.size()), "queries", ""});
-  }
-  progress.finish();
+    output.write(lines);
+  };
+  if (!search_queries(*index, queries, flags.top, flags.threads, dropped, take, progress)) return;
   output.commit();
   if (num_without_hits > 0)
     warn(base::str(num_without_hits, " of ", queries.size(),

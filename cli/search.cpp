@@ -10,6 +10,7 @@
 #include "cli/text_table.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
+#include "erank/base/utf8.h"
 #include "erank/rank/result_json.h"
 #include "erank/retrieve/bm25.h"
 
@@ -80,7 +81,10 @@ std::string shown(const rank::PassageResult& result, size_t rank, const std::str
   if (!result.reasoning.empty())
     for (const auto& line : wrapped(result.reasoning, {}, width - kIndent - 2, kTextLines, false))
       out += std::string(kIndent, ' ') + "> " + line + "\n";
-  for (const auto& line : wrapped(text, words.find(text), width - kIndent, kTextLines, bold))
+  const std::string part =
+      result.window ? std::string(base::utf8_slice(text, result.window->begin, result.window->end))
+                    : text;
+  for (const auto& line : wrapped(part, words.find(part), width - kIndent, kTextLines, bold))
     out += std::string(kIndent, ' ') + line + "\n";
   return out + "\n";
 }

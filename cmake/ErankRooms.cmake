@@ -16,6 +16,17 @@ if(ERANK_FUZZ)
   target_compile_options(erank_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
+# erank_cache_folder(VARIABLE): where tools/setup puts what it downloads.
+function(erank_cache_folder variable)
+  set(cache "$ENV{ERANK_CACHE}")
+  if(NOT cache AND NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
+    set(cache "$ENV{XDG_CACHE_HOME}/erank")
+  elseif(NOT cache)
+    set(cache "$ENV{HOME}/.cache/erank")
+  endif()
+  set(${variable} "${cache}" PARENT_SCOPE)
+endfunction()
+
 # erank_room(NAME [DEPS room...] [LIBS library...] [ONLY unit...] [NOT folder...]): the static library of erank/NAME,
 # alias erank::NAME; with ONLY of the named units alone, with NOT without the folders' units.
 function(erank_room name)

@@ -1,15 +1,7 @@
 # Finds libtorch without TorchConfig.cmake (which wants a CUDA toolkit for a CUDA build, even on a
 # machine that only compiles CPU code). Looks in ERANK_TORCH, else where tools/setup unpacked the wheel.
 # Defines erank_torch: libtorch_cpu and libc10, OpenMP, C++20; ErankTorch_VERSION, ErankTorch_DIR.
-set(_home "$ENV{HOME}")
-set(_cache "$ENV{ERANK_CACHE}")
-if(NOT _cache)
-  if(NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
-    set(_cache "$ENV{XDG_CACHE_HOME}/erank")
-  else()
-    set(_cache "${_home}/.cache/erank")
-  endif()
-endif()
+erank_cache_folder(_cache)
 if(ERANK_TORCH)
   set(_root "${ERANK_TORCH}")
 else()

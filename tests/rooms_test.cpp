@@ -67,7 +67,7 @@ const Set kTorch = {"torch/", "ATen/", "c10/"};
 
 // Headers of the system that have a dot or a slash; those of C++ have neither.
 const std::regex kSystemHeader(
-    R"([a-z0-9_]+|(assert|ctype|dirent|dlfcn|errno|fcntl|float|limits|locale|math|netdb|omp|poll|pthread|sched|semaphore|signal|stdint|stddef|stdio|stdlib|string|strings|termios|time|unistd|wchar|wctype|immintrin|x86intrin|arm_neon|cpuid)\.h|(sys|netinet|arpa|linux)/[a-z0-9_]+\.h)");
+    R"([a-z0-9_]+|(assert|ctype|dirent|dlfcn|errno|fcntl|float|fnmatch|limits|locale|math|netdb|omp|poll|pthread|sched|semaphore|signal|stdint|stddef|stdio|stdlib|string|strings|termios|time|unistd|wchar|wctype|immintrin|x86intrin|arm_neon|cpuid)\.h|(sys|netinet|arpa|linux)/[a-z0-9_]+\.h)");
 
 constexpr int kMaxLines = 600, kMaxHeaderLines = 300, kHeadLines = 15;
 

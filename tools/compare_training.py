@@ -155,8 +155,8 @@ def ndcg(args, model, stem):
     """{qid: nDCG@10} of a model on STEM."""
     run = args.out / f"{stem}-{pathlib.Path(model).name}.run"
     if not run.exists():
-        call(args.erank, "rerank", "--model", model, "--candidates", args.out / f"{stem}.jsonl", "--direct", "--score",
-             "expected", "--precision", "bf16", "--format", "trec", "--out", run, "--resume")
+        call(args.erank, "rerank", "--model", model, "--candidates", args.out / f"{stem}.jsonl", "--direct", "--long-docs",
+             "cut", "--score", "expected", "--precision", "bf16", "--format", "trec", "--out", run, "--resume")
     measured = subprocess.run([args.erank, "eval", "-q", "--json", "-m", "nDCG@10", args.out / f"{stem}.qrels", run],
                               stdout=subprocess.PIPE, check=True).stdout
     return json.loads(measured)["nDCG@10"]["queries"]

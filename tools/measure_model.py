@@ -115,7 +115,7 @@ class Set:
         out = self.work / f"{mode}-top{self.args.top}-{len(self.judged)}.jsonl"
         if not out.exists():
             subprocess.run(list(map(str, [self.args.erank, "rerank", *self.args.model, f"--{mode}", "--precision", "bf16",
-                                          "--corpus",
+                                          "--long-docs", "cut", "--corpus",
                                           self.folder / "corpus.jsonl", "--queries", self.queries, "--run", self.run,
                                           "--top", self.args.top, "--format", "jsonl", "--out", out, "--resume"])),
                            check=True)

@@ -78,6 +78,20 @@ size_t utf8_prefix(std::string_view text, size_t max_bytes) {
   return n;
 }
 
+std::string_view utf8_slice(std::string_view text, int64_t begin, int64_t end) {
+  size_t from = text.size(), to = text.size();
+  int64_t number = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xc0) == 0x80) continue;
+    if (number == begin) from = i;
+    if (number++ == end) {
+      to = i;
+      break;
+    }
+  }
+  return text.substr(from, std::max(from, to) - from);
+}
+
 void append_utf8(std::string& out, uint32_t c) {
   if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) c = 0xfffd;
   const auto byte = [&](uint32_t value) { out += static_cast<char>(value); };

@@ -17,6 +17,10 @@ std::string sanitize_utf8(std::string_view text);
 // inside a character. REQUIRES: text is valid UTF-8.
 size_t utf8_prefix(std::string_view text, size_t max_bytes);
 
+// The code points `begin` to `end` of `text`, as Python slices a string; fewer when it is shorter.
+// REQUIRES: text is valid UTF-8.
+std::string_view utf8_slice(std::string_view text, int64_t begin, int64_t end);
+
 // Appends the UTF-8 form of `code_point` (surrogates and values over U+10FFFF become U+FFFD).
 void append_utf8(std::string& out, uint32_t code_point);
 

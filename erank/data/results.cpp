@@ -91,25 +91,4 @@ Results read_results(const std::string& path) {
   return out;
 }
 
-std::unordered_map<std::string, std::vector<std::string>> read_changed_documents(
-    const std::string& path) {
-  constexpr const char* kReader = "read_changed_documents";
-  std::unordered_map<std::string, std::vector<std::string>> out;
-  for_each_line(path, [&](std::string_view line, int64_t number) {
-    if (is_blank(line)) return;
-    const std::string where = base::str(path, ":", number);
-    const Json object = parse_object(line, kReader, where);
-    const std::string qid = id_of(at(object, "query-id"), kReader, where, "query-id");
-    const Json ids = at(object, "corpus-ids");
-    if (!ids.is_array())
-      fail(ErrorKind::kInvalidInput, kReader, where, ": expected a list 'corpus-ids'");
-    const auto [it, is_new] = out.try_emplace(qid);
-    if (!is_new)
-      fail(ErrorKind::kInvalidInput, kReader, where, ": query '", qid,
-           "' comes twice; expected each once");
-    for (const Json& id : ids) it->second.push_back(id_of(id, kReader, where, "corpus-ids"));
-  });
-  return out;
-}
-
 }  // namespace erank::data

@@ -1,5 +1,4 @@
-// What reranking leaves to its evaluation: results with their details, and the lists of documents
-// whose relevance an instruction changed.
+// What reranking leaves to its evaluation: results with their details.
 #pragma once
 
 #include <cstdint>
@@ -35,11 +34,5 @@ struct Results {
 // qid, docid, score (null or missing: none), reasoning, prompt_tokens, new_tokens; others are
 // ignored. Throws Error{kInvalidInput} as read_run does.
 Results read_results(const std::string& path);
-
-// FollowIR's differences of judgements: {"query-id": Q, "corpus-ids": [docid, ...]} a line, Q
-// without the ending -og or -changed. Throws Error{kInvalidInput} for anything else and for a query
-// twice.
-std::unordered_map<std::string, std::vector<std::string>> read_changed_documents(
-    const std::string& path);
 
 }  // namespace erank::data

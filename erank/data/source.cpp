@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "erank/base/error.h"
+#include "erank/data/parquet_lines.h"
 
 #ifdef ERANK_WITH_COMPRESSION
 #include <zlib.h>
@@ -230,6 +231,25 @@ class ByteSource::Zstd : public Unpacker {
 };
 #endif
 
+class ByteSource::Parquet : public Unpacker {
+ public:
+  explicit Parquet(const std::string& path) : lines_(open_parquet(path)) {}
+  std::string_view next() override {
+    if (given_ == text_.size()) {
+      text_ = lines_->next();
+      given_ = 0;
+    }
+    const auto piece = std::string_view(text_).substr(given_, kPiece);
+    given_ += piece.size();
+    return piece;
+  }
+
+ private:
+  std::unique_ptr<ParquetLines> lines_;
+  std::string text_;
+  size_t given_ = 0;
+};
+
 ByteSource::ByteSource(const std::string& path)
     : name_(path == "-" ? "stdin" : path), raw_(std::make_unique<Raw>(path)) {
   std::string head;
@@ -247,10 +267,12 @@ ByteSource::ByteSource(const std::string& path)
                        "7zXZ"))
     fail(ErrorKind::kInvalidInput, kWhere, name_,
          ": is xz data; expected plain, gzip or zstd: unpack it with `xz -d`");
-  if (head.starts_with("PAR1\x15"))
-    fail(ErrorKind::kInvalidInput, kWhere, name_,
-         ": is a Parquet file; write it as JSON lines, e.g. with pandas: "
-         "read_parquet(file).to_json(out, orient='records', lines=True)");
+  if (head.starts_with("PAR1\x15")) {
+    if (path == "-" || raw_->is_live())
+      fail(ErrorKind::kInvalidInput, kWhere, name_,
+           ": is a Parquet file, which is not read in order; give the name of a file");
+    unpacker_ = std::make_unique<Parquet>(path);
+  }
 #ifdef ERANK_WITH_COMPRESSION
   if (gzip) unpacker_ = std::make_unique<Gzip>(*raw_, std::move(head), name_);
   if (zstd) unpacker_ = std::make_unique<Zstd>(*raw_, std::move(head), name_);

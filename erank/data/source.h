@@ -11,11 +11,12 @@ namespace erank::data {
 
 constexpr size_t kMaxLineBytes = size_t{1} << 30;
 
-// Plain, gzip or zstd, by the first bytes; "-" is stdin. Zeros after gzip data are passed over, as
-// gzip does. Throws Error{kNotFound}, Error{kCorrupt} for damaged data and Error{kInvalidInput} for
-// a folder, xz and Parquet data and UTF-16 or UTF-32 text: a byte order mark of theirs, or one zero
-// byte in two (three in four), all at the same places of each character. Of uncompressed JSON lines
-// from a pipe or a terminal a line can be taken before the next one is written.
+// Plain, gzip or zstd, by the first bytes; "-" is stdin. Of a Parquet file, its rows as JSON lines
+// (parquet_lines.h). Zeros after gzip data are passed over, as gzip does. Throws Error{kNotFound},
+// Error{kCorrupt} for damaged data and Error{kInvalidInput} for a folder, xz data and UTF-16 or
+// UTF-32 text: a byte order mark of theirs, or one zero byte in two (three in four), all at the same
+// places of each character. Of uncompressed JSON lines from a pipe or a terminal a line can be taken
+// before the next one is written.
 class ByteSource {
  public:
   explicit ByteSource(const std::string& path);
@@ -36,6 +37,7 @@ class ByteSource {
   class Plain;
   class Gzip;
   class Zstd;
+  class Parquet;
   std::string name_;
   std::unique_ptr<Raw> raw_;
   std::unique_ptr<Unpacker> unpacker_;

@@ -18,7 +18,7 @@ struct PMrr {
 };
 
 // `changed`: of each query the documents whose relevance changed, as read by
-// data::read_changed_documents. `run` holds the ranking of query Q with its first instruction as
+// data::read_document_lists. `run` holds the ranking of query Q with its first instruction as
 // topic Q-og and with the altered one as Q-changed. With r and s a document's ranks there (from 1,
 // by score, equal scores by docid descending; a document that is not there is after the last one)
 // its value is s / r - 1 if r >= s, else 1 - r / s; a query's is the mean over its documents.

@@ -12,6 +12,13 @@
 
 namespace erank::rank {
 
+// What of a document that exceeds its budget of tokens (or the model's context) is read.
+enum class LongDocuments {
+  kCut,      // its beginning
+  kWindows,  // windows of the budget's size (text::split_windows), each as a pair of its own; the
+             // best score counts
+};
+
 // How one pair is scored. What is not set takes the checkpoint's default.
 struct ScoreOptions {
   std::optional<std::string> instruction = {};
@@ -20,6 +27,8 @@ struct ScoreOptions {
   std::optional<int> max_think_tokens = {};
   double temperature = 0;  // of the reasoning; 0: greedy
   uint64_t seed = 0;       // of the reasoning's draws
+  LongDocuments long_documents = LongDocuments::kWindows;
+  int max_windows = 8;  // of a document; what comes after is not read
   // Weight of the first stage in w share(first stage) + (1 - w) share(model), shares by
   // hybrid_method; not set: the model's score alone.
   std::optional<double> hybrid_weight = {};
@@ -30,6 +39,12 @@ enum class Finish {
   kAnswered,  // the model gave its answer (in direct mode it is always asked for at once)
   kForced,    // the reasoning ended without an answer or exceeded its budget; answer forced
   kClipped,   // the model's context was full before the budget; answer forced there
+};
+
+// The part of a document that its result is of.
+struct WindowPlace {
+  int number = 1, of = 1;      // counting from 1
+  int64_t begin = 0, end = 0;  // see text::Window
 };
 
 // Why a pair has no score.
@@ -60,6 +75,9 @@ struct PassageResult {
   // characters or broken text), "unformatted" (the model ended without a readable answer),
   // "low_answer_mass" (kLowAnswerMass), "constant_scores" (kConstantScores; make_ranking adds it).
   std::vector<std::string> flags;
+  // Of a document read in windows: the best one, the first of equals. All above is of that one;
+  // the counts below are of all windows together.
+  std::optional<WindowPlace> window;
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of the prompt, shared with others instead of computed
   int64_t new_tokens = 0;

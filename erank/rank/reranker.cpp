@@ -15,6 +15,7 @@
 #include "erank/model/weight_source.h"
 #include "erank/rank/answer_watcher.h"
 #include "erank/rank/score_reader.h"
+#include "erank/text/windows.h"
 
 namespace erank::rank {
 
@@ -24,22 +25,23 @@ using text::Ids;
 // A request, shared by its ticket and the engine's thread, which alone changes what is not atomic
 // once it is queued.
 struct Ticket::Job {
-  // A pair whose prompt is ready.
+  // What the engine is asked: a passage, or a window of one.
   struct Pair {
     engine::Request request;
     std::shared_ptr<AnswerWatcher> watcher;
+    PassageResult blank;  // what is known of its passage before, and its window
   };
 
   RankRequest request;
   Callbacks callbacks;
   std::promise<Ranking> promise;
-  std::vector<PassageResult> results;  // by passage
-  std::vector<bool> is_done;           // by passage
-  size_t num_left = 0;
-  bool ended = false;            // the promise is kept
-  std::vector<Pair> pairs;       // by passage, until the engine has them
-  std::vector<int64_t> numbers;  // of the engine's requests
-  std::exception_ptr fault;      // what a callback threw
+  std::vector<PassageResult> results;  // by passage, as far as its pairs are done
+  std::vector<int> pairs_left;         // by passage; 0: its result is handed on
+  size_t num_left = 0;                 // passages
+  bool ended = false;                  // the promise is kept
+  std::vector<Pair> pairs;             // until the engine has them
+  std::vector<int64_t> numbers;        // of the engine's requests
+  std::exception_ptr fault;            // what a callback threw
   std::atomic<bool> cancelled = false;
   std::function<void()> wake;  // the engine's thread, if there still is one
 };
@@ -95,6 +97,9 @@ PassageError error_of(const std::exception_ptr& fault, const RankRequest& reques
     return {PassageError::Kind::kFailed, located(request, index, "unknown fault")};
   }
 }
+
+// Less room than this is no budget for a document, but what a long query has left over.
+constexpr int64_t kFewestWindowTokens = 16;
 
 double score_of(const PassageResult& r, ScoreKind kind) {
   switch (kind) {
@@ -216,13 +221,13 @@ struct Reranker::State {
   void start(engine::Engine& engine, const std::shared_ptr<Job>& job) {
     if (job->pairs.empty()) return end(*job);
     if (job->cancelled) return fail_rest(*job, "cancelled");
-    for (size_t i = 0; i < job->pairs.size(); ++i) {
-      auto pair = std::move(job->pairs[i]);
+    for (auto& pair : job->pairs) {
+      auto request = std::move(pair.request);
       job->numbers.push_back(engine.submit(
-          std::move(pair.request), [this, &engine, job, i, watcher = std::move(pair.watcher)](
-                                       const engine::Completion& completion) {
+          std::move(request),
+          [this, &engine, job, pair = std::move(pair)](const engine::Completion& completion) {
             note(engine.stats());
-            take(*job, i, watcher.get(), completion);
+            take(*job, pair, completion);
           }));
     }
     job->pairs = {};
@@ -233,37 +238,62 @@ struct Reranker::State {
     stats = now;
   }
 
-  void take(Job& job, size_t index, const AnswerWatcher* watcher,
-            const engine::Completion& completion) {
-    PassageResult& r = job.results[index];
-    if (completion.fault) {
-      r.error = error_of(completion.fault, job.request, index);
-    } else if (completion.finish == engine::Finish::kCancelled) {
-      r.error = {PassageError::Kind::kCancelled, located(job.request, index, "cancelled")};
-    } else {
-      r.distribution = reader->read(completion);
-      r.integer = r.distribution.greedy();
-      r.probability = r.distribution.p[r.integer];
-      r.score = score_of(r, *job.request.options.score);
-      if (1 - r.distribution.p_other < kLowAnswerMass) r.flags.push_back("low_answer_mass");
-      r.prompt_tokens = completion.prompt_tokens;
-      r.cached_tokens = completion.cached_tokens;
-      r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
-      if (watcher) {
-        r.reasoning = watcher->reasoning(completion.new_tokens.size());
-        if (!watcher->answered()) {
-          r.finish =
-              completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;
-          if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");
-        }
+  void take(Job& job, const Job::Pair& pair, const engine::Completion& completion) {
+    const size_t index = pair.blank.index;
+    if (job.pairs_left[index] == 0) return;
+    PassageResult& result = job.results[index];
+    const auto fail = [&](PassageError error) {
+      result = pair.blank;
+      result.window.reset();
+      result.error = std::move(error);
+    };
+    if (completion.fault)
+      fail(error_of(completion.fault, job.request, index));
+    else if (completion.finish == engine::Finish::kCancelled)
+      fail({PassageError::Kind::kCancelled, located(job.request, index, "cancelled")});
+    else if (!result.error)
+      keep_best(result, read(pair, completion, *job.request.options.score));
+    if (job.pairs_left[index] == 1)
+      hand_on(job, index);
+    else
+      --job.pairs_left[index];
+  }
+
+  PassageResult read(const Job::Pair& pair, const engine::Completion& completion,
+                     ScoreKind kind) const {
+    PassageResult r = pair.blank;
+    r.distribution = reader->read(completion);
+    r.integer = r.distribution.greedy();
+    r.probability = r.distribution.p[r.integer];
+    r.score = score_of(r, kind);
+    if (1 - r.distribution.p_other < kLowAnswerMass) r.flags.push_back("low_answer_mass");
+    r.prompt_tokens = completion.prompt_tokens;
+    r.cached_tokens = completion.cached_tokens;
+    r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
+    if (pair.watcher) {
+      r.reasoning = pair.watcher->reasoning(completion.new_tokens.size());
+      if (!pair.watcher->answered()) {
+        r.finish =
+            completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;
+        if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");
       }
     }
-    hand_on(job, index);
+    return r;
+  }
+
+  // Windows are answered in any order.
+  static void keep_best(PassageResult& best, PassageResult answer) {
+    const int64_t prompt = best.prompt_tokens + answer.prompt_tokens;
+    const int64_t cached = best.cached_tokens + answer.cached_tokens;
+    const int64_t written = best.new_tokens + answer.new_tokens;
+    if (!best.window || answer.score > best.score ||
+        (answer.score == best.score && answer.window->number < best.window->number))
+      best = std::move(answer);
+    best.prompt_tokens = prompt, best.cached_tokens = cached, best.new_tokens = written;
   }
 
   void hand_on(Job& job, size_t index) {
-    if (job.is_done[index]) return;
-    job.is_done[index] = true;
+    job.pairs_left[index] = 0;
     {
       const std::lock_guard lock(mutex);
       --num_pending;
@@ -302,8 +332,8 @@ struct Reranker::State {
   }
 
   void fail_rest(Job& job, const std::string& why) {
-    for (size_t i = 0; i < job.is_done.size(); ++i) {
-      if (job.is_done[i]) continue;
+    for (size_t i = 0; i < job.pairs_left.size(); ++i) {
+      if (job.pairs_left[i] == 0) continue;
       job.results[i].error = {PassageError::Kind::kCancelled, located(job.request, i, why)};
       hand_on(job, i);
     }
@@ -317,7 +347,7 @@ struct Reranker::State {
       queue.clear();
     }
     for (const auto& job : active) {
-      if (job->is_done.empty())
+      if (job->pairs_left.empty())
         end(*job);
       else
         fail_rest(*job, why);
@@ -415,24 +445,17 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
   else
     max_prompt -= std::ssize(format->direct_close());
   auto job = std::make_shared<Job>();
-  for (size_t i = 0; i < request.passages.size(); ++i) {
-    const Passage& passage = request.passages[i];
-    text::Prompt prompt = format->render(*o.instruction, request.query, passage.text, max_prompt);
-    PassageResult& r = job->results.emplace_back();
-    r.docid = passage.id;
-    r.index = i;
-    r.first_stage_score = passage.first_stage_score;
-    if (prompt.query_truncated) r.flags.push_back("query_truncated");
-    if (prompt.document_truncated) r.flags.push_back("document_truncated");
-    if (passage.text.empty()) r.flags.push_back("empty_document");
-    if (looks_binary(passage.text)) r.flags.push_back("binary_document");
-
-    auto& [asked, watcher] = job->pairs.emplace_back();
-    asked.prompt = std::move(prompt.ids);
+  const auto add_pair = [&](Ids prompt, PassageResult blank) {
+    const uint64_t seed = base::pair_seed(o.seed, request.qid, blank.docid);
+    const int window = blank.window ? blank.window->number - 1 : 0;
+    auto& pair = job->pairs.emplace_back();
+    pair.blank = std::move(blank);
+    auto& asked = pair.request;
+    asked.prompt = std::move(prompt);
     asked.choices = reader->choices();
     if (!think) {
       asked.answer_prefix = format->direct_close();
-      continue;
+      return;
     }
     const Ids& open = format->think_open();
     asked.prompt.insert(asked.prompt.end(), open.begin(), open.end());
@@ -440,14 +463,41 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     asked.stop_ids = format->stop_ids();
     asked.answer_prefix = format->think_close();
     asked.sampling = {.temperature = o.temperature,
-                      .seed = base::pair_seed(o.seed, request.qid, passage.id)};
-    watcher = std::make_shared<AnswerWatcher>(*tokenizer);
-    asked.watch = [watcher = watcher](int, std::span<const int32_t> ids) {
+                      .seed = window == 0 ? seed : base::derived_seed(seed, window)};
+    pair.watcher = std::make_shared<AnswerWatcher>(*tokenizer);
+    asked.watch = [watcher = pair.watcher](int, std::span<const int32_t> ids) {
       return (*watcher)(ids);
     };
+  };
+  for (size_t i = 0; i < request.passages.size(); ++i) {
+    const Passage& passage = request.passages[i];
+    text::Prompt prompt = format->render(*o.instruction, request.query, passage.text, max_prompt);
+    PassageResult& r = job->results.emplace_back();
+    r.docid = passage.id;
+    r.index = i;
+    r.first_stage_score = passage.first_stage_score;
+    text::Windows windows;
+    if (prompt.document_truncated && o.long_documents == LongDocuments::kWindows &&
+        prompt.document_tokens >= kFewestWindowTokens)
+      windows = text::split_windows(*tokenizer, passage.text,
+                                    static_cast<int>(prompt.document_tokens), o.max_windows);
+    const int count = static_cast<int>(windows.windows.size());
+    if (prompt.query_truncated) r.flags.push_back("query_truncated");
+    if (prompt.document_truncated && (count == 0 || !windows.complete))
+      r.flags.push_back("document_truncated");
+    if (passage.text.empty()) r.flags.push_back("empty_document");
+    if (looks_binary(passage.text)) r.flags.push_back("binary_document");
+    job->pairs_left.push_back(std::max(1, count));
+    if (count == 0) add_pair(std::move(prompt.ids), r);
+    for (int w = 0; w < count; ++w) {
+      const text::Window& window = windows.windows[w];
+      PassageResult blank = r;
+      blank.window = {w + 1, count, window.begin, window.end};
+      prompt = format->render(*o.instruction, request.query, window.text, max_prompt);
+      add_pair(std::move(prompt.ids), std::move(blank));
+    }
   }
   job->num_left = job->results.size();
-  job->is_done.resize(job->results.size());
   // The texts are not needed any more, and a queue may hold many.
   for (auto& passage : request.passages) passage.text = {};
   job->request = std::move(request);
@@ -465,6 +515,9 @@ Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
   if (*options.max_think_tokens < 1)
     base::fail(ErrorKind::kInvalidInput, "rerank", "max_think_tokens is ",
                *options.max_think_tokens, ", expected 1 or more");
+  if (options.max_windows < 1)
+    base::fail(ErrorKind::kInvalidInput, "rerank", "max_windows is ", options.max_windows,
+               ", expected 1 or more");
   engine::check({.temperature = options.temperature});
   if (options.hybrid_weight) check_blend(request);
 

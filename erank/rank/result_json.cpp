@@ -68,6 +68,11 @@ OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& r
   json["reasoning"] = r.reasoning;
   json["finish"] = finish_name(r.finish);
   json["flags"] = r.flags;
+  if (r.window)
+    json["window"] = {{"number", r.window->number},
+                      {"of", r.window->of},
+                      {"begin", r.window->begin},
+                      {"end", r.window->end}};
   json["prompt_tokens"] = r.prompt_tokens;
   json["new_tokens"] = r.new_tokens;
   return json;
@@ -130,6 +135,13 @@ PassageResult result_from_json(const Json& json, const std::string& where) {
       !std::all_of(flags.begin(), flags.end(), [](const Json& flag) { return flag.is_string(); }))
     base::fail(ErrorKind::kInvalidInput, "result", where, ": 'flags' is no list of names");
   r.flags = flags.get<std::vector<std::string>>();
+  if (const auto window = json.find("window"); window != json.end()) {
+    const std::string here = where + ": window";
+    r.window = {base::json_require<int>(*window, "number", here),
+                base::json_require<int>(*window, "of", here),
+                base::json_require<int64_t>(*window, "begin", here),
+                base::json_require<int64_t>(*window, "end", here)};
+  }
   r.prompt_tokens = base::json_require<int64_t>(json, "prompt_tokens", where);
   r.new_tokens = base::json_require<int64_t>(json, "new_tokens", where);
   return r;

@@ -11,7 +11,8 @@ namespace erank::rank {
 
 // {"qid", "docid", "rank", "score", "integer", "probability", "distribution": [11],
 // "first_stage_score", "reasoning", "finish", "flags", "prompt_tokens", "new_tokens"}; `rank`
-// counts from 1; "relevance" comes after "distribution" where it is known. Of a result with an
+// counts from 1; "relevance" comes after "distribution" where it is known, and of a document read
+// in windows "window": {"number", "of", "begin", "end"} after "flags". Of a result with an
 // error: score, answer and finish null, and "error": {"kind", "message"} at the end.
 base::OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& result);
 

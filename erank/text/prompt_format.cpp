@@ -325,6 +325,7 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
   }
   prompt.query_truncated = query_truncated;
   prompt.document_truncated = document_truncated;
+  if (document_truncated) prompt.document_tokens = std::ssize(tokenizer_->encode(own_document));
   return prompt;
 }
 

@@ -37,6 +37,7 @@ struct Prompt {
   Ids ids;           // of the whole text; its markers as added-token ids, nothing of the user's
   bool query_truncated = false;
   bool document_truncated = false;
+  int64_t document_tokens = 0;  // of what is kept of a document that was cut, as encoded alone
 };
 
 // Immutable after construction; thread-safe. Keeps a reference to the tokenizer, which must outlive

@@ -43,6 +43,37 @@ TEST_F(TinyEval, GivesFollowIrsMeasureOfAnAlteredInstruction) {
   expect_refused(run({"eval", "--p-mrr", path("diff"), path("qrels"), path("run")}), "diff:1");
 }
 
+TEST_F(TinyEval, TakesOutWhatBrightExcludes) {
+  put("qrels", "q 0 a 1\nq 0 c 1\np 0 a 1\n");
+  put("run", "q Q0 b 1 3 t\nq Q0 a 2 2 t\nq Q0 c 3 1 t\np Q0 b 1 2 t\np Q0 a 2 1 t\n");
+  put("examples.jsonl",
+      "{\"id\": \"q\", \"query\": \"x\", \"excluded_ids\": [\"b\"]}\n"
+      "{\"id\": \"p\", \"query\": \"y\", \"excluded_ids\": [\"N/A\"]}\n");
+  const Outcome o = run(
+      {"eval", "-q", "-m", "RR", "--excluded", path("examples.jsonl"), path("qrels"), path("run")});
+  EXPECT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_EQ(o.out,
+            "RR                    \tp\t0.5000\nRR                    \tq\t1.0000\n"
+            "RR                    \tall\t0.7500\n");
+  // -M counts what is left.
+  EXPECT_EQ(run({"eval", "-M", "1", "-m", "RR", "--excluded", path("examples.jsonl"), path("qrels"),
+                 path("run")})
+                .out,
+            "RR                    \tall\t0.5000\n");
+  // What convert makes of the examples says the same.
+  ASSERT_EQ(run({"data", "convert", "--queries", path("examples.jsonl"), "--out", path("beir")})
+                .exit_code,
+            0);
+  EXPECT_EQ(run({"eval", "-q", "-m", "RR", "--excluded", path("beir/queries.jsonl"), path("qrels"),
+                 path("run")})
+                .out,
+            o.out);
+  expect_refused(run({"eval", "--excluded", path("run"), path("qrels"), path("run")}), "run:1");
+  put("plain.jsonl", "{\"id\": \"q\", \"query\": \"x\"}\n");
+  expect_refused(run({"eval", "--excluded", path("plain.jsonl"), path("qrels"), path("run")}),
+                 "no query has 'excluded_ids'");
+}
+
 // Judgements of a query that the collection lacks, and of one that BM25 finds nothing for.
 TEST_F(TinyEval, AgreesWithTheDemoOnWhichTopicsCount) {
   put("beir/corpus.jsonl",

@@ -214,6 +214,43 @@ TEST_F(TinyRerankVerb, ScoresOddDocumentsAndFlagsThem) {
   EXPECT_EQ(lines_of(o.out).size(), 4u);
 }
 
+TEST_F(TinyRerankVerb, ReadsLongDocumentsInWindows) {
+  const std::string docs = put("docs.jsonl",
+                               "{\"id\": \"long\", \"text\": \"Paint is made of many things. Bread "
+                               "rises when yeast makes gas. Air "
+                               "scatters blue light more than red.\"}\n{\"id\": \"short\", "
+                               "\"text\": \"The sky is blue.\"}\n");
+  const std::vector<std::string> common = {"--query",          "sky", "--docs", docs, "--direct",
+                                         "--max-doc-tokens", "40"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), common.begin(), common.end());
+    const Outcome o = rerank(more);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    std::map<std::string, base::Json> lines;
+    for (const auto& line : json_lines(o.out)) lines[line["docid"]] = line;
+    return lines;
+  };
+  auto windows = with({});
+  EXPECT_EQ(windows["long"]["window"]["of"], 3);
+  EXPECT_FALSE(windows["short"].contains("window"));
+  auto cut = with({"--long-docs", "cut"});
+  EXPECT_FALSE(cut["long"].contains("window"));
+  EXPECT_EQ(cut["short"], [&] {
+    auto line = windows["short"];
+    line["rank"] = cut["short"]["rank"];
+    return line;
+  }());
+  EXPECT_EQ(with({"--max-windows", "2"})["long"]["window"]["of"], 2);
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--max-windows", "0"}), "--max-windows");
+  expect_refused(rerank({"--query", "q", "--docs", docs, "--long-docs", "all"}), "all");
+  // What it was made of.
+  auto out = common;
+  out.insert(out.end(), {"--out", path("w.jsonl")});
+  ASSERT_EQ(rerank(out).exit_code, 0);
+  out.insert(out.end(), {"--resume", "--long-docs", "cut"});
+  expect_refused(rerank(out), "long_docs");
+}
+
 TEST_F(TinyRerankVerb, RefusesWhatItCannotDoWithOneLineAndCodeTwo) {
   put_collection();
   const std::string docs = put("docs.jsonl", kDocs);

@@ -128,9 +128,6 @@ TEST(Lines, NameAMissingFileAFolderAndXzData) {
                                                    "7zXZ\0\0",
                                                    7));
   EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { lines_of(xz); }), HasSubstr("xz -d"));
-  const auto parquet = folder.write("a.parquet", "PAR1\x15\x04");
-  EXPECT_THAT(error_of(ErrorKind::kInvalidInput, [&] { read_documents(parquet); }),
-              HasSubstr("is a Parquet file; write it as JSON lines"));
 }
 
 TEST(Documents, JoinTitleAndTextAndKeepEmptyOnes) {

@@ -68,24 +68,5 @@ TEST(Results, RefuseWhatIsNoneWithTheLine) {
   EXPECT_THAT(said("q Q0 d 1 x t\n"), HasSubstr("read_run"));
 }
 
-TEST(ChangedDocuments, AreReadAndRefused) {
-  const TestFolder folder;
-  const auto changed =
-      read_changed_documents(folder.write("diff.jsonl",
-                                          "{\"query-id\": 310, \"corpus-ids\": [\"a\", "
-                                          "7]}\n{\"query-id\": \"b\", \"corpus-ids\": []}\n"));
-  EXPECT_EQ(changed.size(), 2u);
-  EXPECT_THAT(changed.at("310"), ElementsAre("a", "7"));
-  const auto said = [&](const std::string& text) {
-    const std::string path = folder.write("a", text);
-    return refusal([&] { read_changed_documents(path); });
-  };
-  EXPECT_THAT(said("{\"query-id\": \"a\"}\n"), HasSubstr("a:1: expected a list 'corpus-ids'"));
-  EXPECT_THAT(said("{\"corpus-ids\": []}\n"), HasSubstr("'query-id' is missing"));
-  EXPECT_THAT(said("[]\n"), HasSubstr("expected an object"));
-  EXPECT_THAT(said("{\"query-id\":1,\"corpus-ids\":[]}\n{\"query-id\":\"1\",\"corpus-ids\":[]}\n"),
-              HasSubstr(":2: query '1' comes twice"));
-}
-
 }  // namespace
 }  // namespace erank::data

@@ -11,6 +11,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/utf8.h"
+#include "erank/data/document_lists.h"
 #include "erank/data/records.h"
 #include "erank/data/results.h"
 #include "erank/data/training_pairs.h"
@@ -84,9 +85,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                      base::is_valid_utf8(result.reasoning));
     }
   });
-  expect_no_more_than_an_error([&] {
-    for (const auto& [qid, documents] : data::read_changed_documents(path))
-      fuzz::demand(!qid.empty());
-  });
+  for (const auto read : {data::read_document_lists, data::read_excluded_documents})
+    expect_no_more_than_an_error([&] {
+      for (const auto& [qid, documents] : read(path)) fuzz::demand(!qid.empty());
+    });
   return 0;
 }

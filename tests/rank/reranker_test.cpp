@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "erank/base/error.h"
+#include "erank/text/tokenizer.h"
+#include "erank/text/windows.h"
 #include "tests/exact_bits.h"
 #include "tests/rank/tiny_checkpoint.h"
 
@@ -196,6 +198,7 @@ TEST(TinyReranker, FlagsWhatIsOddAboutAPairAndScoresItAllTheSame) {
                                     {"broken", "\xef\xbf\xbd\xef\xbf\xbd ab", {}}},
                                    Mode::kDirect);
   request.query = "sky";
+  request.options.long_documents = LongDocuments::kCut;
   auto results = by_id(reranker->rank(request));
   ASSERT_EQ(results.size(), 5u);
   for (auto& [id, result] : results) std::erase(result.flags, "low_answer_mass");  // random weights
@@ -280,6 +283,7 @@ TEST(TinyReranker, CutsToTheContextWhatIsLonger) {
     RankRequest request = request_of({{"d", text, {}}}, mode);
     request.query = query;
     request.options.max_think_tokens = 20;
+    request.options.long_documents = LongDocuments::kCut;
     const Ranking ranking = reranker->rank(request);
     EXPECT_TRUE(ranking.failed.empty()) << ranking.failed[0].error->message;
     if (ranking.results.empty()) return std::vector<std::string>{"none"};
@@ -297,6 +301,92 @@ TEST(TinyReranker, CutsToTheContextWhatIsLonger) {
     EXPECT_THAT(flags(huge, "short", mode), ElementsAre("query_truncated", "document_truncated"));
     EXPECT_THAT(flags(huge, huge, mode), ElementsAre("query_truncated", "document_truncated"));
   }
+}
+
+const std::string kLong =
+    "Air scatters light. Short waves are scattered more. The sky is blue for that reason. Bread "
+    "needs yeast. It rises then.";
+
+TEST(TinyReranker, ReadsALongDocumentInWindowsAndTakesTheBest) {
+  RerankerOptions options = tiny_options(random_checkpoint("windows"));
+  options.max_document_tokens = 50;
+  const auto reranker = Reranker::load(options);
+  const std::string& text = kLong;
+  for (const Mode mode : {Mode::kDirect, Mode::kThink}) {
+    const Ranking ranking =
+        reranker->rank(request_of({{"long", text, {}}, {"short", "Bread rises.", {}}}, mode));
+    auto results = by_id(ranking);
+    ASSERT_EQ(results.size(), 2u);
+    EXPECT_FALSE(results["short"].window);
+    const PassageResult& r = results["long"];
+    ASSERT_TRUE(r.window);
+    EXPECT_THAT(r.flags, Not(Contains("document_truncated")));
+
+    const auto tokenizer = text::Tokenizer::load(options.model);
+    const auto windows = text::split_windows(tokenizer, text, 50, 8).windows;
+    ASSERT_GE(windows.size(), 3u);
+    std::vector<Passage> parts;
+    for (const auto& window : windows) {
+      EXPECT_TRUE(window.text.ends_with(text.substr(window.begin, window.end - window.begin)));
+      parts.push_back({"part" + std::to_string(parts.size() + 1), window.text, {}});
+    }
+    const Ranking alone = reranker->rank(request_of(parts, mode));
+    const PassageResult& best = alone.results[0];
+    EXPECT_EQ("part" + std::to_string(r.window->number), best.docid);
+    EXPECT_EQ(r.window->of, static_cast<int>(windows.size()));
+    EXPECT_EQ(r.window->begin, windows[r.window->number - 1].begin);
+    EXPECT_EQ(r.window->end, windows[r.window->number - 1].end);
+    EXPECT_EQ(r.score, best.score);
+    EXPECT_EQ(r.reasoning, best.reasoning);
+    EXPECT_EQ(r.distribution.p, best.distribution.p);
+    int64_t prompt_tokens = 0, new_tokens = 0;
+    for (const auto& part : alone.results)
+      prompt_tokens += part.prompt_tokens, new_tokens += part.new_tokens;
+    EXPECT_EQ(r.prompt_tokens, prompt_tokens);
+    EXPECT_EQ(r.new_tokens, new_tokens);
+  }
+}
+
+TEST(TinyReranker, ReadsNoMoreWindowsThanAsked) {
+  RerankerOptions options = tiny_options(random_checkpoint("max_windows"));
+  options.max_document_tokens = 50;
+  const auto reranker = Reranker::load(options);
+  RankRequest request = request_of({{"long", kLong, {}}}, Mode::kDirect);
+  request.options.max_windows = 2;
+  const PassageResult r = reranker->rank(request).results.at(0);
+  ASSERT_TRUE(r.window);
+  EXPECT_EQ(r.window->of, 2);
+  EXPECT_THAT(r.flags, Contains("document_truncated"));
+  request.options.max_windows = 0;
+  EXPECT_THROW(reranker->rank(request), base::Error);
+}
+
+TEST(TinyReranker, TiedWindowsGiveTheFirst) {
+  RerankerOptions options = tiny_options(chain_checkpoint("tied_windows", {{'>', '5'}}));
+  options.max_document_tokens = 50;
+  const auto reranker = Reranker::load(options);
+  RankRequest request = request_of({{"long", kLong, {}}}, Mode::kDirect);
+  request.options.score = ScoreKind::kInteger;
+  EXPECT_EQ(reranker->rank(request).results.at(0).window->number, 1);
+}
+
+TEST(TinyReranker, ADocumentWithOneFailedWindowFailsOnce) {
+  RerankerOptions options = tiny_options(damaged_checkpoint("failed_window", 'x'));
+  options.max_document_tokens = 50;
+  const auto reranker = Reranker::load(options);
+  int calls = 0;
+  const Ranking ranking =
+      reranker
+          ->submit(request_of({{"short", "Bread.", {}}, {"long", kLong + " All six.", {}}},
+                              Mode::kDirect),
+                   {.on_result = [&](const PassageResult&) { ++calls; }})
+          .get();
+  EXPECT_EQ(calls, 2);
+  ASSERT_EQ(ranking.failed.size(), 1u);
+  EXPECT_EQ(ranking.failed[0].docid, "long");
+  EXPECT_FALSE(ranking.failed[0].window);
+  EXPECT_EQ(ranking.failed[0].error->kind, PassageError::Kind::kNotFinite);
+  EXPECT_EQ(ranking.results.size(), 1u);
 }
 
 TEST(TinyReranker, AnInstructionThatLeavesNoRoomIsThePairsError) {
@@ -320,6 +410,7 @@ TEST(TinyReranker, ListsApartThePairThatCannotFitAndRanksTheOthers) {
   auto passages = kPassages;
   passages.insert(passages.begin() + 2, {"huge", std::string(2048, 'x'), 0.5});
   RankRequest request = request_of(passages, Mode::kDirect);
+  request.options.long_documents = LongDocuments::kCut;
   std::vector<std::string> failed_results;
   const Ranking ranking = reranker
                               ->submit(request, {.on_result =

@@ -1,0 +1,33 @@
+// The first stage's work that verbs share: BM25's candidates of many queries, and their form.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "erank/base/progress.h"
+#include "erank/data/records.h"
+#include "erank/retrieve/bm25.h"
+
+namespace erank::cli {
+
+// Documents that are no candidates of a query.
+using Dropped = std::function<std::vector<std::string>(const data::Query& query)>;
+
+// Calls `take` with each query and its best `top` candidates, in order. False when the user
+// interrupts.
+bool search_queries(const retrieve::Index& index, std::span<const data::Query> queries, int top,
+                    int threads, const Dropped& dropped,
+                    const std::function<void(const data::Query&, std::vector<data::Hit>)>& take,
+                    base::ProgressSink& progress);
+
+// The hits with the index's texts, scores being the shortest decimals of 32-bit floats, as a TREC
+// run has them.
+data::CandidateList candidates_of(const data::Query& query, const std::vector<data::Hit>& hits,
+                                  const retrieve::Index& index);
+
+// A line that `erank rerank --candidates` reads.
+std::string candidates_line(const data::CandidateList& list);
+
+}  // namespace erank::cli
