@@ -69,18 +69,23 @@ class Benchmark {
     check_scoring_options(flags_.rerank);
     model_ = rank::find_checkpoint(flags_.rerank.model.options.model).name;
     check_folder();
-    before_ = flags_.resume && base::file_exists(results_file_)
-                  ? base::parse_json(base::read_file(results_file_), results_file_)
-                  : Json::object();
     for (const TaskFiles& files : tasks_) {
       auto scores = run_task(files);
       if (!scores) return;
       scores_.push_back(std::move(*scores));
-      base::write_file_atomic(results_file_, base::dump_json(to_json()) + "\n");
+      OrderedJson results = to_json();
+      // What is not done again yet.
+      for (const Json& task : before_.value("tasks", Json::array()))
+        if (is_to_come(task)) results["tasks"].push_back(OrderedJson(task));
+      base::write_file_atomic(results_file_, base::dump_json(results) + "\n");
     }
     Output output("", false);
     output.write(flags_.json ? base::dump_json(to_json()) + "\n" : table());
     output.commit();
+    if (num_failed_ > 0)
+      base::fail(ErrorKind::kExhausted, "benchmark", num_failed_,
+                 " pairs could not be scored and are last in their rankings",
+                 can_retry_ ? "; --resume tries them again" : "");
   }
 
  private:
@@ -88,12 +93,43 @@ class Benchmark {
     return (fs::path(flags_.out) / files.task / name).string();
   }
 
-  void check_folder() const {
+  // Whether a task of an earlier run's results is one of this run that is not done yet.
+  bool is_to_come(const Json& task) const {
+    const auto is_named = [&](const std::string& name) {
+      return task.is_object() && task.value("task", Json()) == name;
+    };
+    return std::none_of(scores_.begin(), scores_.end(),
+                        [&](const TaskScores& done) { return is_named(done.files.task); }) &&
+           std::any_of(tasks_.begin(), tasks_.end(),
+                       [&](const TaskFiles& files) { return is_named(files.task); });
+  }
+
+  void check_folder() {
     std::error_code error;
     fs::create_directories(flags_.out, error);
     if (error)
       base::fail(ErrorKind::kInvalidInput, "--out", flags_.out,
                  ": cannot make this folder: ", error.message());
+    for (const TaskFiles& files : tasks_)
+      for (const auto& data : files.all())
+        if (fs::weakly_canonical(data).parent_path() ==
+            fs::weakly_canonical(fs::path(flags_.out) / files.task))
+          base::fail(ErrorKind::kInvalidInput, "--out", flags_.out, ": the task ", files.task,
+                     " would be written into its data folder; choose another folder");
+    if (base::file_exists(results_file_)) {
+      if (!flags_.resume && !flags_.overwrite)
+        base::fail(ErrorKind::kInvalidInput, "--out", results_file_,
+                   " exists; --resume goes on where it stopped, --overwrite starts anew");
+      before_ = base::parse_json(base::read_file(results_file_), results_file_);
+      if (!before_.is_object() || !before_.contains("benchmark") ||
+          !before_.value("tasks", Json()).is_array())
+        base::fail(ErrorKind::kInvalidInput, "--out", results_file_,
+                   " is no file of erank benchmark; move it away");
+      if (flags_.resume && before_["benchmark"] != flags_.name)
+        base::fail(ErrorKind::kInvalidInput, "--resume", results_file_, " is of the benchmark ",
+                   base::dump_json(before_["benchmark"]), "; choose another folder");
+      if (flags_.overwrite) before_ = Json::object();
+    }
     if (flags_.resume || flags_.overwrite) return;
     for (const TaskFiles& files : tasks_)
       for (const char* name : {"made.json", "candidates.jsonl", "reranked.jsonl"})
@@ -125,6 +161,8 @@ class Benchmark {
     f.is_part = true;
     const RerankDone done = rerank(f, context_);
     if (interrupted()) return std::nullopt;
+    num_failed_ += done.num_failed;
+    can_retry_ |= done.can_retry;
 
     data::Run first_stage;
     bool has_scores = true;
@@ -163,8 +201,11 @@ class Benchmark {
                  {"data", rank::files_digest(files.all())}};
     if (flags_.resume && base::file_exists(made_file)) {
       Json before = base::parse_json(base::read_file(made_file), made_file);
-      const Json digest = before.is_object() ? before.value("candidates", Json()) : Json();
-      if (before.is_object()) before.erase("candidates");
+      if (!before.is_object())
+        base::fail(ErrorKind::kCorrupt, "--resume", made_file,
+                   ": expected an object; --overwrite makes it anew");
+      const Json digest = before.value("candidates", Json());
+      before.erase("candidates");
       if (const std::string what = difference(before, made); !what.empty())
         base::fail(ErrorKind::kInvalidInput, "--resume", made_file, ": ", what,
                    "; --overwrite makes it anew");
@@ -182,7 +223,8 @@ class Benchmark {
 
   std::optional<double> speed_before(const std::string& name) const {
     for (const Json& task : before_.value("tasks", Json::array()))
-      if (task.value("task", "") == name && task.value("pairs_per_second", Json()).is_number())
+      if (task.is_object() && task.value("task", Json()) == name &&
+          task.value("pairs_per_second", Json()).is_number())
         return task["pairs_per_second"].get<double>();
     return std::nullopt;
   }
@@ -326,8 +368,10 @@ class Benchmark {
   const eval::Benchmark& benchmark_;
   std::vector<TaskFiles> tasks_;
   std::string results_file_, model_;
-  Json before_;
+  Json before_ = Json::object();  // an earlier run's results
   std::vector<TaskScores> scores_;
+  int64_t num_failed_ = 0;
+  bool can_retry_ = false;
 };
 
 }  // namespace

@@ -8,7 +8,9 @@
 #include "cli/first_stage.h"
 #include "cli/made_of.h"
 #include "cli/output.h"
+#include "cli/verbs.h"
 #include "erank/base/error.h"
+#include "erank/base/files.h"
 
 namespace erank::cli {
 namespace {
@@ -17,13 +19,28 @@ using Lists = std::unordered_map<std::string, data::CandidateList>;
 
 // The lists of the data folder by query, in first-stage order, of a run and of ranked ids without
 // texts.
-Lists read_lists(const TaskFiles& files) {
+Lists read_lists(const TaskFiles& files, int top) {
   Lists out;
   data::ReadNotes notes;
   if (!files.candidates.empty()) {
-    for (auto& list : data::read_candidates(files.candidates, {.notes = &notes}))
+    bool have_scores = true;
+    for (auto& list : data::read_candidates(files.candidates, {.notes = &notes})) {
+      for (const auto& candidate : list.candidates) have_scores &= candidate.score.has_value();
       out[list.query.id] = std::move(list);
+    }
     tell(files.candidates, notes);
+    size_t most = 0;
+    for (auto& [qid, list] : out) {
+      most = std::max(most, list.candidates.size());
+      if (have_scores)
+        std::stable_sort(list.candidates.begin(), list.candidates.end(),
+                         [](const auto& a, const auto& b) { return *a.score > *b.score; });
+    }
+    if (!have_scores && std::ssize(out) > 0 && static_cast<int64_t>(most) > top)
+      warn(base::str(files.candidates,
+                     ": candidates without scores are taken in the file's order, "
+                     "of which the first ",
+                     top, " count; if they are not ranked, give a run"));
   } else if (!files.run.empty()) {
     data::Run run = data::read_run(files.run, &notes);
     tell(files.run, notes);
@@ -48,14 +65,20 @@ void fill_texts(const std::string& corpus, std::vector<data::CandidateList>& lis
   const auto documents = data::read_documents(corpus, wanted, &progress, {.notes = &notes});
   progress.finish();
   tell(corpus, notes);
+  int64_t lost = 0;
+  std::string first;
   for (auto& list : lists)
     for (auto& candidate : list.candidates) {
       const auto found = documents.find(candidate.document.id);
-      if (found == documents.end())
-        base::fail(base::ErrorKind::kInvalidInput, "benchmark", corpus, " lacks the document '",
-                   candidate.document.id, "', a candidate of query ", list.query.id);
-      candidate.document.text = found->second.text;
+      if (found != documents.end())
+        candidate.document.text = found->second.text;
+      else if (lost++ == 0)
+        first = base::str("'", candidate.document.id, "' of query ", list.query.id);
     }
+  if (lost > 0)
+    base::fail(base::ErrorKind::kInvalidInput, "benchmark", corpus, " lacks ", lost,
+               " of the candidates, first ", first,
+               "; give the corpus that the run or the list was made of");
 }
 
 }  // namespace
@@ -81,6 +104,7 @@ bool write_candidates(const eval::Benchmark& benchmark, const TaskFiles& files,
       const base::Json made_of = index_made_of(files.corpus, "", index.analyzer);
       const auto write = [&](std::string_view bytes) { file.write(bytes); };
       if (!write_index(files.corpus, "", index, write, progress)) return false;
+      remove_made_of(options.index, "index");
       file.commit();
       write_made_of(options.index, "index", made_of);
     }
@@ -91,7 +115,7 @@ bool write_candidates(const eval::Benchmark& benchmark, const TaskFiles& files,
     if (!search_queries(index, task.queries, options.top, options.threads, dropped, take, progress))
       return false;
   } else {
-    Lists known = read_lists(files);
+    Lists known = read_lists(files, options.top);
     std::vector<data::CandidateList> lists;
     for (const auto& query : task.queries) {
       auto found = known.find(query.id);

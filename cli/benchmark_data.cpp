@@ -56,7 +56,8 @@ const std::vector<Role>& roles() {
 std::string stem_of(std::string name) {
   for (const char* packed : {".gz", ".zst"})
     if (name.ends_with(packed)) name.resize(name.size() - std::string_view(packed).size());
-  for (const char* ending : {".jsonl", ".json", ".tsv", ".csv", ".txt", ".trec", ".run"})
+  for (const char* ending :
+       {".jsonl", ".json", ".tsv", ".csv", ".txt", ".trec", ".run", ".parquet"})
     if (name.ends_with(ending)) return name.substr(0, name.size() - std::string(ending).size());
   return "";
 }
@@ -93,8 +94,10 @@ std::string find_file(const Place& place, std::string_view name) {
   }
   std::sort(found.begin(), found.end());
   if (found.size() > 1)
-    base::fail(ErrorKind::kInvalidInput, "--data", found[0], " and ", found[1],
-               " may both be meant; leave one of them in this folder");
+    base::fail(
+        ErrorKind::kInvalidInput, "--data", found[0], " and ", found[1],
+        " may both be meant; leave one of them in this folder, or make one file of them if they "
+        "are parts of one");
   return found.empty() ? "" : found[0];
 }
 
@@ -327,6 +330,11 @@ TaskQueries read_task(const eval::Benchmark& benchmark, const TaskFiles& files, 
                " judges none of the queries of ",
                files.queries.empty() ? files.candidates : files.queries,
                benchmark.has_pairs ? ", whose ids end in -og and -changed" : "");
+  if (limit <= 0 && kept.size() < judged.size())
+    warn(base::str(judged.size() - kept.size(), " of ", judged.size(),
+                   " judged queries are not in ",
+                   files.queries.empty() ? files.candidates : files.queries,
+                   benchmark.has_pairs ? ": they are left out" : ": they count as 0"));
   if (limit > 0) {
     std::erase_if(out.judgements.changed,
                   [&](const auto& list) { return !kept.count(list.first); });

@@ -79,6 +79,7 @@ int run(int argc, char** argv) {
   add_search(app, context);
   add_demo(app, context);
   add_benchmark(app, context);
+  add_synth(app, context);
 #endif
   add_fuse(app, context);
   add_eval(app, context);

@@ -315,27 +315,7 @@ void add_rerank(CLI::App& app, Context& context) {
   auto flags = std::make_shared<RerankFlags>();
   RerankFlags& f = *flags;
   verb->footer(kExample);
-  auto* input = verb->add_option_group("Input", "one of the four ways");
-  // As a function: an option that may be absent takes an empty text for absent.
-  input->add_option_function<std::string>(
-      "--query", [&f](const std::string& text) { f.input.query = text; },
-      "the query's text, with --docs");
-  input->add_option("--docs", f.input.docs,
-                    "documents: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst); - is stdin");
-  input->add_option("--queries", f.input.queries, "queries, with --corpus and --run");
-  input->add_option("--corpus", f.input.corpus, "documents of the run");
-  input->add_option("--run", f.input.run, "first-stage ranking: a TREC run");
-  input->add_option("--beir", f.input.beir,
-                    "BEIR folder (queries.jsonl, corpus.jsonl), with --run");
-  input->add_option("--candidates", f.input.candidates,
-                    "JSONL {qid, query, hits: [{docid, text, score}]}");
-  input->add_option(
-      "--text-field", f.input.text_field,
-      "the field of documents that holds their text (default: text, contents, content, "
-      "passage or body)");
-  input->add_option("--top", f.input.top, "candidates of a query that are scored")
-      ->check(positive_number())
-      ->capture_default_str();
+  add_rerank_input(*verb, f.input);
   add_scoring_options(*verb, f);
   verb->add_option("--calibrated", f.calibrated,
                    "adds each pair's probability of relevance, by this file of erank calibrate\n"
@@ -363,8 +343,15 @@ void add_rerank(CLI::App& app, Context& context) {
   auto* resume = verb->add_flag("--resume", f.resume, "go on with --out's journal");
   verb->add_flag("--overwrite", f.overwrite, "replace an existing --out")->excludes(resume);
   verb->add_flag("--quiet", f.quiet, "no summary and no doubts about the scores on stderr");
-  verb->callback(
-      [flags, &context] { context.run = [flags, &context] { rerank(*flags, context); }; });
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] {
+      const RerankDone done = rerank(*flags, context);
+      if (done.num_failed > 0)
+        base::fail(ErrorKind::kExhausted, "rerank", done.num_failed, " of ", done.num_pairs,
+                   " pairs could not be scored and are last in the output",
+                   done.can_retry ? "; --resume tries them again" : "");
+    };
+  });
 }
 
 }  // namespace erank::cli

@@ -32,8 +32,7 @@ void add_scoring_options(CLI::App& verb, RerankFlags& flags);
 // Throws Error{kInvalidInput} for values of theirs that are none.
 void check_scoring_options(const RerankFlags& flags);
 
-// Reranks flags.input into flags.out. Throws Error{kExhausted} at the end when pairs could not be
-// scored. Returns early when the user interrupts.
+// Reranks flags.input into flags.out. Returns early when the user interrupts.
 RerankDone rerank(const RerankFlags& flags, Context& context);
 
 }  // namespace erank::cli

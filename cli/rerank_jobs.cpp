@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "cli/checks.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
@@ -153,27 +154,51 @@ void QueriesWithoutCandidates::warn() const {
         " no candidates and no result: ", list_some(first_, static_cast<size_t>(count_))));
 }
 
+void add_rerank_input(CLI::App& verb, RerankInput& input) {
+  auto* group = verb.add_option_group("Input", "one of the four ways");
+  // As a function: an option that may be absent takes an empty text for absent.
+  group->add_option_function<std::string>(
+      "--query", [&input](const std::string& text) { input.query = text; },
+      "the query's text, with --docs");
+  group->add_option("--docs", input.docs,
+                    "documents: .jsonl, .json, .csv, .tsv or .txt (.gz, .zst); - is stdin");
+  group->add_option("--queries", input.queries, "queries, with --corpus and --run");
+  group->add_option("--corpus", input.corpus, "documents of the run");
+  group->add_option("--run", input.run, "first-stage ranking: a TREC run");
+  group->add_option("--beir", input.beir, "BEIR folder (queries.jsonl, corpus.jsonl), with --run");
+  group->add_option("--candidates", input.candidates,
+                    "JSONL {qid, query, hits: [{docid, text, score}]}");
+  group->add_option(
+      "--text-field", input.text_field,
+      "the field of documents that holds their text (default: text, contents, content, "
+      "passage or body)");
+  group->add_option("--top", input.top, "candidates of a query that are scored")
+      ->check(positive_number())
+      ->capture_default_str();
+}
+
 void check_rerank_input(const RerankInput& input) {
   const bool one = input.query || !input.docs.empty();
   const bool run =
       !input.run.empty() || !input.queries.empty() || !input.corpus.empty() || !input.beir.empty();
   const bool candidates = !input.candidates.empty();
   if (one + run + candidates != 1)
-    base::fail(ErrorKind::kInvalidInput, "rerank",
-               one + run + candidates == 0 ? "nothing to rerank" : "more than one kind of input",
+    base::fail(ErrorKind::kInvalidInput, input.verb,
+               one + run + candidates == 0 ? base::str("nothing to ", input.work)
+                                           : "more than one kind of input",
                "; give --query TEXT --docs FILE, or --queries F --corpus F --run F, or --beir DIR "
                "--run F, or --candidates F");
   if (one && (!input.query || input.docs.empty()))
     base::fail(
-        ErrorKind::kInvalidInput, "rerank",
+        ErrorKind::kInvalidInput, input.verb,
         input.query ? "--query needs --docs FILE (- for stdin)" : "--docs needs --query TEXT");
   if (one && input.query->empty())
     base::fail(ErrorKind::kInvalidInput, "--query", "is empty, expected the query's text");
   if (run && input.run.empty())
-    base::fail(ErrorKind::kInvalidInput, "rerank",
+    base::fail(ErrorKind::kInvalidInput, input.verb,
                "--run F is missing; `erank index` and `erank retrieve` make a BM25 run");
   if (run && input.beir.empty() && (input.queries.empty() || input.corpus.empty()))
-    base::fail(ErrorKind::kInvalidInput, "rerank",
+    base::fail(ErrorKind::kInvalidInput, input.verb,
                input.queries.empty() ? "--queries F" : "--corpus F",
                " is missing (or give --beir DIR)");
 }

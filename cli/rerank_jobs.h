@@ -1,6 +1,8 @@
-// What `erank rerank` reads: its four ways to name queries and candidates, brought into one form.
+// What `erank rerank` and `erank synth` read: its four ways to name queries and candidates, brought
+// into one form.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +13,8 @@
 namespace erank::cli {
 
 struct RerankInput {
+  // Whose flags these are, and what it does with the documents: for messages.
+  const char *verb = "rerank", *work = "rerank";
   std::optional<std::string> query;        // one query, with `docs`
   std::string docs;                        // its documents
   std::string queries, corpus, run, beir;  // a whole run; `beir` names queries and corpus
@@ -38,6 +42,9 @@ class QueriesWithoutCandidates {
   std::vector<std::string> first_;
   int64_t count_ = 0;
 };
+
+// The flags that name it. `input` must outlive the verb.
+void add_rerank_input(CLI::App& verb, RerankInput& input);
 
 // Throws Error{kInvalidInput} when the flags do not name one way.
 void check_rerank_input(const RerankInput& input);

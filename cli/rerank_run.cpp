@@ -17,6 +17,7 @@
 #include "cli/output.h"
 #include "cli/progress_line.h"
 #include "erank/base/error.h"
+#include "erank/base/files.h"
 #include "erank/data/journal.h"
 #include "erank/data/query_times.h"
 #include "erank/rank/result_json.h"
@@ -46,8 +47,6 @@ class RerankRun {
     return run();
   }
   RerankDone run(const RerankInput& input, RerankCheck check) {
-    // Who has gone takes no more answers, and there is nothing to keep.
-    std::signal(SIGPIPE, SIG_DFL);
     stream_ = std::make_unique<RerankStream>(input, kPairsInFlight, std::move(check),
                                              [this] { tell_news(); });
     return run();
@@ -78,20 +77,26 @@ class RerankRun {
 
     Output output(plan_.out, true);
     std::optional<Output> stats;
-    if (!plan_.stats.empty()) stats.emplace(plan_.stats, plan_.overwrite || plan_.resume);
+    if (!plan_.stats.empty()) {
+      stats.emplace(plan_.stats, plan_.overwrite || plan_.resume);
+      if (plan_.resume && base::file_exists(plan_.stats))
+        stats->write(base::read_file(plan_.stats));
+    }
     std::deque<Flight> flights;
     int64_t in_flight = 0;
     while (!interrupted()) {
-      const bool at_end = stream_ ? stream_->at_end() : waiting_.empty();
-      if (in_flight < kPairsInFlight)
-        if (auto job = next_job()) {
+      if (flights.empty() || !is_over(flights.front())) {
+        const bool at_end = stream_ ? stream_->at_end() : waiting_.empty();
+        std::optional<RerankJob> job;
+        if (in_flight < kPairsInFlight) job = next_job();
+        if (job) {
           flights.push_back(launch(*reranker, std::move(*job)));
           in_flight += flights.back().num_pairs;
-          continue;
+        } else if (flights.empty() && at_end) {
+          break;
+        } else {
+          wait_for_news();
         }
-      if (flights.empty() && at_end) break;
-      if (flights.empty() || !is_over(flights.front())) {
-        wait_for_news();
         continue;
       }
       Flight flight = std::move(flights.front());
@@ -109,9 +114,12 @@ class RerankRun {
       std::erase_if(ranking.results, [&](const rank::PassageResult& result) {
         return result.relevance.value_or(1) < plan_.min_probability;
       });
+      // A driver that has gone takes no more answers, and there is nothing to keep.
+      if (stream_) std::signal(SIGPIPE, SIG_DFL);
       output.write(
           format_ranking(plan_.format, *flight.job, ranking, plan_.append_tail, plan_.tag));
       output.flush();
+      if (stream_) std::signal(SIGPIPE, SIG_IGN);
     }
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
@@ -127,11 +135,8 @@ class RerankRun {
     warn_doubtful();
     summary(*reranker, seconds);
     if (stream_) stream_->finish();
-    if (num_failed_ > 0)
-      base::fail(ErrorKind::kExhausted, "rerank", num_failed_, " of ", num_pairs_,
-                 " pairs could not be scored and are last in the output",
-                 journal && may_succeed_later_ ? "; --resume tries them again" : "");
-    return {num_done_ - num_resumed_, seconds};
+    return {num_done_ - num_resumed_, seconds, num_pairs_, num_failed_,
+            journal && may_succeed_later_};
   }
 
   std::optional<RerankJob> next_job() {
@@ -306,8 +311,7 @@ class RerankRun {
   const RerankPlan& plan_;
   Context& context_;
   std::string path_, journal_path_;
-  std::deque<RerankJob> waiting_;         // what is not launched yet
-  std::unique_ptr<RerankStream> stream_;  // or where that comes from
+  std::deque<RerankJob> waiting_;  // what is not launched yet, without a stream
   std::unique_ptr<data::Journal> journal_;
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
   std::mutex news_mutex_;
@@ -320,6 +324,7 @@ class RerankRun {
   bool may_succeed_later_ = false;
   std::atomic<int64_t> num_done_ = 0;
   Clock::time_point begin_;
+  std::unique_ptr<RerankStream> stream_;  // the last one: its thread tells news
 };
 
 }  // namespace

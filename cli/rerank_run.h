@@ -34,13 +34,15 @@ struct RerankPlan {
 struct RerankDone {
   int64_t num_scored = 0;  // pairs, without those of the journal; 0: the output was complete
   double seconds = 0;      // which they took
+  int64_t num_pairs = 0;   // in all
+  int64_t num_failed = 0;  // that could not be scored: last in the output
+  bool can_retry = false;  // some of them may succeed with --resume
 };
 
 // The name of the journal of such an output, "" for a stream.
 std::string journal_of(const base::OutputTarget& target);
 
-// Both throw Error{kExhausted} at the end when pairs could not be scored, and return early when the
-// user interrupts.
+// Both return early when the user interrupts.
 RerankDone run_rerank(const RerankPlan& plan, std::vector<RerankJob> jobs, Context& context);
 
 // The queries of stdin as they come, each answered as soon as it and those before it are scored. A

@@ -2,6 +2,7 @@
 
 #include "cli/corpus_index.h"
 #include "cli/first_stage.h"
+#include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
@@ -19,18 +20,25 @@ struct RetrieveFlags {
   bool drop_identical_ids = false, overwrite = false;
 };
 
+// Throws when the index was made of something else than the corpus that is named with it.
+void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
+  const auto what = index_difference(flags.index, corpus, flags.text_field);
+  if (!what)
+    return warn(base::str("there is no ", made_path(flags.index),
+                          " to tell whether the index was made of ", corpus, " as it is"));
+  if (!what->empty())
+    base::fail(
+        base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ", corpus,
+        " as it is: ", *what,
+        "; make it anew with `erank index --overwrite`, or give --queries in place of --beir "
+        "to search it all the same");
+}
+
 // None when the user interrupts.
 std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
                                          base::ProgressSink& progress) {
   if (!flags.index.empty()) {
-    const auto what = beir.corpus.empty()
-                          ? std::nullopt
-                          : index_difference(flags.index, beir.corpus, flags.text_field);
-    if (!what.value_or("").empty())
-      base::fail(base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ",
-                 beir.corpus, " as it is: ", *what,
-                 "; make it anew with `erank index --overwrite`, or give --queries in place of "
-                 "--beir to search it all the same");
+    if (!beir.corpus.empty()) check_fresh(flags, beir.corpus);
     return retrieve::Index::open(flags.index);
   }
   if (beir.corpus.empty())

@@ -42,6 +42,7 @@ void add_model(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_benchmark(CLI::App& app, Context& context);
+void add_synth(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
 void add_train_plot(CLI::App& train, Context& context);
 

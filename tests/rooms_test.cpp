@@ -48,6 +48,8 @@ const std::vector<ThirdParty> kThirdParties = {
     {"xxhash.h", {"data"}},
     {"zlib.h", {"data"}},
     {"zstd.h", {"data"}},
+    {"arrow/", {"data"}},
+    {"parquet/", {"data"}},
     {"CLI/", {"cli"}},
     {"spdlog/", {"cli"}},
     {"torch/", {"model", "train", "cli"}},

@@ -13,6 +13,10 @@ std::unique_ptr<ParquetLines> open_parquet(const std::string& path) {
   const auto module_path =
       std::filesystem::read_symlink("/proc/self/exe", none).parent_path() / "erank_parquet.so";
   void* module = ::dlopen(module_path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!module && std::filesystem::exists(module_path, none))
+    base::fail(base::ErrorKind::kInvalidInput, "read_parquet", path,
+               ": the reader of Parquet files does not load (", ::dlerror(),
+               "); run tools/setup --parquet and build again");
   if (!module)
     base::fail(base::ErrorKind::kInvalidInput, "read_parquet", path,
                ": is a Parquet file, which this build cannot read; run tools/setup --parquet and "

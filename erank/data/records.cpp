@@ -284,7 +284,7 @@ BeirFolder find_beir(const std::string& folder) {
     fail(ErrorKind::kNotFound, "find_beir", folder, ": no such folder");
   BeirFolder out;
   const auto find = [&](const std::string& stem) -> std::string {
-    for (const char* ending : {".jsonl", ".jsonl.gz", ".jsonl.zst"}) {
+    for (const char* ending : {".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"}) {
       const std::string path = (fs::path(folder) / (stem + ending)).string();
       if (base::file_exists(path)) return path;
     }
@@ -294,7 +294,7 @@ BeirFolder find_beir(const std::string& folder) {
   out.queries = find("queries");
   if (out.corpus.empty() && out.queries.empty())
     fail(ErrorKind::kNotFound, "find_beir", folder,
-         ": neither corpus.jsonl nor queries.jsonl (.gz, .zst); expected a BEIR folder");
+         ": neither corpus.jsonl nor queries.jsonl (.gz, .zst, .parquet); expected a BEIR folder");
   const auto add = [&](const fs::path& path, std::string split) {
     if (base::file_exists(path.string())) out.qrels.try_emplace(std::move(split), path.string());
   };

@@ -51,10 +51,19 @@ std::string_view wide_encoding(std::string_view head) {
   return "";
 }
 
-// Whether the first line that is not blank is there whole and begins as a JSON object.
-bool has_json_line(std::string_view head) {
+// Whether the first line that is not blank is there whole and says what the file is. An array, a
+// table, TREC topics, packed data and text in two bytes a character need more.
+bool has_telling_line(std::string_view head) {
   const size_t begin = head.find_first_not_of("\xef\xbb\xbf \t\r\n");
-  return begin != head.npos && head[begin] == '{' && head.find('\n', begin) != head.npos;
+  if (begin == head.npos || head[begin] == '[' || head[begin] == '<') return false;
+  const size_t end = head.find('\n', begin);
+  if (end == head.npos) return false;
+  const std::string_view line = head.substr(begin, end - begin);
+  if (line[0] == '{') return true;
+  return std::none_of(line.begin(), line.end(), [](char c) {
+    return c == '\t' || c == ',' || static_cast<unsigned char>(c) < 0x20 ||
+           static_cast<unsigned char>(c) >= 0x80;
+  });
 }
 
 }  // namespace
@@ -259,7 +268,7 @@ ByteSource::ByteSource(const std::string& path)
     const size_t n = raw_->is_live() ? raw_->read_some(head.data() + size, kPiece - size)
                                      : raw_->read(head.data(), kPiece);
     head.resize(size + n);
-    if (!raw_->is_live() || n == 0 || head.size() == kPiece || has_json_line(head)) break;
+    if (!raw_->is_live() || n == 0 || head.size() == kPiece || has_telling_line(head)) break;
   }
   const bool gzip = head.starts_with("\x1f\x8b");
   const bool zstd = head.starts_with("\x28\xb5\x2f\xfd");

@@ -16,7 +16,7 @@ namespace erank::rank {
 enum class LongDocuments {
   kCut,      // its beginning
   kWindows,  // windows of the budget's size (text::split_windows), each as a pair of its own; the
-             // best score counts
+             // best score counts. Where fewer than 16 tokens are left for a document: kCut
 };
 
 // How one pair is scored. What is not set takes the checkpoint's default.

@@ -15,7 +15,6 @@
 #include "erank/model/weight_source.h"
 #include "erank/rank/answer_watcher.h"
 #include "erank/rank/score_reader.h"
-#include "erank/text/windows.h"
 
 namespace erank::rank {
 
@@ -479,22 +478,25 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     text::Windows windows;
     if (prompt.document_truncated && o.long_documents == LongDocuments::kWindows &&
         prompt.document_tokens >= kFewestWindowTokens)
-      windows = text::split_windows(*tokenizer, passage.text,
-                                    static_cast<int>(prompt.document_tokens), o.max_windows);
+      windows =
+          format->windows(passage.text, static_cast<int>(prompt.document_tokens), o.max_windows);
     const int count = static_cast<int>(windows.windows.size());
+    std::vector<text::Prompt> prompts;
+    bool truncated = count == 0 ? prompt.document_truncated : !windows.complete;
+    for (const text::Window& window : windows.windows) {
+      prompts.push_back(format->render(*o.instruction, request.query, window.text, max_prompt));
+      truncated |= prompts.back().document_truncated;
+    }
     if (prompt.query_truncated) r.flags.push_back("query_truncated");
-    if (prompt.document_truncated && (count == 0 || !windows.complete))
-      r.flags.push_back("document_truncated");
+    if (truncated) r.flags.push_back("document_truncated");
     if (passage.text.empty()) r.flags.push_back("empty_document");
     if (looks_binary(passage.text)) r.flags.push_back("binary_document");
     job->pairs_left.push_back(std::max(1, count));
     if (count == 0) add_pair(std::move(prompt.ids), r);
     for (int w = 0; w < count; ++w) {
-      const text::Window& window = windows.windows[w];
       PassageResult blank = r;
-      blank.window = {w + 1, count, window.begin, window.end};
-      prompt = format->render(*o.instruction, request.query, window.text, max_prompt);
-      add_pair(std::move(prompt.ids), std::move(blank));
+      blank.window = {w + 1, count, windows.windows[w].begin, windows.windows[w].end};
+      add_pair(std::move(prompts[w].ids), std::move(blank));
     }
   }
   job->num_left = job->results.size();

@@ -36,8 +36,8 @@ struct RerankerOptions {
   bool cuda = false;                       // run on the first GPU
   int threads = 0;                         // 0: one a processor
   int64_t kv_cache_bytes = 0;              // the most that keys and values take; 0: 2 GiB
-  // Pairs that are queued or being scored; what goes over is refused. 0: no limit. Lower it where
-  // many callers must not fill the memory with texts.
+  // Pairs that are queued or being scored (a document in windows is one); what goes over is
+  // refused. 0: no limit. Lower it where many callers must not fill the memory with texts.
   int64_t max_queued_pairs = 65536;
   std::optional<int> max_query_tokens;  // else the checkpoint's own
   std::optional<int> max_document_tokens;

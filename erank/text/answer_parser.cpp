@@ -49,6 +49,30 @@ std::optional<Answer> AnswerParser::parse(std::string_view text) const {
   return answer;
 }
 
+std::optional<Answer> AnswerParser::parse_reply(std::string_view reasoning,
+                                                std::string_view text) const {
+  const bool closed = thought_end(text) < text.size();
+  std::optional<Answer> answer = parse(closed ? std::string(text) : base::str(kThinkClose, text));
+  if (!answer) return answer;
+  if (!closed) {
+    answer->integer_begin -= kThinkClose.size();
+    answer->integer_end -= kThinkClose.size();
+  }
+  if (const auto own = trim_white_space(reasoning); !own.empty()) answer->reasoning = own;
+  return answer;
+}
+
+std::string AnswerParser::without_tags(std::string_view reasoning) {
+  std::string kept;  // never holds a tag: one goes when its last byte comes
+  for (const char c : reasoning) {
+    kept += c;
+    if (c != kThinkOpen.back()) continue;
+    for (const std::string_view tag : {kThinkOpen, kThinkClose, kAnswerOpen, kAnswerClose})
+      if (kept.ends_with(tag)) kept.resize(kept.size() - tag.size());
+  }
+  return std::string(trim_white_space(kept));
+}
+
 size_t AnswerParser::thought_end(std::string_view text) {
   return std::min(text.rfind(kThinkClose), text.size());
 }

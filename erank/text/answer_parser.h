@@ -33,6 +33,14 @@ class AnswerParser {
   // (the whole text when there is none), without a `<think>` at its beginning.
   static std::string reasoning_of(std::string_view text);
 
+  // Of a reply whose server took the reasoning out of it, or whose reasoning the server kept to
+  // itself: as parse(), but `text` may begin with the answer. The reasoning is `reasoning` unless
+  // that is empty.
+  std::optional<Answer> parse_reply(std::string_view reasoning, std::string_view text) const;
+
+  // `reasoning` without the tags of this grammar: what serving reads back as reasoning.
+  static std::string without_tags(std::string_view reasoning);
+
   // For text that is still being written. Where the reasoning ends: the byte at which the last
   // `</think>` begins, text.size() when there is none.
   static size_t thought_end(std::string_view text);

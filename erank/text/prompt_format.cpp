@@ -20,6 +20,7 @@
 //
 // kPassageLast has the same lines with the two of the document between the output format and "Your
 // output:", so that two prompts of one query differ from the passage's first character on.
+// compare_question() has the same lines with two documents and the choice between them.
 #include "erank/text/prompt_format.h"
 
 #include <utf8proc.h>
@@ -42,7 +43,7 @@ namespace {
 
 using base::ErrorKind;
 
-enum class Part { kText, kTag, kInstruction, kQuery, kDocument };
+enum class Part { kText, kTag, kInstruction, kQuery, kDocument, kSecond };
 struct Piece {
   Part part;
   std::string_view text =
@@ -72,6 +73,20 @@ constexpr Piece kInstruction = {Part::kInstruction};
 constexpr Piece kQuery = {Part::kQuery};
 constexpr Piece kDocument = {Part::kDocument};
 
+constexpr Piece kCompareIntroduction = {
+    Part::kText,
+    "Given a query and two documents, please decide which document is more relevant.\n"
+    "The goal or relevance definition is: "};
+constexpr Piece kBeforeFirst = {Part::kText, "\n\nHere is document 1:\n"};
+constexpr Piece kBeforeSecond = {Part::kText, "\n\nHere is document 2:\n"};
+constexpr Piece kSecond = {Part::kSecond};
+constexpr Piece kChoice = {Part::kText,
+                           "\n\nAfter thinking, directly choose an answer from [0, 1, 2].\n"
+                           "- 1 means document 1 is more relevant\n"
+                           "- 2 means document 2 is more relevant\n"
+                           "- 0 means both are equally relevant.\n\n"
+                           "Desired output format:\n"};
+
 constexpr std::array kPaperFrame = {kIntroduction,   kInstruction, kBeforeQuery, kQuery,
                                     kBeforeDocument, kDocument,    kScale,       kThinkOpen,
                                     kThought,        kThinkClose,  kAnswerOpen,  kInteger,
@@ -79,6 +94,11 @@ constexpr std::array kPaperFrame = {kIntroduction,   kInstruction, kBeforeQuery,
 constexpr std::array kPassageLastFrame = {
     kIntroduction, kInstruction, kBeforeQuery, kQuery,       kScale,          kThinkOpen, kThought,
     kThinkClose,   kAnswerOpen,  kInteger,     kAnswerClose, kBeforeDocument, kDocument,  kClosing};
+
+constexpr std::array kCompareFrame = {
+    kCompareIntroduction, kInstruction, kBeforeQuery, kQuery,     kBeforeFirst, kDocument,
+    kBeforeSecond,        kSecond,      kChoice,      kThinkOpen, kThought,     kThinkClose,
+    kAnswerOpen,          kInteger,     kAnswerClose, kClosing};
 
 std::span<const Piece> frame_of(Layout layout) {
   if (layout == Layout::kPaper) return kPaperFrame;
@@ -143,6 +163,31 @@ std::string lower_case(std::string_view text) {
                       static_cast<uint32_t>(utf8proc_tolower(static_cast<int32_t>(c.value))));
   }
   return lower;
+}
+
+// Valid UTF-8, of at most `max_tokens` tokens when encoded alone.
+std::string cut(const Tokenizer& tokenizer, const PromptOptions& options, std::string_view text,
+                int max_tokens, bool& truncated) {
+  std::string whole = base::sanitize_utf8(text);
+  const auto max_ids = static_cast<size_t>(max_tokens);
+  // No vocabulary has entries of 512 bytes: what comes after cannot be among the first ids, and a
+  // text of gigabytes need not be read.
+  const size_t max_bytes = std::max(max_ids * 512, size_t{1} << 20);
+  if (whole.size() > max_bytes) {
+    whole.resize(base::utf8_prefix(whole, max_bytes));
+    truncated = true;
+  }
+  if (options.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
+  // An id spells at least one byte of the composed text, and composing makes no text more than
+  // three times as long.
+  if (whole.size() <= max_ids / 3) return whole;
+  const Ids ids = tokenizer.encode(whole);
+  if (ids.size() <= max_ids) return whole;
+  truncated = true;
+  std::string kept;
+  for (size_t i = 0; i < max_ids; ++i) kept += tokenizer.bytes_of(ids[i]);
+  kept.resize(whole_characters(kept));
+  return kept;
 }
 
 [[noreturn]] void refuse_template(const std::string& what) {
@@ -281,41 +326,20 @@ void PromptFormat::prepare() {
   answer_close_ = tokenizer_->encode("</answer>", ours);
 }
 
-std::string PromptFormat::cut(std::string_view text, int max_tokens, bool& truncated) const {
-  std::string whole = base::sanitize_utf8(text);
-  const auto max_ids = static_cast<size_t>(max_tokens);
-  // No vocabulary has entries of 512 bytes: what comes after cannot be among the first ids, and a
-  // text of gigabytes need not be read.
-  const size_t max_bytes = std::max(max_ids * 512, size_t{1} << 20);
-  if (whole.size() > max_bytes) {
-    whole.resize(base::utf8_prefix(whole, max_bytes));
-    truncated = true;
-  }
-  if (options_.lower_capitals && is_all_capitals(whole)) whole = lower_case(whole);
-  // An id spells at least one byte of the composed text, and composing makes no text more than
-  // three times as long.
-  if (whole.size() <= max_ids / 3) return whole;
-  const Ids ids = tokenizer_->encode(whole);
-  if (ids.size() <= max_ids) return whole;
-  truncated = true;
-  std::string kept;
-  for (size_t i = 0; i < max_ids; ++i) kept += tokenizer_->bytes_of(ids[i]);
-  kept.resize(whole_characters(kept));
-  return kept;
-}
-
 Prompt PromptFormat::render(std::string_view instruction, std::string_view query,
                             std::string_view document, int64_t max_ids) const {
   const std::string own_instruction = base::sanitize_utf8(instruction);
   bool query_truncated = false, document_truncated = false;
-  std::string own_query = cut(query, options_.max_query_tokens, query_truncated);
-  std::string own_document = cut(document, options_.max_document_tokens, document_truncated);
+  std::string own_query =
+      cut(*tokenizer_, options_, query, options_.max_query_tokens, query_truncated);
+  std::string own_document =
+      cut(*tokenizer_, options_, document, options_.max_document_tokens, document_truncated);
   Prompt prompt = fill(own_instruction, own_query, own_document);
   const auto shorten = [&](std::string& text, bool& truncated) {
     int64_t kept = std::min(std::ssize(tokenizer_->encode(text)), max_ids);
     while (std::ssize(prompt.ids) > max_ids && kept > 1) {
       kept = std::max<int64_t>(1, kept - (std::ssize(prompt.ids) - max_ids));
-      text = cut(text, static_cast<int>(kept), truncated);
+      text = cut(*tokenizer_, options_, text, static_cast<int>(kept), truncated);
       prompt = fill(own_instruction, own_query, own_document);
     }
   };
@@ -327,6 +351,12 @@ Prompt PromptFormat::render(std::string_view instruction, std::string_view query
   prompt.document_truncated = document_truncated;
   if (document_truncated) prompt.document_tokens = std::ssize(tokenizer_->encode(own_document));
   return prompt;
+}
+
+Windows PromptFormat::windows(std::string_view document, int max_tokens, int max_windows) const {
+  const std::string whole = base::sanitize_utf8(document);
+  const bool lower = options_.lower_capitals && is_all_capitals(whole);
+  return split_windows(*tokenizer_, lower ? lower_case(whole) : whole, max_tokens, max_windows);
 }
 
 Prompt PromptFormat::fill(const std::string& instruction, const std::string& query,
@@ -360,6 +390,50 @@ Prompt PromptFormat::fill(const std::string& instruction, const std::string& que
   prompt.ids.insert(prompt.ids.end(), suffix_ids_.begin(), suffix_ids_.end());
   prompt.text += suffix_;
   return prompt;
+}
+
+namespace {
+
+std::string question(std::span<const Piece> frame, const Tokenizer& tokenizer,
+                     const PromptOptions& options, std::string_view instruction,
+                     std::string_view query, std::string_view document, std::string_view second) {
+  const auto cut_document = [&](std::string_view text) {
+    bool unused = false;
+    return cut(tokenizer, options, text, options.max_document_tokens, unused);
+  };
+  bool unused = false;
+  std::string text;
+  for (const Piece& piece : frame) switch (piece.part) {
+      case Part::kInstruction:
+        text += base::sanitize_utf8(instruction);
+        break;
+      case Part::kQuery:
+        text += cut(tokenizer, options, query, options.max_query_tokens, unused);
+        break;
+      case Part::kDocument:
+        text += cut_document(document);
+        break;
+      case Part::kSecond:
+        text += cut_document(second);
+        break;
+      default:
+        text += piece.text;
+    }
+  return text;
+}
+
+}  // namespace
+
+std::string score_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                           std::string_view instruction, std::string_view query,
+                           std::string_view document) {
+  return question(frame_of(options.layout), tokenizer, options, instruction, query, document, "");
+}
+
+std::string compare_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                             std::string_view instruction, std::string_view query,
+                             std::string_view first, std::string_view second) {
+  return question(kCompareFrame, tokenizer, options, instruction, query, first, second);
 }
 
 }  // namespace erank::text

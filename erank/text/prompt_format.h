@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "erank/text/tokenizer.h"
+#include "erank/text/windows.h"
 
 namespace erank::text {
 
@@ -62,6 +63,10 @@ class PromptFormat {
   Prompt render(std::string_view instruction, std::string_view query, std::string_view document,
                 int64_t max_ids = std::numeric_limits<int64_t>::max()) const;
 
+  // The document's windows as render() reads them, after lower-casing of the whole; see
+  // split_windows.
+  Windows windows(std::string_view document, int max_tokens, int max_windows) const;
+
   const Ids& direct_close() const { return direct_close_; }  // the answer prefix of direct mode
   const Ids& think_open() const { return think_open_; }
   const Ids& think_close() const { return think_close_; }    // appended to force an answer
@@ -95,10 +100,21 @@ class PromptFormat {
   void read_file(const std::string& path);
   void add_stop_id(std::optional<int32_t> id);
   void prepare();
-  std::string cut(std::string_view text, int max_tokens, bool& truncated) const;
   Prompt fill(const std::string& instruction, const std::string& query,
               const std::string& document) const;
 };
+
+// What a teacher is asked who writes training data: the text of a user's turn alone, since its
+// server writes the chat markers. Query and documents are cut as by PromptFormat, in tokens of
+// `tokenizer`; of `options` the budgets and lower_capitals count. The first is the frame of
+// options.layout. The second asks which of two documents is more relevant: the answer, in the same
+// tags, is 1 or 2, or 0 for neither. Thread-safe.
+std::string score_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                           std::string_view instruction, std::string_view query,
+                           std::string_view document);
+std::string compare_question(const Tokenizer& tokenizer, const PromptOptions& options,
+                             std::string_view instruction, std::string_view query,
+                             std::string_view first, std::string_view second);
 
 // The instruction of MS MARCO, TREC DL and BEIR: the default.
 inline constexpr std::string_view kDefaultInstruction =

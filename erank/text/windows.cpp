@@ -115,18 +115,23 @@ Windows split_windows(const Tokenizer& tokenizer, std::string_view document, int
   size_t read = 0;  // up to this byte
   int64_t head_tokens = 0;
   if (places.size() > max_tokens && max_tokens >= kFewestForHead) {
-    head_tokens = places.best_cut(max_tokens / 8, max_tokens / 4, max_tokens / 4);
-    result.head = trim_white_space(text.substr(0, places.start(std::max<int64_t>(head_tokens, 0))));
+    const int64_t most = max_tokens / 4;
+    for (int64_t i = 1; i <= most && head_tokens == 0; ++i)
+      if (places.cut_before(i) == Cut::kSentence) head_tokens = i;
+    if (head_tokens == 0) head_tokens = std::max<int64_t>(places.best_cut(most / 2, most, most), 0);
+    result.head = trim_white_space(text.substr(0, places.start(head_tokens)));
+    if (result.head.empty()) head_tokens = 0;
   }
   const std::string head = result.head.empty() ? "" : result.head + " ";
-  if (head.empty()) head_tokens = 0;
   while (begin < places.size() && skip_white_space(text, read) < text.size()) {
     if (std::ssize(result.windows) == max_windows) {
       result.complete = false;
       break;
     }
-    // Ids of white space alone are in no window's beginning.
-    while (places.start(begin + 1) <= skip_white_space(text, places.start(begin))) ++begin;
+    // Ids of white space alone are in no window's beginning, where an id may be a part of a
+    // character.
+    const size_t first_word = skip_white_space(text, places.start(begin));
+    while (places.start(begin + 1) <= first_word) ++begin;
     std::string window;
     const bool is_first = result.windows.empty();
     int64_t room = is_first ? max_tokens : max_tokens - head_tokens;
@@ -142,7 +147,7 @@ Windows split_windows(const Tokenizer& tokenizer, std::string_view document, int
         if (end < 0)
           for (end = begin + room; places.cut_before(end) == Cut::kNone;) ++end;
       }
-      from = skip_white_space(text, places.start(begin));
+      from = first_word;
       to = std::max(from, from + trim_white_space_right(
                                      text.substr(from, std::max(from, places.start(end)) - from))
                                      .size());

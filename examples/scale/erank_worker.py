@@ -11,6 +11,9 @@ import threading
 
 class Worker:
     def __init__(self, args=(), program="erank", restarts=3):
+        for option in ("--tail", "--min-probability"):
+            if any(arg.split("=")[0] == option for arg in args):
+                raise ValueError(f"{option} leaves lines out: a query's end would not be known by their number")
         self.command = [program, "rerank", "--candidates", "-", "--out", "-", "--format", "jsonl", "--quiet", *args]
         self.restarts = restarts  # in a row, without an answer between them
         self.process = None
@@ -35,6 +38,10 @@ class Worker:
                 if code in (0, 1, 2) or deaths == self.restarts:
                     raise RuntimeError(f"erank ended with {code} at query {queries[done].get('qid')}: {message}")
                 deaths += 1
+            except GeneratorExit:  # who called wants no more: what is on its way is nobody's
+                self.process.kill()
+                self._end()
+                raise
             finally:
                 writer.join()
 
@@ -67,6 +74,8 @@ class Worker:
             if not line.endswith(b"\n"):  # a piece of a line is no answer
                 raise EOFError
             results.append(json.loads(line))
+            if results[-1]["qid"] != str(query["qid"]):
+                raise RuntimeError(f"expected the results of query {query['qid']}, got those of {results[-1]['qid']}")
         return results
 
     def _end(self):

@@ -35,7 +35,7 @@ work=${ERANK_WORK:-$(dirname "$out")}/$(basename "$part")
 cpus=${SLURM_CPUS_PER_TASK:-1}
 srun --cpus-per-task "$cpus" erank rerank "$@" --threads "$cpus" --shard "$SLURM_ARRAY_TASK_ID/$parts" \
   --out "$work" --resume
-if [ "$work" != "$part" ]; then
+if ! [ "$work" -ef "$part" ]; then
   cp "$work.made.json" "$part.made.json"
   cp "$work" "$part"
 fi

@@ -26,8 +26,9 @@ def main():
     program = os.environ.get("ERANK", "erank")
     command = [program, "rerank", "--candidates", "-", "--out", "-", "--format", "jsonl", "--quiet", *rerank]
     spark = SparkSession.builder.appName("erank").getOrCreate()
-    # pipe() gives the process no environment but this: erank needs PATH, and HOME or ERANK_CACHE for the model.
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "ERANK_CACHE") if name in os.environ}
+    # pipe() gives the process no environment but this: erank needs PATH, and for the model the folders' names.
+    names = ("PATH", "HOME", "XDG_CACHE_HOME", "ERANK_CACHE")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
     (
         spark.sparkContext.textFile(args.candidates, args.partitions)
         .pipe(shlex.join(command), env=environment, checkCode=True)

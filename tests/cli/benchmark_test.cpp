@@ -140,16 +140,66 @@ TEST_F(TinyBenchmark, GoesOnWhereItStopped) {
   EXPECT_EQ(results()["tasks"][0]["queries"], 1);
 }
 
-TEST_F(TinyBenchmark, AChangedCorpusIsIndexedAnew) {
+TEST_F(TinyBenchmark, SearchesTheCorpusAsItIs) {
   put_beir();
   ASSERT_EQ(benchmark("beir", "beir/one").exit_code, 0);
-  std::string corpus = base::read_file(path("beir/one/corpus.jsonl"));
-  EXPECT_THAT(base::read_file(path("out/one/candidates.jsonl")), Not(HasSubstr("zebra")));
-  for (size_t at = 0; (at = corpus.find("\"text\": \"", at)) != corpus.npos; at += 9)
-    corpus.insert(at + 9, "zebra ");
-  put("beir/one/corpus.jsonl", corpus);
+  EXPECT_THAT(candidates("one")["q2"], ElementsAre("d3"));
+  put("beir/one/corpus.jsonl",
+      base::read_file(path("beir/one/corpus.jsonl")) + "{\"_id\": \"d5\", \"text\": \"Bread.\"}\n");
+  expect_refused(benchmark("beir", "beir/one", {"--resume"}), "--overwrite makes it anew");
   ASSERT_EQ(benchmark("beir", "beir/one", {"--overwrite"}).exit_code, 0);
-  EXPECT_THAT(base::read_file(path("out/one/candidates.jsonl")), HasSubstr("zebra"));
+  EXPECT_THAT(candidates("one")["q2"], ::testing::UnorderedElementsAre("d3", "d5"));
+  // Its index says so as one of `erank index` does.
+  const Outcome found = run({"retrieve", "--index", path("out/one/corpus.bm25"), "--beir",
+                             path("beir/one"), "--out", path("bm25.run")});
+  EXPECT_EQ(found.exit_code, 0) << found.err;
+}
+
+TEST_F(TinyBenchmark, ReplacesNoResultsUnasked) {
+  put_beir();
+  ASSERT_EQ(benchmark("beir", "beir/one").exit_code, 0);
+  expect_refused(benchmark("beir", "beir/two"), "results.json exists");
+  put("out/results.json", "[]");
+  for (const char* how : {"--resume", "--overwrite"})
+    expect_refused(benchmark("beir", "beir/two", {how}), "move it away");
+  put("out/results.json", "{\"benchmark\": \"bright\", \"tasks\": []}");
+  expect_refused(benchmark("beir", "beir/two", {"--resume"}), "is of the benchmark");
+  fs::remove(path("out/results.json"));
+  put("out/one/made.json", "7");
+  expect_refused(benchmark("beir", "beir/one", {"--resume"}), "expected an object");
+  expect_refused(run({"benchmark", "beir", "--data", path("beir"), "--out", path("beir")}),
+                 "would be written into its data folder");
+}
+
+TEST_F(TinyBenchmark, TakesTheBestScoredCandidates) {
+  put_beir();
+  put("beir/one/candidates.jsonl",
+      "{\"qid\": \"q2\", \"query\": \"bread\", \"hits\": [{\"docid\": \"d1\", \"score\": 1, "
+      "\"text\": \"a\"}, {\"docid\": \"d3\", \"score\": 9, \"text\": \"b\"}]}\n");
+  Outcome o = benchmark("beir", "beir/one", {"--top", "1"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_THAT(candidates("one")["q2"], ElementsAre("d3"));
+  EXPECT_THAT(o.err, HasSubstr("1 of 2 judged queries are not in"));
+
+  put("beir/one/candidates.jsonl",
+      "{\"qid\": \"q2\", \"query\": \"bread\", \"hits\": [{\"docid\": \"d1\", \"text\": \"a\"}, "
+      "{\"docid\": \"d3\", \"text\": \"b\"}]}\n");
+  o = benchmark("beir", "beir/one", {"--top", "1", "--overwrite"});
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("if they are not ranked, give a run"));
+}
+
+TEST_F(TinyBenchmark, APairThatCannotBeScoredEndsNoTask) {
+  put_beir();
+  put("beir/one/corpus.jsonl", base::read_file(path("beir/one/corpus.jsonl")) +
+                                   "{\"_id\": \"d5\", \"text\": \"Bread " + std::string(3000, 'x') +
+                                   "\"}\n");
+  const Outcome o =
+      benchmark("beir", "beir", {"--kv-cache-bytes", "1000000", "--long-docs", "cut"});
+  EXPECT_EQ(o.exit_code, 2);
+  EXPECT_THAT(o.err, HasSubstr("1 pairs could not be scored"));
+  EXPECT_EQ(results()["tasks"].size(), 2u);
+  EXPECT_THAT(o.out, ContainsRegex("\nmean of 2 "));
 }
 
 TEST_F(TinyBenchmark, MakesCandidatesAnewThatWereDamaged) {

@@ -23,6 +23,7 @@ TEST_F(TinyVerbs, EveryVerbHasHelpWithAnExample) {
                                                                 {"data", "check"},
                                                                 {"data", "sample"},
                                                                 {"data", "convert"},
+                                                                {"synth"},
                                                                 {"tokenize"},
                                                                 {"prompt"},
                                                                 {"model", "info"},

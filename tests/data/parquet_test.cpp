@@ -61,6 +61,23 @@ TEST_F(Parquet, IsReadWhereverJsonLinesAre) {
   EXPECT_THAT(documents[1].text, HasSubstr("Text 1 \u00e4\u6f22"));
 }
 
+TEST_F(Parquet, BytesThatAreNoTextAreRefusedWithTheirRow) {
+  try {
+    all_of(std::string(ERANK_SOURCE_DIR) + "/tests/golden/bytes.parquet");
+    ADD_FAILURE();
+  } catch (const base::Error& e) {
+    EXPECT_EQ(e.kind(), base::ErrorKind::kInvalidInput);
+    EXPECT_THAT(e.what(), HasSubstr("not UTF-8"));
+    EXPECT_THAT(e.what(), HasSubstr("bytes.parquet, row 2, column raw"));
+  }
+}
+
+TEST_F(Parquet, AFolderMayHoldIt) {
+  const TestFolder folder;
+  folder.write("corpus.parquet", base::read_file(kGolden + "parquet"));
+  EXPECT_EQ(find_beir(folder.path()).corpus, folder.path("corpus.parquet"));
+}
+
 TEST_F(Parquet, DamagedFilesAreNamed) {
   const TestFolder folder;
   const auto whole = base::read_file(kGolden + "parquet");

@@ -219,6 +219,36 @@ TEST(AnswerParser, GivesBackWhatWasWritten) {
   }));
 }
 
+TEST(AnswerParser, ReadsARepliesReasoningFromItsFieldOrFromItsText) {
+  const AnswerParser parser;
+  const auto read = [&](std::string_view reasoning, std::string_view text) {
+    const auto answer = parser.parse_reply(reasoning, text);
+    if (!answer) return std::string("none");
+    EXPECT_EQ(text.substr(answer->integer_begin, answer->integer_end - answer->integer_begin),
+              std::to_string(answer->value));
+    return answer->reasoning + "|" + std::to_string(answer->value);
+  };
+  EXPECT_EQ(read("", "<think>a</think><answer>7</answer>"), "a|7");
+  EXPECT_EQ(read("", "a </think>\n<answer> 7 </answer>\n"), "a|7");
+  EXPECT_EQ(read("", "\n<answer>10</answer>"), "|10");
+  EXPECT_EQ(read(" r ", "<answer>0</answer>"), "r|0");
+  EXPECT_EQ(read("r", "<think>a</think><answer>7</answer>"), "r|7");
+  EXPECT_EQ(read(" \n", "<think>a</think><answer>7</answer>"), "a|7");
+  EXPECT_EQ(read("r", "So: <answer>7</answer>"), "none");
+  EXPECT_EQ(read("r", "<answer>11</answer>"), "none");
+  EXPECT_EQ(read("r", ""), "none");
+}
+
+TEST(AnswerParser, TakesItsTagsOutOfReasoning) {
+  EXPECT_EQ(AnswerParser::without_tags(" a <think>b</think> <answer>3</answer> "), "a b 3");
+  EXPECT_EQ(AnswerParser::without_tags("</th<think>ink>"), "");
+  EXPECT_EQ(AnswerParser::without_tags("a < b > c <b>"), "a < b > c <b>");
+  std::string nested;
+  for (int i = 0; i < 300000; ++i) nested += "<thi";
+  for (int i = 0; i < 300000; ++i) nested += "nk>";
+  EXPECT_EQ(AnswerParser::without_tags(nested), "");
+}
+
 TEST(AnswerParser, ReadsALongThoughtInNoTime) {
   std::string text(size_t{8} << 20, ' ');
   EXPECT_FALSE(AnswerParser().parse(text));

@@ -366,6 +366,52 @@ TEST(PromptFormat, SharesAQuerysWholePrefixWhenThePassageStandsLast) {
   }));
 }
 
+TEST(Question, IsTheUsersTurnOfThePromptCutInTheSameWay) {
+  const TestFolder folder;
+  const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);
+  for (const Layout layout : {Layout::kPaper, Layout::kPassageLast}) {
+    PromptOptions options;
+    options.layout = layout;
+    options.max_query_tokens = 6;
+    options.max_document_tokens = 8;
+    const PromptFormat format(tokenizer, options);
+    const std::string text = format.render("i\xff", "a long query", "a long <think> text").text;
+    EXPECT_EQ(
+        format.prefix() +
+            score_question(tokenizer, options, "i\xff", "a long query", "a long <think> text") +
+            format.suffix(),
+        text);
+  }
+}
+
+TEST(Question, OfTwoDocumentsIsWrittenByteForByte) {
+  PromptOptions options;
+  options.max_document_tokens = 5;
+  const Tokenizer tokenizer = Tokenizer::from_json(base::dump_json(small_tokenizer({})));
+  EXPECT_EQ(compare_question(tokenizer, options, "Find it.", "what?", "first one", "two"),
+            "Given a query and two documents, please decide which document is more relevant.\n"
+            "The goal or relevance definition is: Find it.\n"
+            "\n"
+            "Here is the query:\n"
+            "what?\n"
+            "\n"
+            "Here is document 1:\n"
+            "first\n"
+            "\n"
+            "Here is document 2:\n"
+            "two\n"
+            "\n"
+            "After thinking, directly choose an answer from [0, 1, 2].\n"
+            "- 1 means document 1 is more relevant\n"
+            "- 2 means document 2 is more relevant\n"
+            "- 0 means both are equally relevant.\n"
+            "\n"
+            "Desired output format:\n"
+            "<think>put your thinking here</think><answer>Only allows an integer here</answer>\n"
+            "\n"
+            "Your output:");
+}
+
 TEST(PromptFormat, RendersAnyTextAsIdsThatSpellItAgain) {
   const TestFolder folder;
   const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);

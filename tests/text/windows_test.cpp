@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "erank/base/utf8.h"
+#include "erank/text/white_space.h"
 #include "tests/text/tokenizer_support.h"
 
 namespace erank::text {
@@ -61,6 +62,7 @@ TEST(Windows, AllButTheFirstBeginWithTheDocumentsFirstSentence) {
   EXPECT_EQ(windows.windows[2].text, "On bread. Yeast makes it rise.");
   EXPECT_EQ(windows.windows[3].text, "On bread. it rise. Salt is for taste.");
   EXPECT_EQ(split_windows(bytes(), "a " + document, 44, 9).head, "a On bread.");
+  EXPECT_EQ(split_windows(bytes(), "A\n" + document + document + document, 200, 9).head, "A");
   EXPECT_EQ(split_windows(bytes(), document, 200, 9).head, "");
 }
 
@@ -102,8 +104,9 @@ TEST(Windows, PlacesAreCodePoints) {
 
 TEST(Windows, CoverEveryDocumentInOrder) {
   rc::check("windows", [] {
-    const auto letters = rc::gen::element<std::string>("a", "B", ".", " ", "\n", "?", "\xc3\xa9",
-                                                       "\xe3\x80\x82", "\xf0\x9f\x8d\x9e", ") ");
+    const auto letters =
+        rc::gen::element<std::string>("a", "B", ".", " ", "\n", "?", "\xc3\xa9", "\xe3\x80\x82",
+                                      "\xf0\x9f\x8d\x9e", ") ", "\xe3\x80\x80", "\xe2\x80\x89");
     std::string document;
     for (const auto& piece : *rc::gen::container<std::vector<std::string>>(letters))
       document += piece;
@@ -114,7 +117,7 @@ TEST(Windows, CoverEveryDocumentInOrder) {
     int64_t end = 0, begin = -1;
     const auto is_space = [&](int64_t from, int64_t to) {
       const auto part = base::utf8_slice(document, from, to);
-      return std::all_of(part.begin(), part.end(), [](char c) { return c == ' ' || c == '\n'; });
+      return trim_white_space(part).empty();
     };
     for (const auto& window : windows) {
       const std::string before = head.empty() || &window == &windows[0] ? "" : head + " ";

@@ -4,6 +4,8 @@
 #include <parquet/arrow/reader.h>
 #include <parquet/exception.h>
 
+#include <algorithm>
+
 #include "erank/base/error.h"
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
@@ -30,6 +32,13 @@ OrderedJson number(const arrow::Array& array, int64_t row) {
 }
 
 OrderedJson value_of(const arrow::Array& array, int64_t row);
+
+OrderedJson text_of(std::string_view bytes) {
+  if (!base::is_valid_utf8(bytes))
+    base::fail(ErrorKind::kInvalidInput, kWhere,
+               "bytes that are not UTF-8: ", base::in_quotes(bytes), "; leave the column out");
+  return std::string(bytes);
+}
 
 OrderedJson list_of(const arrow::Array& values, int64_t begin, int64_t end) {
   OrderedJson list = OrderedJson::array();
@@ -70,10 +79,13 @@ OrderedJson value_of(const arrow::Array& array, int64_t row) {
       return number<arrow::DoubleArray>(array, row);
     case arrow::Type::STRING:
     case arrow::Type::BINARY:
-      return std::string(static_cast<const arrow::BinaryArray&>(array).GetView(row));
+      return text_of(static_cast<const arrow::BinaryArray&>(array).GetView(row));
     case arrow::Type::LARGE_STRING:
     case arrow::Type::LARGE_BINARY:
-      return std::string(static_cast<const arrow::LargeBinaryArray&>(array).GetView(row));
+      return text_of(static_cast<const arrow::LargeBinaryArray&>(array).GetView(row));
+    case arrow::Type::STRING_VIEW:
+    case arrow::Type::BINARY_VIEW:
+      return text_of(static_cast<const arrow::BinaryViewArray&>(array).GetView(row));
     case arrow::Type::LIST:
       return list_in<arrow::ListArray>(array, row);
     case arrow::Type::LARGE_LIST:
@@ -105,7 +117,8 @@ OrderedJson value_of(const arrow::Array& array, int64_t row) {
     }
     default: {
       const auto scalar = array.GetScalar(row);
-      return scalar.ok() ? (*scalar)->ToString() : std::string();
+      if (!scalar.ok()) base::fail(ErrorKind::kCorrupt, kWhere, scalar.status().message());
+      return text_of((*scalar)->ToString());
     }
   }
 }
@@ -113,12 +126,21 @@ OrderedJson value_of(const arrow::Array& array, int64_t row) {
 class Reader : public ParquetLines {
  public:
   explicit Reader(const std::string& path) : path_(path) {
+    // A page of each column is in memory at a time.
+    parquet::ReaderProperties buffered;
+    buffered.enable_buffered_stream();
     parquet::arrow::FileReaderBuilder builder;
-    check(builder.OpenFile(path));
+    check(builder.OpenFile(path, /*memory_map=*/false, buffered));
     parquet::ArrowReaderProperties properties(/*use_threads=*/false);
     properties.set_batch_size(kRows);
+    properties.set_pre_buffer(false);
     file_ = get(builder.properties(properties)->Build(), path);
     batches_ = get(file_->GetRecordBatchReader(), path);
+    const auto names = batches_->schema()->field_names();
+    for (const auto& name : names)
+      if (std::count(names.begin(), names.end(), name) > 1)
+        base::fail(ErrorKind::kInvalidInput, kWhere, path, ": two columns are named ",
+                   base::in_quotes(name));
   }
 
   std::string next() override {
@@ -129,8 +151,13 @@ class Reader : public ParquetLines {
       if (!batch) break;
       for (int64_t row = 0; row < batch->num_rows(); ++row) {
         OrderedJson json = OrderedJson::object();
-        for (int i = 0; i < batch->num_columns(); ++i)
-          json[batch->column_name(i)] = value_of(*batch->column(i), row);
+        ++number_;
+        for (int i = 0; i < batch->num_columns(); ++i) try {
+            json[batch->column_name(i)] = value_of(*batch->column(i), row);
+          } catch (const base::Error& e) {
+            throw base::Error(e.kind(), base::str(e.what(), " (", path_, ", row ", number_,
+                                                  ", column ", batch->column_name(i), ")"));
+          }
         lines += base::dump_json(json) + "\n";
       }
     }
@@ -143,6 +170,7 @@ class Reader : public ParquetLines {
   }
 
   std::string path_;
+  int64_t number_ = 0;  // of the row, from 1
   std::unique_ptr<parquet::arrow::FileReader> file_;
   std::shared_ptr<arrow::RecordBatchReader> batches_;
 };
