@@ -11,7 +11,6 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
-#include "erank/rank/model_files.h"
 
 namespace erank::cli {
 namespace {
@@ -96,12 +95,13 @@ bool write_candidates(const eval::Benchmark& benchmark, const TaskFiles& files,
   };
   Output output(out, true, files.all());
   if (files.candidates.empty() && files.run.empty() && files.top_ranked.empty()) {
-    const base::Json made_of = {{"corpus", rank::files_digest({files.corpus})}};
-    if (!base::file_exists(options.index) || read_made_of(options.index, "index") != made_of) {
+    if (!base::file_exists(options.index) ||
+        index_difference(options.index, files.corpus, "") != "") {
       Output file(options.index, true, files.all());
       retrieve::IndexOptions index;
       index.num_threads = options.threads;
       index.spill_folder = std::filesystem::path(options.index).parent_path().string();
+      const base::Json made_of = index_made_of(files.corpus, "", index.analyzer);
       const auto write = [&](std::string_view bytes) { file.write(bytes); };
       if (!write_index(files.corpus, "", index, write, progress)) return false;
       remove_made_of(options.index, "index");

@@ -1,9 +1,12 @@
 #include "cli/corpus_index.h"
 
+#include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
+#include "erank/base/files.h"
 #include "erank/data/records.h"
+#include "erank/rank/model_files.h"
 
 namespace erank::cli {
 namespace {
@@ -40,6 +43,24 @@ bool write_index(const std::string& corpus, const std::string& text_field,
   const bool complete = builder.finish(&progress, interrupted);
   progress.finish();
   return complete;
+}
+
+base::Json index_made_of(const std::string& corpus, const std::string& text_field,
+                         retrieve::AnalyzerKind analyzer) {
+  if (!base::file_exists(corpus)) return nullptr;
+  return {{"corpus", rank::file_digest(corpus)},
+          {"text_field", text_field},
+          {"analyzer", retrieve::analyzer_name(analyzer)}};
+}
+
+std::optional<std::string> index_difference(const std::string& index, const std::string& corpus,
+                                            const std::string& text_field) {
+  const auto made_of = read_made_of(base::output_target(index).path, "index");
+  if (!made_of) return std::nullopt;
+  base::Json now = *made_of;
+  now["corpus"] = rank::file_digest(corpus);
+  if (!text_field.empty()) now["text_field"] = text_field;
+  return difference(*made_of, now);
 }
 
 }  // namespace erank::cli

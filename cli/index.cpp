@@ -7,7 +7,6 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/threads.h"
-#include "erank/rank/model_files.h"
 
 namespace erank::cli {
 namespace {
@@ -40,15 +39,12 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
   const bool is_file = target.kind != base::OutputTarget::kStream;
   if (is_file) read_made_of(target.path, "index");  // what is none is refused before any work
   // Before it is read: what changes meanwhile is told from what was there.
-  const std::string digest = base::file_exists(corpus) ? rank::file_digest(corpus) : "";
+  const base::Json made_of = index_made_of(corpus, flags.text_field, options.analyzer);
   const auto write = [&](std::string_view bytes) { output.write(bytes); };
   if (!write_index(corpus, flags.text_field, options, write, progress)) return;
   if (is_file) remove_made_of(target.path, "index");
   output.commit();
-  if (is_file && !digest.empty())
-    write_made_of(
-        target.path, "index",
-        {{"corpus", digest}, {"text_field", flags.text_field}, {"analyzer", flags.analyzer}});
+  if (is_file && !made_of.is_null()) write_made_of(target.path, "index", made_of);
 }
 
 }  // namespace

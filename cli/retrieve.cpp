@@ -8,7 +8,6 @@
 #include "erank/base/error.h"
 #include "erank/base/threads.h"
 #include "erank/data/records.h"
-#include "erank/rank/model_files.h"
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
@@ -23,18 +22,14 @@ struct RetrieveFlags {
 
 // Throws when the index was made of something else than the corpus that is named with it.
 void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
-  const auto made_of = read_made_of(base::output_target(flags.index).path, "index");
-  if (corpus.empty()) return;
-  if (!made_of)
+  const auto what = index_difference(flags.index, corpus, flags.text_field);
+  if (!what)
     return warn(base::str("there is no ", made_path(flags.index),
                           " to tell whether the index was made of ", corpus, " as it is"));
-  base::Json now = *made_of;
-  now["corpus"] = rank::file_digest(corpus);
-  if (!flags.text_field.empty()) now["text_field"] = flags.text_field;
-  if (const std::string what = difference(*made_of, now); !what.empty())
+  if (!what->empty())
     base::fail(
         base::ErrorKind::kInvalidInput, "--index", flags.index, " was not made of ", corpus,
-        " as it is: ", what,
+        " as it is: ", *what,
         "; make it anew with `erank index --overwrite`, or give --queries in place of --beir "
         "to search it all the same");
 }
@@ -43,7 +38,7 @@ void check_fresh(const RetrieveFlags& flags, const std::string& corpus) {
 std::optional<retrieve::Index> get_index(const RetrieveFlags& flags, const data::BeirFolder& beir,
                                          base::ProgressSink& progress) {
   if (!flags.index.empty()) {
-    check_fresh(flags, beir.corpus);
+    if (!beir.corpus.empty()) check_fresh(flags, beir.corpus);
     return retrieve::Index::open(flags.index);
   }
   if (beir.corpus.empty())

@@ -149,6 +149,10 @@ TEST_F(TinyBenchmark, SearchesTheCorpusAsItIs) {
   expect_refused(benchmark("beir", "beir/one", {"--resume"}), "--overwrite makes it anew");
   ASSERT_EQ(benchmark("beir", "beir/one", {"--overwrite"}).exit_code, 0);
   EXPECT_THAT(candidates("one")["q2"], ::testing::UnorderedElementsAre("d3", "d5"));
+  // Its index says so as one of `erank index` does.
+  const Outcome found = run({"retrieve", "--index", path("out/one/corpus.bm25"), "--beir",
+                             path("beir/one"), "--out", path("bm25.run")});
+  EXPECT_EQ(found.exit_code, 0) << found.err;
 }
 
 TEST_F(TinyBenchmark, ReplacesNoResultsUnasked) {
