@@ -126,6 +126,7 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
                    : f.direct ? "direct"
                               : ""},
           {"score", f.score},
+          {"scale", f.model.scale},
           {"max_doc_tokens", f.max_document_tokens},
           {"max_query_tokens", f.max_query_tokens},
           {"long_docs", f.long_documents},

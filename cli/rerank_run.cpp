@@ -270,7 +270,8 @@ class RerankRun {
     if (plan_.quiet) return;
     if (num_low_mass_ > 0)
       warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
-                     " pairs the answers 0 to 10 together have less than ", rank::kLowAnswerMass,
+                     " pairs the answers on the scale together have less than ",
+                     rank::kLowAnswerMass,
                      " of the probability: the model does not answer as it is asked to; take a "
                      "reranker, with the prompt it was trained on"));
     if (num_constant_ > 0)

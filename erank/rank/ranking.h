@@ -64,7 +64,7 @@ struct PassageResult {
   std::string docid;
   size_t index = 0;        // in RankRequest::passages
   double score = 0;        // by ScoreOptions::score; in a Ranking with hybrid_weight: the blend
-  int integer = 0;         // 0..10: what greedy decoding answers
+  int integer = 0;         // on the scale, "yes" is 1: what greedy decoding answers
   double probability = 0;  // Pr(integer)
   text::ScoreDistribution distribution;
   std::optional<double> first_stage_score;

@@ -103,6 +103,7 @@ constexpr int64_t kFewestWindowTokens = 16;
 double score_of(const PassageResult& r, ScoreKind kind) {
   switch (kind) {
     case ScoreKind::kPaper:
+      if (r.distribution.scale == text::Scale::kYesNo) return r.distribution.expected();
       return r.integer * r.probability;
     case ScoreKind::kExpected:
       return r.distribution.expected();
@@ -405,6 +406,7 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   auto& prompt = state->checkpoint.defaults.prompt;
   if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
   if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
+  if (options.scale) prompt.scale = *options.scale;
   // Beside the tokenizer, whose tables take as long.
   auto opening =
       std::async(std::launch::async,
@@ -419,7 +421,7 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
       options.prompt_format.empty()
           ? std::make_unique<text::PromptFormat>(*state->tokenizer, prompt)
           : std::make_unique<text::PromptFormat>(*state->tokenizer, prompt, options.prompt_format);
-  state->reader = std::make_unique<ScoreReader>(*state->tokenizer);
+  state->reader = std::make_unique<ScoreReader>(*state->tokenizer, prompt.scale);
   std::promise<void> ready;
   auto loaded = ready.get_future();
   State* raw = state.get();
@@ -463,7 +465,7 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     asked.answer_prefix = format->think_close();
     asked.sampling = {.temperature = o.temperature,
                       .seed = window == 0 ? seed : base::derived_seed(seed, window)};
-    pair.watcher = std::make_shared<AnswerWatcher>(*tokenizer);
+    pair.watcher = std::make_shared<AnswerWatcher>(*tokenizer, format->options().scale);
     asked.watch = [watcher = pair.watcher](int, std::span<const int32_t> ids) {
       return (*watcher)(ids);
     };

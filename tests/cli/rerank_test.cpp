@@ -492,7 +492,8 @@ TEST_F(TinyRerankVerb, TwoRunsOfOneOutputAreToldApart) {
 TEST_F(TinyRerankVerb, SaysWhenTheModelDoesNotAnswerAsItIsAsked) {
   put_collection();
   const Outcome o = rerank_collection({});
-  EXPECT_THAT(o.err, HasSubstr("of 5 of 5 pairs the answers 0 to 10 together have less than 0.1"));
+  EXPECT_THAT(o.err,
+              HasSubstr("of 5 of 5 pairs the answers on the scale together have less than 0.1"));
   for (const auto& line : json_lines(o.out))
     EXPECT_THAT(line["flags"].get<std::vector<std::string>>(),
                 ::testing::Contains("low_answer_mass"));
