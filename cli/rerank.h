@@ -22,6 +22,7 @@ struct RerankFlags {
   bool is_part = false;  // of a longer job, which says itself what is complete
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
   int max_windows = rank::ScoreOptions{}.max_windows;
+  int samples = 1;
   double temperature = 0;
   uint64_t seed = 0;
 };

@@ -221,7 +221,7 @@ TEST_F(TinyRerankVerb, ReadsLongDocumentsInWindows) {
                                "scatters blue light more than red.\"}\n{\"id\": \"short\", "
                                "\"text\": \"The sky is blue.\"}\n");
   const std::vector<std::string> common = {"--query",          "sky", "--docs", docs, "--direct",
-                                         "--max-doc-tokens", "40"};
+                                           "--max-doc-tokens", "40"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), common.begin(), common.end());
     const Outcome o = rerank(more);
@@ -529,6 +529,24 @@ TEST_F(TinyRerankVerb, RanksTheDemosPassagesWithTheDefaultModel) {
       EXPECT_LE(line["new_tokens"], think ? 4 : 0);
     }
   }
+}
+
+TEST_F(TinyRerankVerb, AveragesSeveralReasonings) {
+  put("docs.jsonl", "{\"_id\": \"d\", \"text\": \"Blue.\"}\n");
+  const auto args = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {
+        "--query", "sky",      "--docs", path("docs.jsonl"),   "--think",
+        "--quiet", "--format", "jsonl",  "--max-think-tokens", "6"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Outcome one = rerank(args({"--temperature", "1"}));
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  const Outcome three = rerank(args({"--temperature", "1", "--samples", "3"}));
+  ASSERT_EQ(three.exit_code, 0) << three.err;
+  EXPECT_GT(json_lines(three.out).at(0)["new_tokens"].get<int>(),
+            json_lines(one.out).at(0)["new_tokens"].get<int>());
+  expect_refused(rerank(args({"--samples", "3"})), "need reasoning and a temperature above 0");
 }
 
 }  // namespace

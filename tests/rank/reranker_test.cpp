@@ -12,7 +12,6 @@
 #include "erank/text/windows.h"
 #include "tests/exact_bits.h"
 #include "tests/rank/tiny_checkpoint.h"
-#include "tests/text/yes_no_tokenizer.h"
 
 namespace erank::rank {
 namespace {
@@ -104,39 +103,6 @@ TEST(TinyReranker, DrawsOfTheReasoningDependOnSeedAndIdsAlone) {
   for (const auto& [id, result] : by_id(reranker->rank(request)))
     changed += first.at(id).reasoning != result.reasoning;
   EXPECT_GT(changed, 0);
-}
-
-// Both modes; what is read is also what the model would write: the word after the opening.
-TEST(TinyReranker, ScoresOnTheScaleItIsAskedFor) {
-  const std::string model = random_checkpoint("scales");
-  text::add_yes_no(model);
-  RerankerOptions options = tiny_options(model);
-  for (const auto scale : {text::Scale::kYesNo, text::Scale::kZeroToThree}) {
-    options.scale = scale;
-    const auto reranker = Reranker::load(options);
-    for (const Mode mode : {Mode::kDirect, Mode::kThink})
-      for (const ScoreKind kind : {ScoreKind::kPaper, ScoreKind::kExpected, ScoreKind::kInteger}) {
-        RankRequest request = request_of(kPassages, mode);
-        request.options.score = kind;
-        for (const auto& r : reranker->rank(request).results) {
-          const auto p = r.distribution.answers();
-          ASSERT_EQ(p.size(), static_cast<size_t>(text::max_answer(scale)) + 1);
-          double sum = 0, weighted = 0;
-          for (size_t i = 0; i < p.size(); ++i)
-            sum += p[i], weighted += static_cast<double>(i) * p[i];
-          const auto most = std::max_element(p.begin(), p.end()) - p.begin();
-          EXPECT_EQ(r.integer, most);
-          EXPECT_EQ(r.probability, p[static_cast<size_t>(most)]);
-          const bool mean = kind == ScoreKind::kExpected ||
-                            (kind == ScoreKind::kPaper && scale == text::Scale::kYesNo);
-          EXPECT_NEAR(r.score,
-                      mean                          ? weighted / sum
-                      : kind == ScoreKind::kInteger ? static_cast<double>(most)
-                                                    : r.integer * r.probability,
-                      1e-12);
-        }
-      }
-  }
 }
 
 TEST(TinyReranker, ReadsTheAnswerAtOnceInDirectMode) {
