@@ -219,6 +219,7 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target,
 RerankPlan plan_of(const RerankFlags& f) {
   RerankPlan plan;
   plan.reranker = f.model.resolved();
+  plan.loaded = f.loaded;
   if (f.max_document_tokens > 0) plan.reranker.max_document_tokens = f.max_document_tokens;
   if (f.max_query_tokens > 0) plan.reranker.max_query_tokens = f.max_query_tokens;
   plan.scores = score_options(f);
