@@ -159,6 +159,7 @@ class Benchmark {
     f.out = file(files, "reranked.jsonl");
     f.resume = !flags_.overwrite, f.overwrite = flags_.overwrite;
     f.is_part = true;
+    f.loaded = &loaded_;
     const RerankDone done = rerank(f, context_);
     if (interrupted()) return std::nullopt;
     num_failed_ += done.num_failed;
@@ -372,6 +373,7 @@ class Benchmark {
   std::vector<TaskScores> scores_;
   int64_t num_failed_ = 0;
   bool can_retry_ = false;
+  std::shared_ptr<rank::Reranker> loaded_;  // by the first task that needs it
 };
 
 }  // namespace

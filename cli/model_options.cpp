@@ -19,6 +19,9 @@ void ModelFlags::add_to(CLI::App& verb) {
                   "another LoRA adapter (PEFT folder) to put on the model");
   verb.add_option("--prompt-format", options.prompt_format,
                   "JSON {prefix, suffix, stop_ids} in place of the model's chat template");
+  verb.add_option("--scale", scale,
+                  "what the model is asked for: yes-no, 0-3 or 0-10 (default: the checkpoint's)")
+      ->check(CLI::IsMember({"yes-no", "0-3", "0-10"}));
   verb.add_option("--precision", precision,
                   "precision of the matrix products: auto, bf16, int8 or fp32")
       ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32"}))
@@ -42,6 +45,7 @@ rank::RerankerOptions ModelFlags::resolved() const {
                   : precision == "int8" ? rank::Precision::kInt8
                                         : rank::Precision::kAuto;
   out.cuda = device == "cuda";
+  if (!scale.empty()) out.scale = text::parse_scale(scale, "--scale");
   return out;
 }
 

@@ -15,6 +15,7 @@ void add_deterministic(CLI::App& verb);
 struct ModelFlags {
   rank::RerankerOptions options;
   std::string precision = "auto", device = "cpu";
+  std::string scale;  // "": the checkpoint's
 
   void add_to(CLI::App& verb);
   rank::RerankerOptions resolved() const;

@@ -15,7 +15,7 @@ namespace erank::cli {
 namespace {
 
 struct PromptFlags {
-  std::string model, format, layout, in = "-", out;
+  std::string model, format, layout, scale, in = "-", out;
   int max_document_tokens = 0, max_query_tokens = 0;
   bool direct = false, overwrite = false;
 };
@@ -25,6 +25,7 @@ void prompt(const PromptFlags& flags) {
   text::PromptOptions options = checkpoint.defaults.prompt;
   if (flags.max_document_tokens > 0) options.max_document_tokens = flags.max_document_tokens;
   if (flags.max_query_tokens > 0) options.max_query_tokens = flags.max_query_tokens;
+  if (!flags.scale.empty()) options.scale = text::parse_scale(flags.scale, "--scale");
   if (!flags.layout.empty())
     options.layout = flags.layout == "paper" ? text::Layout::kPaper : text::Layout::kPassageLast;
   const text::Tokenizer tokenizer = text::Tokenizer::load(checkpoint.weights);
@@ -75,6 +76,9 @@ void add_prompt(CLI::App& app, Context& context) {
                    "JSON {prefix, suffix, stop_ids} in place of the chat template");
   verb->add_option("--layout", flags->layout, "paper or passage-last (default: the checkpoint's)")
       ->check(CLI::IsMember({"paper", "passage-last"}));
+  verb->add_option("--scale", flags->scale,
+                   "what is asked for: yes-no, 0-3 or 0-10 (default: the checkpoint's)")
+      ->check(CLI::IsMember({"yes-no", "0-3", "0-10"}));
   verb->add_option("--max-doc-tokens", flags->max_document_tokens,
                    "cut documents to so many tokens")
       ->check(positive_number());

@@ -67,6 +67,7 @@ rank::ScoreOptions score_options(const RerankFlags& f) {
   o.long_documents =
       f.long_documents == "cut" ? rank::LongDocuments::kCut : rank::LongDocuments::kWindows;
   o.max_windows = f.max_windows;
+  o.samples = f.samples;
   o.temperature = f.temperature;
   o.seed = f.seed;
   if (!f.hybrid.empty()) set_hybrid(f.hybrid, o);
@@ -126,11 +127,13 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
                    : f.direct ? "direct"
                               : ""},
           {"score", f.score},
+          {"scale", f.model.scale},
           {"max_doc_tokens", f.max_document_tokens},
           {"max_query_tokens", f.max_query_tokens},
           {"long_docs", f.long_documents},
           {"max_windows", f.max_windows},
           {"max_think_tokens", f.max_think_tokens},
+          {"samples", f.samples},
           {"temperature", f.temperature},
           {"seed", f.seed}};
 }
@@ -216,6 +219,7 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target,
 RerankPlan plan_of(const RerankFlags& f) {
   RerankPlan plan;
   plan.reranker = f.model.resolved();
+  plan.loaded = f.loaded;
   if (f.max_document_tokens > 0) plan.reranker.max_document_tokens = f.max_document_tokens;
   if (f.max_query_tokens > 0) plan.reranker.max_query_tokens = f.max_query_tokens;
   plan.scores = score_options(f);
@@ -305,6 +309,11 @@ void add_scoring_options(CLI::App& verb, RerankFlags& f) {
   verb.add_option("--temperature", f.temperature,
                   "sampling temperature of the reasoning; 0 is greedy")
       ->check(non_negative_number())
+      ->capture_default_str();
+  verb.add_option("--samples", f.samples,
+                  "reasonings drawn of a pair, whose score is the mean of theirs; needs\n"
+                  "--temperature")
+      ->check(positive_number())
       ->capture_default_str();
   verb.add_option("--seed", f.seed, "random seed for sampling the reasoning")
       ->capture_default_str();

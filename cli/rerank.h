@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "cli/model_options.h"
@@ -20,8 +21,10 @@ struct RerankFlags {
   double min_probability = 0;
   bool think = false, direct = false, resume = false, overwrite = false, quiet = false;
   bool is_part = false;  // of a longer job, which says itself what is complete
+  std::shared_ptr<rank::Reranker>* loaded = nullptr;  // see RerankPlan
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
   int max_windows = rank::ScoreOptions{}.max_windows;
+  int samples = 1;
   double temperature = 0;
   uint64_t seed = 0;
 };

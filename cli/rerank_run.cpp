@@ -72,7 +72,11 @@ class RerankRun {
 
   RerankDone run() {
     if (!journal_path_.empty()) open_journal();
-    auto reranker = rank::Reranker::load(plan_.reranker, context_.progress.get());
+    // What it calls back is this object: it is handed on only when all pairs are done.
+    std::shared_ptr<rank::Reranker> reranker;
+    if (plan_.loaded) reranker = std::exchange(*plan_.loaded, nullptr);
+    if (!reranker) reranker = rank::Reranker::load(plan_.reranker, context_.progress.get());
+    before_ = reranker->stats().engine;
     begin_ = Clock::now();
 
     Output output(plan_.out, true);
@@ -134,6 +138,7 @@ class RerankRun {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     warn_doubtful();
     summary(*reranker, seconds);
+    if (plan_.loaded) *plan_.loaded = std::move(reranker);
     if (stream_) stream_->finish();
     return {num_done_ - num_resumed_, seconds, num_pairs_, num_failed_,
             journal && may_succeed_later_};
@@ -270,7 +275,8 @@ class RerankRun {
     if (plan_.quiet) return;
     if (num_low_mass_ > 0)
       warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
-                     " pairs the answers 0 to 10 together have less than ", rank::kLowAnswerMass,
+                     " pairs the answers on the scale together have less than ",
+                     rank::kLowAnswerMass,
                      " of the probability: the model does not answer as it is asked to; take a "
                      "reranker, with the prompt it was trained on"));
     if (num_constant_ > 0)
@@ -300,12 +306,12 @@ class RerankRun {
     const auto rate = [&](int64_t n) {
       return std::llround(static_cast<double>(n) / std::max(seconds, 1e-9));
     };
-    ProgressLine::print_above(
-        base::str("erank: ", scored, scored == 1 ? " pair" : " pairs",
-                  num_resumed_ ? base::str(" (and ", num_resumed_, " from the journal)") : "",
-                  " with ", reranker.model_name(), " (", reranker.precision_name(), ") in ",
-                  duration_text(seconds), ": ", rate(stats.computed_tokens), " tokens/s computed, ",
-                  stats.cached_tokens, " prompt tokens shared"));
+    ProgressLine::print_above(base::str(
+        "erank: ", scored, scored == 1 ? " pair" : " pairs",
+        num_resumed_ ? base::str(" (and ", num_resumed_, " from the journal)") : "", " with ",
+        reranker.model_name(), " (", reranker.precision_name(), ") in ", duration_text(seconds),
+        ": ", rate(stats.computed_tokens - before_.computed_tokens), " tokens/s computed, ",
+        stats.cached_tokens - before_.cached_tokens, " prompt tokens shared"));
   }
 
   const RerankPlan& plan_;
@@ -324,6 +330,7 @@ class RerankRun {
   bool may_succeed_later_ = false;
   std::atomic<int64_t> num_done_ = 0;
   Clock::time_point begin_;
+  engine::EngineStats before_;            // of a model that other jobs have used
   std::unique_ptr<RerankStream> stream_;  // the last one: its thread tells news
 };
 

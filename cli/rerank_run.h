@@ -1,6 +1,7 @@
 // The work of `erank rerank`: queries in, rankings out in the same order, a journal for files.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ namespace erank::cli {
 
 struct RerankPlan {
   rank::RerankerOptions reranker;
+  // Where jobs of one model keep it, loaded by the first one; nullptr: loaded for this job.
+  std::shared_ptr<rank::Reranker>* loaded = nullptr;
   rank::ScoreOptions scores;
   std::optional<eval::Calibration> calibration;
   double min_probability = 0;  // scored pairs below it are left out

@@ -110,7 +110,7 @@ std::string padded(std::string text, size_t width, bool right) {
 std::string distribution_bar(const text::ScoreDistribution& d) {
   static const char* kBlocks[] = {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   std::string bar;
-  for (const double p : d.p)
+  for (const double p : d.answers())
     bar += kBlocks[p < 0.005 ? 0 : std::clamp(static_cast<int>(std::ceil(p * 8)), 1, 8)];
   return bar;
 }

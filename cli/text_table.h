@@ -33,7 +33,7 @@ std::vector<std::string> wrapped(std::string_view text, std::span<const Mark> ma
 // Filled with blanks to `width` characters, on the left when `right` aligned.
 std::string padded(std::string text, size_t width, bool right = false);
 
-// Eleven columns, one a possible answer from 0 to 10, as high as its probability.
+// A column for each answer on the scale, eleven from 0 to 10, as high as its probability.
 std::string distribution_bar(const text::ScoreDistribution& distribution);
 
 // Columns of the terminal, 100 when stdout is none.

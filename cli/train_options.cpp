@@ -152,6 +152,9 @@ void TrainFlags::add_to(CLI::App& verb) {
   add.choice("--layout", layout, {"paper", "passage-last"},
              "layout of the prompt (default: the model's)")
       ->default_str("");
+  add.choice("--scale", scale, {"yes-no", "0-3", "0-10"},
+             "what the model is asked for (default: the model's)")
+      ->default_str("");
   verb.add_option("--instruction", instruction, "relevance instruction for pairs without one");
   verb.add_option("--max-query-tokens", max_query_tokens,
                   "cut queries to so many tokens (default: the model's)");
@@ -183,6 +186,7 @@ train::RunOptions TrainFlags::run_options(
   train::RunOptions run;
   run.model = model, run.out = out;
   run.resume = resume, run.overwrite = overwrite, run.dry_run = dry_run, run.full = full;
+  if (!scale.empty()) run.scale = text::parse_scale(scale, "--scale");
   if (!layout.empty())
     run.layout = layout == "paper" ? text::Layout::kPaper : text::Layout::kPassageLast;
   run.instruction = instruction;

@@ -28,7 +28,7 @@ struct OptionAdder {
 
 // Values are the defaults that --help shows; a verb may set others before add_to().
 struct TrainFlags {
-  std::string config, model, out, validation, validation_qrels, layout, instruction;
+  std::string config, model, out, validation, validation_qrels, layout, scale, instruction;
   std::string precision = "auto", device = "cpu", schedule = "cosine";
   std::string validation_modes = "direct";
   int max_think_tokens = train::ValidationOptions{}.max_think_tokens;

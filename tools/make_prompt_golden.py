@@ -84,18 +84,43 @@ CUTS = [  # query, document, query tokens, document tokens
     ("caf\u0065\u0301 na\u00efve " * 6, "\u0928\u092e\u0938\u094d\u0924\u0947 " * 9, 11, 13),
 ]
 
-INTRODUCTION = "Given a query and a document, please give a relevance score of 0~10.\nThe goal or relevance definition is: {0}"
-QUERY = "\n\nHere is the query:\n{1}"
-DOCUMENT = "\n\nHere is the document:\n{2}"
+INTRODUCTION = "{task}\nThe goal or relevance definition is: {{0}}"
+QUERY = "\n\nHere is the query:\n{{1}}"
+DOCUMENT = "\n\nHere is the document:\n{{2}}"
 SCALE = (
-    "\n\nAfter thinking, directly choose a relevance score from [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].\n"
-    "- 0 represents completely not related\n- 10 means perfectly related.\n\nDesired output format:\n"
-    "<think>put your thinking here</think><answer>Only allows an integer here</answer>"
+    "\n\nAfter thinking, directly choose a relevance {what} from [{answers}].\n"
+    "- {low}\n- {high}\n\nDesired output format:\n"
+    "<think>put your thinking here</think><answer>Only allows {place} here</answer>"
 )
 CLOSING = "\n\nYour output:"
 FRAMES = {
     "paper": INTRODUCTION + QUERY + DOCUMENT + SCALE + CLOSING,
     "passage-last": INTRODUCTION + QUERY + SCALE + DOCUMENT + CLOSING,
+}
+
+
+def integers(most):
+    return {
+        "task": f"Given a query and a document, please give a relevance score of 0~{most}.",
+        "what": "score",
+        "answers": ", ".join(map(str, range(most + 1))),
+        "low": "0 represents completely not related",
+        "high": f"{most} means perfectly related.",
+        "place": "an integer",
+    }
+
+
+SCALES = {
+    "0-10": integers(10),
+    "0-3": integers(3),
+    "yes-no": {
+        "task": "Given a query and a document, please judge their relevance with yes or no.",
+        "what": "judgement",
+        "answers": "yes, no",
+        "low": "no represents not related",
+        "high": "yes means related.",
+        "place": "yes or no",
+    },
 }
 
 
@@ -147,14 +172,16 @@ def prompts_of(template, tokenizer, plain):
     hf = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
     result = []
 
-    def add(pair, layout, limits=None):
+    def add(pair, layout, limits=None, scale="0-10"):
         instruction, query, document = pair
         entry = {"layout": layout, "instruction": instruction, "query": query, "document": document}
         if limits:
             entry["max_query_tokens"], entry["max_document_tokens"] = limits
             query, entry["query_truncated"] = cut(plain, query, limits[0])
             document, entry["document_truncated"] = cut(plain, document, limits[1])
-        frame = FRAMES[layout]
+        if scale != "0-10":
+            entry["scale"] = scale
+        frame = FRAMES[layout].format(**SCALES[scale])
         content = frame.format(instruction, query, document)
         message = [{"role": "user", "content": content}]
         text = hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
@@ -173,6 +200,10 @@ def prompts_of(template, tokenizer, plain):
             add(pair, layout)
         for query, document, *limits in CUTS:
             add((INSTRUCTION, query, document), layout, limits)
+    for scale in ("0-3", "yes-no"):
+        for layout in FRAMES:
+            for pair in PAIRS[:3] + PAIRS[-1:]:
+                add(pair, layout, scale=scale)
     return result
 
 

@@ -27,32 +27,33 @@ std::string required_id(const JsonValue& from, std::string_view key) {
   return id;
 }
 
-std::array<double, 11> distribution_of(const Json& value, const std::string& where) {
+std::array<double, 11> distribution_of(const Json& value, int max_score, const std::string& where) {
   std::array<double, 11> p{};
-  bool good = value.is_array() && value.size() == p.size();
-  for (size_t i = 0; good && i < p.size(); ++i) {
+  bool good = value.is_array() && value.size() == static_cast<size_t>(max_score) + 1;
+  for (size_t i = 0; good && i < value.size(); ++i) {
     good = value[i].is_number();
     if (good) p[i] = value[i].get<double>();
     good = good && std::isfinite(p[i]) && p[i] >= 0;
   }
   const double sum = std::accumulate(p.begin(), p.end(), 0.0);
   if (!good || std::abs(sum - 1) > 1e-3)
-    base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where,
-               ": 'distribution' is not eleven probabilities that add up to 1");
+    base::fail(ErrorKind::kInvalidInput, kTrainingPairs, where, ": 'distribution' is not ",
+               max_score + 1, " probabilities that add up to 1");
   for (double& x : p) x /= sum;
   return p;
 }
 
-// A number from 0 to 10.
-double score_of(const Json& object, const char* key, const char* reader, const std::string& where) {
+// A number from 0 to `most`.
+double score_of(const Json& object, const char* key, int most, const char* reader,
+                const std::string& where) {
   const double score = base::json_require<double>(object, key, where);
-  if (!(score >= 0 && score <= 10))
+  if (!(score >= 0 && score <= most))
     base::fail(ErrorKind::kInvalidInput, reader, where, ": '", key, "' is ",
-               base::dump_json(object[key]), ", expected a number from 0 to 10");
+               base::dump_json(object[key]), ", expected a number from 0 to ", most);
   return score;
 }
 
-TrainingPair pair_of(const JsonValue& value) {
+TrainingPair pair_of(const JsonValue& value, int max_score) {
   const Json& object = object_of(value);
   const std::string where = value.place.str();
   TrainingPair pair;
@@ -67,10 +68,11 @@ TrainingPair pair_of(const JsonValue& value) {
   if (given("instruction"))
     pair.instruction = base::json_require<std::string>(object, "instruction", where);
   if (given("thought")) pair.thought = base::json_require<std::string>(object, "thought", where);
-  if (given("distribution")) pair.distribution = distribution_of(object["distribution"], where);
+  if (given("distribution"))
+    pair.distribution = distribution_of(object["distribution"], max_score, where);
   if (given("score")) {
-    pair.score =
-        static_cast<int>(std::floor(score_of(object, "score", kTrainingPairs, where) + 0.5));
+    pair.score = static_cast<int>(
+        std::floor(score_of(object, "score", max_score, kTrainingPairs, where) + 0.5));
   } else if (pair.distribution) {
     pair.score =
         static_cast<int>(std::max_element(pair.distribution->begin(), pair.distribution->end()) -
@@ -85,12 +87,12 @@ TrainingPair pair_of(const JsonValue& value) {
 }  // namespace
 
 std::vector<TrainingPair> read_training_pairs(const std::string& path, base::ProgressSink* progress,
-                                              ReadNotes* notes) {
+                                              ReadNotes* notes, int max_score) {
   std::vector<TrainingPair> pairs;
   std::unordered_set<std::string> seen;
   ByteSource source(path);
   for_each_json(source, notes, [&](const JsonValue& value) {
-    pairs.push_back(pair_of(value));
+    pairs.push_back(pair_of(value, max_score));
     const TrainingPair& pair = pairs.back();
     if (!seen.insert(base::dump_json(Json{pair.qid, pair.docid, pair.instruction.value_or("")}))
              .second)
@@ -119,7 +121,7 @@ PairScores read_pair_scores(const std::string& path, ReadNotes* notes) {
     };
     const char* key = given("integer") ? "integer" : "score";
     if (!given(key)) return;
-    if (!scores[qid].emplace(docid, score_of(object, key, kPairScores, where)).second)
+    if (!scores[qid].emplace(docid, score_of(object, key, 10, kPairScores, where)).second)
       base::fail(ErrorKind::kInvalidInput, kPairScores, where, ": query ", in_quotes(qid),
                  " and document ", in_quotes(docid),
                  " are together twice; expected each pair once");

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "erank/base/utf8.h"
-#include "erank/text/answer_parser.h"
 
 namespace erank::rank {
 
@@ -14,7 +13,7 @@ engine::Verdict AnswerWatcher::operator()(std::span<const int32_t> new_tokens) {
     if (tokenizer_->has(id)) text_ += tokenizer_->bytes_of(id);
     ends_.push_back(text_.size());
   }
-  const auto begin = text::AnswerParser::find_integer(text_);
+  const auto begin = parser_.find_integer(text_);
   if (!begin) return {};
   answered_ = true;
   const auto exact = std::find(ends_.begin(), ends_.end(), *begin);

@@ -76,8 +76,9 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   CheckpointDefaults d;
   base::refuse_unknown_keys(
       json,
-      {"base", "layout", "mode", "score", "instruction", "max_query_tokens", "max_document_tokens",
-       "lower_capitals", "max_think_tokens", "int8", "think_open", "think_close", "direct_close"},
+      {"base", "layout", "scale", "mode", "score", "instruction", "max_query_tokens",
+       "max_document_tokens", "lower_capitals", "max_think_tokens", "int8", "think_open",
+       "think_close", "direct_close"},
       where);
   if (json.contains("mode")) d.mode = parse_mode(require_text(json, "mode", "", where), where);
   if (json.contains("score"))
@@ -88,6 +89,8 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   else if (layout != "paper")
     base::fail(ErrorKind::kInvalidInput, "erank.json", where, ": layout is '", layout,
                "', expected paper or passage-last");
+  if (json.contains("scale"))
+    d.prompt.scale = text::parse_scale(require_text(json, "scale", "", where), where);
   d.instruction = require_text(json, "instruction", d.instruction, where);
   d.max_think_tokens = positive(json, "max_think_tokens", d.max_think_tokens, where);
   d.prompt.max_query_tokens = positive(json, "max_query_tokens", d.prompt.max_query_tokens, where);
@@ -107,6 +110,7 @@ base::OrderedJson to_json(const CheckpointDefaults& d) {
   base::OrderedJson json;
   const CheckpointDefaults usual;
   json["layout"] = d.prompt.layout == text::Layout::kPassageLast ? "passage-last" : "paper";
+  if (d.prompt.scale != usual.prompt.scale) json["scale"] = text::scale_name(d.prompt.scale);
   json["mode"] = d.mode == Mode::kDirect ? "direct" : "think";
   json["score"] = d.score == ScoreKind::kPaper      ? "paper"
                   : d.score == ScoreKind::kExpected ? "expected"

@@ -15,9 +15,10 @@ enum class Mode {
   kDirect,  // the answer is read at once
 };
 
-// How the distribution over 0..10 becomes a score.
+// How the distribution over the answers becomes a score.
 enum class ScoreKind {
-  kPaper,     // s Pr(s), s the integer of greedy decoding (ERank, section 3.1)
+  kPaper,     // s Pr(s), s the integer of greedy decoding (ERank, section 3.1); on the scale yes-no
+              // Pr(yes) / (Pr(yes) + Pr(no)), as kExpected
   kExpected,  // sum i p[i] / sum p[i]
   kInteger,   // s
 };

@@ -1,6 +1,7 @@
 #include "erank/rank/ranking.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "erank/base/error.h"
 
@@ -20,6 +21,34 @@ bool are_constant(const std::vector<PassageResult>& scored) {
 }
 
 }  // namespace
+
+PassageResult mean_of_samples(std::vector<PassageResult> samples) {
+  ERANK_CHECK(!samples.empty());
+  if (samples.size() == 1) return std::move(samples.front());
+  const auto n = static_cast<double>(samples.size());
+  double score = 0;
+  int64_t new_tokens = 0;
+  text::ScoreDistribution distribution = samples.front().distribution;
+  distribution.p.fill(0);
+  distribution.p_other = 0;
+  for (const auto& sample : samples) {
+    score += sample.score / n;
+    new_tokens += sample.new_tokens;
+    distribution.p_other += sample.distribution.p_other / n;
+    for (size_t i = 0; i < distribution.p.size(); ++i)
+      distribution.p[i] += sample.distribution.p[i] / n;
+  }
+  const auto nearest = std::min_element(
+      samples.begin(), samples.end(), [&](const PassageResult& a, const PassageResult& b) {
+        return std::abs(a.score - score) < std::abs(b.score - score);
+      });
+  PassageResult mean = std::move(*nearest);
+  distribution.ten_follows_one = mean.distribution.ten_follows_one;
+  mean.distribution = distribution;
+  mean.score = score;
+  mean.new_tokens = new_tokens;
+  return mean;
+}
 
 Ranking make_ranking(const std::string& qid, std::vector<PassageResult> results,
                      const ScoreOptions& options) {

@@ -27,6 +27,9 @@ struct ScoreOptions {
   std::optional<int> max_think_tokens = {};
   double temperature = 0;  // of the reasoning; 0: greedy
   uint64_t seed = 0;       // of the reasoning's draws
+  // Reasonings that are drawn of a pair, whose score is the mean of theirs. More than one only with
+  // Mode::kThink and a temperature.
+  int samples = 1;
   LongDocuments long_documents = LongDocuments::kWindows;
   int max_windows = 8;  // of a document; what comes after is not read
   // Weight of the first stage in w share(first stage) + (1 - w) share(model), shares by
@@ -64,7 +67,7 @@ struct PassageResult {
   std::string docid;
   size_t index = 0;        // in RankRequest::passages
   double score = 0;        // by ScoreOptions::score; in a Ranking with hybrid_weight: the blend
-  int integer = 0;         // 0..10: what greedy decoding answers
+  int integer = 0;         // on the scale, "yes" is 1: what greedy decoding answers
   double probability = 0;  // Pr(integer)
   text::ScoreDistribution distribution;
   std::optional<double> first_stage_score;
@@ -89,6 +92,11 @@ struct PassageResult {
 inline constexpr double kLowAnswerMass = 0.1;
 // or the expected scores of a query's passages, three or more, differ by less than this.
 inline constexpr double kConstantScores = 1e-4;
+
+// What a pair's samples say together: the means of scores and distributions; integer, probability,
+// reasoning, finish and flags of the sample whose score is nearest to the mean, the first of
+// equals; new tokens of all. REQUIRES: at least one sample, none with an error.
+PassageResult mean_of_samples(std::vector<PassageResult> samples);
 
 struct Ranking {
   std::string qid;

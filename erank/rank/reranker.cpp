@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -27,7 +28,9 @@ struct Ticket::Job {
   // What the engine is asked: a passage, or a window of one.
   struct Pair {
     engine::Request request;
-    std::shared_ptr<AnswerWatcher> watcher;
+    std::vector<std::shared_ptr<AnswerWatcher>> watchers;  // by sample; none in direct mode
+    std::shared_ptr<std::map<int, PassageResult>> samples =
+        std::make_shared<std::map<int, PassageResult>>();  // those that are done
     PassageResult blank;  // what is known of its passage before, and its window
   };
 
@@ -35,7 +38,7 @@ struct Ticket::Job {
   Callbacks callbacks;
   std::promise<Ranking> promise;
   std::vector<PassageResult> results;  // by passage, as far as its pairs are done
-  std::vector<int> pairs_left;         // by passage; 0: its result is handed on
+  std::vector<int> pairs_left;         // by passage, each sample counts; 0: its result is handed on
   size_t num_left = 0;                 // passages
   bool ended = false;                  // the promise is kept
   std::vector<Pair> pairs;             // until the engine has them
@@ -103,6 +106,7 @@ constexpr int64_t kFewestWindowTokens = 16;
 double score_of(const PassageResult& r, ScoreKind kind) {
   switch (kind) {
     case ScoreKind::kPaper:
+      if (r.distribution.scale == text::Scale::kYesNo) return r.distribution.expected();
       return r.integer * r.probability;
     case ScoreKind::kExpected:
       return r.distribution.expected();
@@ -251,7 +255,7 @@ struct Reranker::State {
     else if (completion.finish == engine::Finish::kCancelled)
       fail({PassageError::Kind::kCancelled, located(job.request, index, "cancelled")});
     else if (!result.error)
-      keep_best(result, read(pair, completion, *job.request.options.score));
+      keep_sample(job, pair, read(pair, completion, *job.request.options.score), completion.sample);
     if (job.pairs_left[index] == 1)
       hand_on(job, index);
     else
@@ -269,15 +273,25 @@ struct Reranker::State {
     r.prompt_tokens = completion.prompt_tokens;
     r.cached_tokens = completion.cached_tokens;
     r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
-    if (pair.watcher) {
-      r.reasoning = pair.watcher->reasoning(completion.new_tokens.size());
-      if (!pair.watcher->answered()) {
+    if (!pair.watchers.empty()) {
+      const AnswerWatcher& watcher = *pair.watchers.at(static_cast<size_t>(completion.sample));
+      r.reasoning = watcher.reasoning(completion.new_tokens.size());
+      if (!watcher.answered()) {
         r.finish =
             completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;
         if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");
       }
     }
     return r;
+  }
+
+  // They are answered in any order.
+  static void keep_sample(Job& job, const Job::Pair& pair, PassageResult answer, int sample) {
+    pair.samples->emplace(sample, std::move(answer));
+    if (std::ssize(*pair.samples) < job.request.options.samples) return;
+    std::vector<PassageResult> all;
+    for (auto& [number, one] : *pair.samples) all.push_back(std::move(one));
+    keep_best(job.results[pair.blank.index], mean_of_samples(std::move(all)));
   }
 
   // Windows are answered in any order.
@@ -405,6 +419,7 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   auto& prompt = state->checkpoint.defaults.prompt;
   if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
   if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
+  if (options.scale) prompt.scale = *options.scale;
   // Beside the tokenizer, whose tables take as long.
   auto opening =
       std::async(std::launch::async,
@@ -419,7 +434,7 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
       options.prompt_format.empty()
           ? std::make_unique<text::PromptFormat>(*state->tokenizer, prompt)
           : std::make_unique<text::PromptFormat>(*state->tokenizer, prompt, options.prompt_format);
-  state->reader = std::make_unique<ScoreReader>(*state->tokenizer);
+  state->reader = std::make_unique<ScoreReader>(*state->tokenizer, prompt.scale);
   std::promise<void> ready;
   auto loaded = ready.get_future();
   State* raw = state.get();
@@ -463,9 +478,11 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     asked.answer_prefix = format->think_close();
     asked.sampling = {.temperature = o.temperature,
                       .seed = window == 0 ? seed : base::derived_seed(seed, window)};
-    pair.watcher = std::make_shared<AnswerWatcher>(*tokenizer);
-    asked.watch = [watcher = pair.watcher](int, std::span<const int32_t> ids) {
-      return (*watcher)(ids);
+    asked.num_samples = o.samples;
+    for (int sample = 0; sample < o.samples; ++sample)
+      pair.watchers.push_back(std::make_shared<AnswerWatcher>(*tokenizer, format->options().scale));
+    asked.watch = [watchers = pair.watchers](int sample, std::span<const int32_t> ids) {
+      return (*watchers[static_cast<size_t>(sample)])(ids);
     };
   };
   for (size_t i = 0; i < request.passages.size(); ++i) {
@@ -491,7 +508,7 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     if (truncated) r.flags.push_back("document_truncated");
     if (passage.text.empty()) r.flags.push_back("empty_document");
     if (looks_binary(passage.text)) r.flags.push_back("binary_document");
-    job->pairs_left.push_back(std::max(1, count));
+    job->pairs_left.push_back(std::max(1, count) * o.samples);
     if (count == 0) add_pair(std::move(prompt.ids), r);
     for (int w = 0; w < count; ++w) {
       PassageResult blank = r;
@@ -521,6 +538,11 @@ Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
     base::fail(ErrorKind::kInvalidInput, "rerank", "max_windows is ", options.max_windows,
                ", expected 1 or more");
   engine::check({.temperature = options.temperature});
+  if (options.samples < 1 ||
+      (options.samples > 1 && (*options.mode != Mode::kThink || options.temperature <= 0)))
+    base::fail(ErrorKind::kInvalidInput, "rerank", "samples is ", options.samples,
+               options.samples < 1 ? ", expected 1 or more"
+                                   : "; more than one need reasoning and a temperature above 0");
   if (options.hybrid_weight) check_blend(request);
 
   const auto num_pairs = static_cast<int64_t>(request.passages.size());

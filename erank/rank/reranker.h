@@ -41,6 +41,7 @@ struct RerankerOptions {
   int64_t max_queued_pairs = 65536;
   std::optional<int> max_query_tokens;  // else the checkpoint's own
   std::optional<int> max_document_tokens;
+  std::optional<text::Scale> scale;
 };
 
 struct Passage {

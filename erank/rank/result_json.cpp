@@ -62,7 +62,7 @@ OrderedJson to_json(const std::string& qid, int64_t rank, const PassageResult& r
   json["score"] = r.score;
   json["integer"] = r.integer;
   json["probability"] = r.probability;
-  json["distribution"] = r.distribution.p;
+  json["distribution"] = r.distribution.answers();
   if (r.relevance) json["relevance"] = *r.relevance;
   json["first_stage_score"] = number_or_null(r.first_stage_score);
   json["reasoning"] = r.reasoning;
@@ -100,17 +100,25 @@ PassageResult result_from_json(const Json& json, const std::string& where) {
   PassageResult r;
   r.docid = base::json_require<std::string>(json, "docid", where);
   r.score = base::json_require<double>(json, "score", where);
-  r.integer = base::json_require<int>(json, "integer", where);
-  if (r.integer < 0 || r.integer > 10)
-    base::fail(ErrorKind::kInvalidInput, "result", where, ": 'integer' is ", r.integer,
-               ", expected 0 to 10");
   r.probability = base::json_require<double>(json, "probability", where);
-  if (!json.contains("distribution") || !json["distribution"].is_array() ||
-      json["distribution"].size() != 11)
+  const size_t size = json.contains("distribution") && json["distribution"].is_array()
+                          ? json["distribution"].size()
+                          : 0;
+  bool known = false;
+  for (const auto scale : {text::Scale::kYesNo, text::Scale::kZeroToThree, text::Scale::kZeroToTen})
+    if (size == static_cast<size_t>(text::max_answer(scale)) + 1) {
+      r.distribution.scale = scale;
+      known = true;
+    }
+  if (!known)
     base::fail(ErrorKind::kInvalidInput, "result", where,
-               ": 'distribution' is not a list of 11 numbers");
+               ": 'distribution' is not a list of 11, 4 or 2 numbers");
+  r.integer = base::json_require<int>(json, "integer", where);
+  if (const int most = text::max_answer(r.distribution.scale); r.integer < 0 || r.integer > most)
+    base::fail(ErrorKind::kInvalidInput, "result", where, ": 'integer' is ", r.integer,
+               ", expected 0 to ", most);
   double sum = 0;
-  for (size_t i = 0; i < 11; ++i) {
+  for (size_t i = 0; i < size; ++i) {
     const Json& p = json["distribution"][i];
     if (!p.is_number())
       base::fail(ErrorKind::kInvalidInput, "result", where, ": 'distribution' holds no number at ",

@@ -8,18 +8,21 @@
 
 namespace erank::rank {
 
-ScoreReader::ScoreReader(const text::Tokenizer& tokenizer) {
-  for (int value = 0; value <= 10; ++value) {
-    choices_.push_back(tokenizer.encode(std::to_string(value)));
+ScoreReader::ScoreReader(const text::Tokenizer& tokenizer, text::Scale scale) : scale_(scale) {
+  for (int value = 0; value <= text::max_answer(scale); ++value) {
+    const std::string answer = text::answer_text(scale, value);
+    choices_.push_back(tokenizer.encode(answer));
     if (choices_.back().size() != (value < 10 ? 1u : 2u))
-      base::fail(base::ErrorKind::kInvalidInput, "model", "its tokenizer writes the answer ", value,
-                 " as ", choices_.back().size(), " tokens; expected one token for each digit");
+      base::fail(base::ErrorKind::kInvalidInput, "model", "its tokenizer writes the answer ",
+                 answer, " as ", choices_.back().size(), " tokens; expected one token for ",
+                 scale == text::Scale::kYesNo ? "each word" : "each digit");
   }
 }
 
 text::ScoreDistribution ScoreReader::read(const engine::Completion& completion) const {
   const auto& p = completion.p_choices;
   ERANK_CHECK(!completion.fault && p.size() == choices_.size());
+  if (scale_ != text::Scale::kZeroToTen) return text::ScoreDistribution::from_answers(scale_, p);
   // p[10] = Pr("1") Pr("0"|"1").
   const double zero_after_one = p[1] > 0 ? p[10] / p[1] : 0.0;
   return text::ScoreDistribution::from_digits(std::span<const double, 10>(p.data(), 10),

@@ -17,17 +17,20 @@ namespace erank::rank {
 // Immutable; thread-safe.
 class ScoreReader {
  public:
-  // Throws Error{kInvalidInput} when the tokenizer does not write every digit as one token.
-  explicit ScoreReader(const text::Tokenizer& tokenizer);
+  // Throws Error{kInvalidInput} when the tokenizer does not write every digit, or the scale's
+  // words, as one token.
+  explicit ScoreReader(const text::Tokenizer& tokenizer,
+                       text::Scale scale = text::Scale::kZeroToTen);
 
-  // What engine::Request::choices needs: the ids of the answers 0..10 in their order, one id each
-  // for "0".."9" and the two of "1" "0" for 10.
+  // What engine::Request::choices needs: the ids of the scale's answers in their order, one id
+  // each, but the two of "1" "0" for 10.
   const std::vector<text::Ids>& choices() const { return choices_; }
 
   // The distribution that a completion of these choices holds. REQUIRES: no fault in it.
   text::ScoreDistribution read(const engine::Completion& completion) const;
 
  private:
+  text::Scale scale_;
   std::vector<text::Ids> choices_;
 };
 

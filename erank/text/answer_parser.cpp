@@ -12,6 +12,7 @@ constexpr std::string_view kThinkOpen = "<think>";
 constexpr std::string_view kThinkClose = "</think>";
 constexpr std::string_view kAnswerOpen = "<answer>";
 constexpr std::string_view kAnswerClose = "</answer>";
+constexpr std::string_view kYes = "yes", kNo = "no";
 
 // Moves `pos` past `tag` when it is there.
 bool take(std::string_view text, size_t& pos, std::string_view tag) {
@@ -34,8 +35,13 @@ std::optional<Answer> AnswerParser::parse(std::string_view text) const {
   size_t pos = *begin;
   Answer answer;
   answer.integer_begin = pos;
-  while (pos < text.size() && is_digit(text[pos]) && pos - answer.integer_begin < 4) {
-    answer.value = answer.value * 10 + (text[pos++] - '0');
+  if (words_) {
+    answer.value = take(text, pos, kYes) ? 1 : 0;
+    if (answer.value == 0) take(text, pos, kNo);
+  } else {
+    while (pos < text.size() && is_digit(text[pos]) && pos - answer.integer_begin < 4) {
+      answer.value = answer.value * 10 + (text[pos++] - '0');
+    }
   }
   answer.integer_end = pos;
   const size_t num_digits = answer.integer_end - answer.integer_begin;
@@ -77,14 +83,16 @@ size_t AnswerParser::thought_end(std::string_view text) {
   return std::min(text.rfind(kThinkClose), text.size());
 }
 
-std::optional<size_t> AnswerParser::find_integer(std::string_view text) {
+std::optional<size_t> AnswerParser::find_integer(std::string_view text) const {
   const size_t close = thought_end(text);
   if (close == text.size()) return std::nullopt;
   size_t pos = skip_white_space(text, close + kThinkClose.size());
   if (!take(text, pos, kAnswerOpen)) return std::nullopt;
   pos = skip_white_space(text, pos);
-  if (pos == text.size() || !is_digit(text[pos])) return std::nullopt;
-  return pos;
+  const std::string_view rest = text.substr(pos);
+  const bool found = words_ ? rest.starts_with(kYes) || rest.starts_with(kNo)
+                            : !rest.empty() && is_digit(rest.front());
+  return found ? std::optional(pos) : std::nullopt;
 }
 
 std::string AnswerParser::reasoning_of(std::string_view text) {

@@ -1,5 +1,5 @@
 // The answer's grammar: after the last `</think>`, optional white space, `<answer>`, optional white
-// space, an integer on the scale, optional white space, `</answer>`, optional white space, the end.
+// space, an answer on the scale, optional white space, `</answer>`, optional white space, the end.
 // Anything else is unformatted (nullopt): no answer is ever guessed.
 #pragma once
 
@@ -8,24 +8,29 @@
 #include <string>
 #include <string_view>
 
+#include "erank/text/scale.h"
+
 namespace erank::text {
 
 struct Answer {
   int value = 0;
   std::string reasoning;     // the reasoning before the last </think>, trimmed
-  size_t integer_begin = 0;  // byte range of the integer in the text
+  size_t integer_begin = 0;  // byte range of the integer, or the word, in the text
   size_t integer_end = 0;
 };
 
 // Immutable; thread-safe.
 class AnswerParser {
  public:
-  // The scale is 0..max_value. REQUIRES: 0 <= max_value < 1000.
+  // The answers are 0..max_value. REQUIRES: 0 <= max_value < 1000.
   explicit AnswerParser(int max_value = 10);
+  explicit AnswerParser(Scale scale)
+      : max_value_(max_answer(scale)), words_(scale == Scale::kYesNo) {}
 
   // `text`: what the model wrote, decoded (its reasoning first; `<think>` itself may be missing
   // when the prompt held it). Tags are matched as lower-case text. The integer is written as on the
-  // scale: ASCII digits, no sign, no leading zero, no fraction. White space is Unicode's.
+  // scale: ASCII digits, no sign, no leading zero, no fraction; on kYesNo "yes" or "no" in lower
+  // case. White space is Unicode's.
   // Broken UTF-8 is text like any other.
   std::optional<Answer> parse(std::string_view text) const;
 
@@ -45,11 +50,13 @@ class AnswerParser {
   // `</think>` begins, text.size() when there is none.
   static size_t thought_end(std::string_view text);
   // The byte at which the answer's integer begins: a digit after the opening that parse() expects;
-  // nullopt as long as there is none. Whether the integer is on the scale is not looked at.
-  static std::optional<size_t> find_integer(std::string_view text);
+  // nullopt as long as there is none. Whether the integer is on the scale is not looked at. On
+  // kYesNo: the byte at which "yes" or "no" begins there.
+  std::optional<size_t> find_integer(std::string_view text) const;
 
  private:
   int max_value_;
+  bool words_ = false;  // "no" and "yes" in place of 0 and 1
 };
 
 }  // namespace erank::text

@@ -18,6 +18,12 @@
 //
 //   Your output:
 //
+// That is of the scale 0..10, the published one. On 0..3 the first line says 0~3, the line of the
+// answers [0, 1, 2, 3] and the legend 3. On kYesNo they are "Given a query and a document, please
+// judge their relevance with yes or no.", "After thinking, directly choose a relevance judgement
+// from [yes, no].", "- no represents not related", "- yes means related.", and the answer's place
+// "Only allows yes or no here".
+//
 // kPassageLast has the same lines with the two of the document between the output format and "Your
 // output:", so that two prompts of one query differ from the passage's first character on.
 // compare_question() has the same lines with two documents and the choice between them.
@@ -43,30 +49,24 @@ namespace {
 
 using base::ErrorKind;
 
-enum class Part { kText, kTag, kInstruction, kQuery, kDocument, kSecond };
+enum class Part { kText, kTag, kTask, kScale, kAnswer, kInstruction, kQuery, kDocument, kSecond };
 struct Piece {
   Part part;
   std::string_view text =
       {};  // of kText, and of kTag: a token of its own where the tokenizer has it
 };
 
-constexpr Piece kIntroduction = {
-    Part::kText,
-    "Given a query and a document, please give a relevance score of 0~10.\n"
-    "The goal or relevance definition is: "};
+constexpr Piece kTask = {Part::kTask};
+constexpr Piece kIntroduction = {Part::kText, "\nThe goal or relevance definition is: "};
 constexpr Piece kBeforeQuery = {Part::kText, "\n\nHere is the query:\n"};
 constexpr Piece kBeforeDocument = {Part::kText, "\n\nHere is the document:\n"};
-constexpr Piece kScale = {Part::kText,
-                          "\n\nAfter thinking, directly choose a relevance score from [0, 1, 2, 3, "
-                          "4, 5, 6, 7, 8, 9, 10].\n"
-                          "- 0 represents completely not related\n"
-                          "- 10 means perfectly related.\n\n"
-                          "Desired output format:\n"};
+constexpr Piece kScale = {Part::kScale};
+constexpr Piece kOutput = {Part::kText, "\n\nDesired output format:\n"};
 constexpr Piece kThinkOpen = {Part::kTag, "<think>"};
 constexpr Piece kThought = {Part::kText, "put your thinking here"};
 constexpr Piece kThinkClose = {Part::kTag, "</think>"};
 constexpr Piece kAnswerOpen = {Part::kTag, "<answer>"};
-constexpr Piece kInteger = {Part::kText, "Only allows an integer here"};
+constexpr Piece kInteger = {Part::kAnswer};
 constexpr Piece kAnswerClose = {Part::kTag, "</answer>"};
 constexpr Piece kClosing = {Part::kText, "\n\nYour output:"};
 constexpr Piece kInstruction = {Part::kInstruction};
@@ -86,23 +86,66 @@ constexpr Piece kChoice = {Part::kText,
                            "- 2 means document 2 is more relevant\n"
                            "- 0 means both are equally relevant.\n\n"
                            "Desired output format:\n"};
+constexpr Piece kOnlyInteger = {Part::kText, "Only allows an integer here"};
 
-constexpr std::array kPaperFrame = {kIntroduction,   kInstruction, kBeforeQuery, kQuery,
-                                    kBeforeDocument, kDocument,    kScale,       kThinkOpen,
-                                    kThought,        kThinkClose,  kAnswerOpen,  kInteger,
-                                    kAnswerClose,    kClosing};
-constexpr std::array kPassageLastFrame = {
-    kIntroduction, kInstruction, kBeforeQuery, kQuery,       kScale,          kThinkOpen, kThought,
-    kThinkClose,   kAnswerOpen,  kInteger,     kAnswerClose, kBeforeDocument, kDocument,  kClosing};
-
+constexpr std::array kPaperFrame = {kTask,       kIntroduction,   kInstruction, kBeforeQuery,
+                                    kQuery,      kBeforeDocument, kDocument,    kScale,
+                                    kOutput,     kThinkOpen,      kThought,     kThinkClose,
+                                    kAnswerOpen, kInteger,        kAnswerClose, kClosing};
+constexpr std::array kPassageLastFrame = {kTask,        kIntroduction,   kInstruction, kBeforeQuery,
+                                          kQuery,       kScale,          kOutput,      kThinkOpen,
+                                          kThought,     kThinkClose,     kAnswerOpen,  kInteger,
+                                          kAnswerClose, kBeforeDocument, kDocument,    kClosing};
 constexpr std::array kCompareFrame = {
     kCompareIntroduction, kInstruction, kBeforeQuery, kQuery,     kBeforeFirst, kDocument,
     kBeforeSecond,        kSecond,      kChoice,      kThinkOpen, kThought,     kThinkClose,
-    kAnswerOpen,          kInteger,     kAnswerClose, kClosing};
+    kAnswerOpen,          kOnlyInteger, kAnswerClose, kClosing};
 
-std::span<const Piece> frame_of(Layout layout) {
-  if (layout == Layout::kPaper) return kPaperFrame;
-  return kPassageLastFrame;
+// What the frame says of the scale.
+struct ScaleTexts {
+  std::string_view task, answers, place;
+};
+ScaleTexts texts_of(Scale scale) {
+  switch (scale) {
+    case Scale::kYesNo:
+      return {"Given a query and a document, please judge their relevance with yes or no.",
+              "\n\nAfter thinking, directly choose a relevance judgement from [yes, no].\n"
+              "- no represents not related\n"
+              "- yes means related.",
+              "Only allows yes or no here"};
+    case Scale::kZeroToThree:
+      return {"Given a query and a document, please give a relevance score of 0~3.",
+              "\n\nAfter thinking, directly choose a relevance score from [0, 1, 2, 3].\n"
+              "- 0 represents completely not related\n"
+              "- 3 means perfectly related.",
+              "Only allows an integer here"};
+    case Scale::kZeroToTen:
+      break;
+  }
+  return {
+      "Given a query and a document, please give a relevance score of 0~10.",
+      "\n\nAfter thinking, directly choose a relevance score from [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, "
+      "10].\n"
+      "- 0 represents completely not related\n"
+      "- 10 means perfectly related.",
+      "Only allows an integer here"};
+}
+
+std::vector<Piece> frame_of(const PromptOptions& options) {
+  const auto of_layout = options.layout == Layout::kPaper
+                             ? std::span<const Piece>(kPaperFrame)
+                             : std::span<const Piece>(kPassageLastFrame);
+  std::vector<Piece> frame(of_layout.begin(), of_layout.end());
+  const ScaleTexts texts = texts_of(options.scale);
+  for (Piece& piece : frame)
+    if (piece.part == Part::kTask) {
+      piece.text = texts.task;
+    } else if (piece.part == Part::kScale) {
+      piece.text = texts.answers;
+    } else if (piece.part == Part::kAnswer) {
+      piece.text = texts.place;
+    }
+  return frame;
 }
 
 // The added tokens in a text of ours, as byte ranges in order.
@@ -240,7 +283,7 @@ void PromptFormat::read_template() {
   // The frame begins and ends with letters, so that a template which trims turns changes nothing;
   // what is inside must not change.
   std::string odd;
-  for (const Piece& piece : frame_of(options_.layout)) {
+  for (const Piece& piece : frame_of(options_)) {
     odd += piece.text;
     if (piece.part == Part::kInstruction || piece.part == Part::kQuery ||
         piece.part == Part::kDocument) {
@@ -370,7 +413,7 @@ Prompt PromptFormat::fill(const std::string& instruction, const std::string& que
     prompt.ids.insert(prompt.ids.end(), ids.begin(), ids.end());
     pending.clear();
   };
-  for (const Piece& piece : frame_of(options_.layout)) {
+  for (const Piece& piece : frame_of(options_)) {
     const std::string_view text = piece.part == Part::kInstruction ? instruction
                                   : piece.part == Part::kQuery     ? query
                                   : piece.part == Part::kDocument  ? document
@@ -427,7 +470,7 @@ std::string question(std::span<const Piece> frame, const Tokenizer& tokenizer,
 std::string score_question(const Tokenizer& tokenizer, const PromptOptions& options,
                            std::string_view instruction, std::string_view query,
                            std::string_view document) {
-  return question(frame_of(options.layout), tokenizer, options, instruction, query, document, "");
+  return question(frame_of(options), tokenizer, options, instruction, query, document, "");
 }
 
 std::string compare_question(const Tokenizer& tokenizer, const PromptOptions& options,

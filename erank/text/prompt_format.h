@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "erank/text/scale.h"
 #include "erank/text/tokenizer.h"
 #include "erank/text/windows.h"
 
@@ -23,7 +24,8 @@ enum class Layout {
 
 struct PromptOptions {
   Layout layout = Layout::kPaper;
-  int max_query_tokens = 2048;  // each at least 1; the frame is never cut
+  Scale scale = Scale::kZeroToTen;  // what the frame asks for
+  int max_query_tokens = 2048;      // each at least 1; the frame is never cut
   int max_document_tokens = 2048;
   // A query or document without a lower-case letter, in which at least three words have upper-case
   // letters, is lower-cased (Unicode's simple mapping). "NATO" and "US GDP" are kept.

@@ -7,10 +7,14 @@
 #include "erank/base/error.h"
 
 namespace erank::text {
+namespace {
+
+constexpr double kRounding = 1e-3;  // probabilities of a bf16 run may pass 1 by this much
+
+}  // namespace
 
 ScoreDistribution ScoreDistribution::from_digits(std::span<const double, 10> digits,
                                                  double zero_after_one, bool ten_follows_one) {
-  constexpr double kRounding = 1e-3;  // probabilities of a bf16 run may pass 1 by this much
   ERANK_CHECK(zero_after_one >= 0 && zero_after_one <= 1 + kRounding, "Pr(0|1) = ", zero_after_one);
   ScoreDistribution result;
   double sum = 0;
@@ -29,7 +33,24 @@ ScoreDistribution ScoreDistribution::from_digits(std::span<const double, 10> dig
   return result;
 }
 
+ScoreDistribution ScoreDistribution::from_answers(Scale scale, std::span<const double> answers) {
+  ScoreDistribution result;
+  result.scale = scale;
+  ERANK_CHECK(scale != Scale::kZeroToTen && answers.size() == result.answers().size());
+  double sum = 0;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    ERANK_CHECK(answers[i] >= 0 && answers[i] <= 1 + kRounding, "Pr(", i, ") = ", answers[i]);
+    sum += result.p[i] = answers[i];
+  }
+  result.p_other = std::max(0.0, 1.0 - sum);
+  return result;
+}
+
 int ScoreDistribution::greedy() const {
+  if (scale != Scale::kZeroToTen) {
+    const auto all = answers();
+    return static_cast<int>(std::max_element(all.begin(), all.end()) - all.begin());
+  }
   int best = 0;
   double best_p = p[0];
   for (int d = 1; d <= 9; ++d) {
@@ -47,7 +68,7 @@ double ScoreDistribution::expected() const {
   if (!(sum > 0)) return 0;
   double weighted = 0;
   for (size_t i = 0; i < p.size(); ++i) weighted += static_cast<double>(i) * p[i];
-  return std::clamp(weighted / sum, 0.0, 10.0);
+  return std::clamp(weighted / sum, 0.0, static_cast<double>(max_answer(scale)));
 }
 
 double ScoreDistribution::entropy() const {

@@ -44,14 +44,22 @@ int64_t Example::length() const {
 
 ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
                              ExampleOptions options)
-    : format_(&format), tokenizer_(&tokenizer), options_(std::move(options)) {
-  for (char digit = '0'; digit <= '9'; ++digit) {
-    const auto id = tokenizer.token_for(std::string(1, digit));
+    : format_(&format),
+      tokenizer_(&tokenizer),
+      options_(std::move(options)),
+      scale_(format.options().scale) {
+  for (int answer = 0; answer <= std::min(9, text::max_answer(scale_)); ++answer) {
+    const std::string written = text::answer_text(scale_, answer);
+    const auto id = tokenizer.token_for(written);
     if (!id)
       base::fail(base::ErrorKind::kInvalidInput, "train", "the tokenizer has no token for \"",
-                 digit, "\"; expected one for each digit");
+                 written, "\"; expected one for each answer");
     digits_.push_back(*id);
   }
+  if (options_.rank && scale_ != text::Scale::kZeroToTen)
+    base::fail(base::ErrorKind::kInvalidInput, "train",
+               "the loss of whole rankings is of the scale 0-10, not of ",
+               text::scale_name(scale_));
   answer_close_ = format.answer_close();
   if (!format.stop_ids().empty()) answer_close_.push_back(format.stop_ids().front());
 }
@@ -74,7 +82,7 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
   ++branch.num_learned;
   const auto& q = *pair.distribution;
   const auto row = static_cast<int32_t>(branch.ids.size());
-  for (int d = 0; d <= 9; ++d) {
+  for (size_t d = 0; d < digits_.size(); ++d) {
     const double mass = d == 1 ? q[1] + q[10] : q[d];
     if (mass > 0) branch.terms.push_back({row, digits_[d], static_cast<float>(mass)});
   }
@@ -86,6 +94,7 @@ void ExampleWriter::add_integer(Branch& branch, const data::TrainingPair& pair,
     }
     return;
   }
+  if (scale_ != text::Scale::kZeroToTen) return;  // no answer has a second token
   branch.ids.push_back(digits_[1]);
   if (q[10] > 0) branch.terms.push_back({row + 1, digits_[0], static_cast<float>(q[10])});
   if (q[1] > 0) branch.terms.push_back({row + 1, digits_[0], static_cast<float>(q[1]), true});
@@ -146,7 +155,7 @@ bool ExampleWriter::reads_back(const Example& example) const {
     // As the engine does: every token of the model's own is shown to the watcher.
     const std::span<const int32_t> written = std::span(branch.ids).subspan(begin);
     const auto integer = branch.integer - begin;
-    rank::AnswerWatcher watcher(*tokenizer_);
+    rank::AnswerWatcher watcher(*tokenizer_, scale_);
     for (int64_t i = 0; i <= integer; ++i) {
       if (std::find(stop_ids.begin(), stop_ids.end(), written[i]) != stop_ids.end()) return false;
       const engine::Verdict verdict = watcher(written.first(i + 1));

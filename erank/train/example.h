@@ -37,7 +37,7 @@ struct Example {
   std::string qid;
   text::Ids prompt;
   std::vector<Branch> branches;
-  double score = 0;  // the teacher's, 0..10; of a distribution its mean
+  double score = 0;  // the teacher's, on the scale; of a distribution its mean
   // With ExampleOptions::rank: of all the branches' terms, one after another, this one and the next
   // have weight 0 and are where the direct answer's first digit and what follows a "1" are read.
   int32_t rank_term = -1;
@@ -71,14 +71,17 @@ struct ExampleOptions {
 // the cross entropy against Q(d), Q(1) = q[1] + q[10], and the row after "1" has q[10] and q[1]
 // against Pr("0") and 1 - Pr("0"), weighted by Q(1): together the cross entropy of q and the
 // distribution that ScoreDistribution reads (docs/training.md). The two rows are one learned token.
+// On the other scales there is the first row alone.
 class ExampleWriter {
  public:
-  // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits as one token each.
+  // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits, or the scale's
+  // answers, as one token each, and for ExampleOptions::rank on another scale than 0..10.
   ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
                 ExampleOptions options);
 
   Example write(const data::TrainingPair& pair) const;
-  const text::Ids& digits() const { return digits_; }  // "0".."9"
+  // Of "0".."9", or the scale's answers where all are one token.
+  const text::Ids& digits() const { return digits_; }
 
   // Whether serving, when the model writes what a thinking branch teaches, reads the answer where
   // the branch has its integer: no stop token and no other answer come before it. True of examples
@@ -89,7 +92,8 @@ class ExampleWriter {
   const text::PromptFormat* format_;
   const text::Tokenizer* tokenizer_;
   ExampleOptions options_;
-  text::Ids digits_, answer_close_;  // "0".."9"; answer_close() and the end of the turn
+  text::Scale scale_;
+  text::Ids digits_, answer_close_;  // digits(); answer_close() and the end of the turn
 
   void add_rank_terms(Example& example) const;
   void add_integer(Branch& branch, const data::TrainingPair& pair, bool thinking) const;

@@ -69,6 +69,10 @@ GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions
       qrels_(qrels_of(queries_)),
       low_entropy_steps_(at::zeros({1})) {
   check(options_);
+  if (const auto scale = format_.format.options().scale; scale != text::Scale::kZeroToTen)
+    base::fail(base::ErrorKind::kInvalidInput, "grpo",
+               "its rewards are of the scale 0-10, not of the model's ", text::scale_name(scale),
+               "; give --scale 0-10");
   ERANK_CHECK(!queries_.empty());
   const auto count = std::ssize(queries_);
   options_.queries_per_iteration = std::min(options_.queries_per_iteration, count);

@@ -30,6 +30,7 @@ rank::Checkpoint find_model(const RunOptions& options) {
   if (options.model.empty()) checkpoint.adapter.reset();  // the default is the base, anew
   rank::CheckpointDefaults& defaults = checkpoint.defaults;
   if (options.layout) defaults.prompt.layout = *options.layout;
+  if (options.scale) defaults.prompt.scale = *options.scale;
   if (!options.instruction.empty()) defaults.instruction = options.instruction;
   if (options.max_query_tokens > 0) defaults.prompt.max_query_tokens = options.max_query_tokens;
   if (options.max_document_tokens > 0)

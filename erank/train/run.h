@@ -32,6 +32,7 @@ struct RunOptions {
   bool dry_run = false;  // nothing is written
   // How the model reads pairs; nullopt, "" and 0: as its erank.json says.
   std::optional<text::Layout> layout;
+  std::optional<text::Scale> scale;
   std::string instruction;
   int max_query_tokens = 0, max_document_tokens = 0;
   std::optional<at::ScalarType> dtype;  // nullopt: the device's usual one

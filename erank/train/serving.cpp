@@ -38,7 +38,8 @@ std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Id
                                                       const ModelFormat& format, rank::Mode mode,
                                                       int max_think_tokens,
                                                       const std::function<void()>& on_pair) {
-  const rank::ScoreReader reader(format.tokenizer);
+  const text::Scale scale = format.format.options().scale;
+  const rank::ScoreReader reader(format.tokenizer, scale);
   const bool think = mode == rank::Mode::kThink;
   std::vector<text::ScoreDistribution> answers(prompts.size());
   std::exception_ptr fault;
@@ -52,7 +53,7 @@ std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Id
       request.answer_prefix = format.format.think_close();
       request.max_new_tokens = max_think_tokens;
       request.stop_ids = format.format.stop_ids();
-      request.watch = [watcher = std::make_shared<rank::AnswerWatcher>(format.tokenizer)](
+      request.watch = [watcher = std::make_shared<rank::AnswerWatcher>(format.tokenizer, scale)](
                           int, std::span<const int32_t> ids) { return (*watcher)(ids); };
     } else {
       request.answer_prefix = format.context_close(mode);

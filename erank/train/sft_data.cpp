@@ -59,7 +59,8 @@ enum class Outcome { kGood, kCleaned, kDropped };
 
 SftData read_sft_data(const std::string& path, const Run& run, const SftDataOptions& options) {
   data::ReadNotes notes;
-  auto pairs = data::read_training_pairs(path, run.hooks().progress, &notes);
+  auto pairs = data::read_training_pairs(path, run.hooks().progress, &notes,
+                                         text::max_answer(run.format().options().scale));
   run.hooks().tell(path, notes);
   const ExampleWriter writer(run.format(), run.tokenizer(),
                              {options.modes, options.soft, options.rank, run.instruction()});

@@ -221,7 +221,7 @@ TEST_F(TinyRerankVerb, ReadsLongDocumentsInWindows) {
                                "scatters blue light more than red.\"}\n{\"id\": \"short\", "
                                "\"text\": \"The sky is blue.\"}\n");
   const std::vector<std::string> common = {"--query",          "sky", "--docs", docs, "--direct",
-                                         "--max-doc-tokens", "40"};
+                                           "--max-doc-tokens", "40"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), common.begin(), common.end());
     const Outcome o = rerank(more);
@@ -492,7 +492,8 @@ TEST_F(TinyRerankVerb, TwoRunsOfOneOutputAreToldApart) {
 TEST_F(TinyRerankVerb, SaysWhenTheModelDoesNotAnswerAsItIsAsked) {
   put_collection();
   const Outcome o = rerank_collection({});
-  EXPECT_THAT(o.err, HasSubstr("of 5 of 5 pairs the answers 0 to 10 together have less than 0.1"));
+  EXPECT_THAT(o.err,
+              HasSubstr("of 5 of 5 pairs the answers on the scale together have less than 0.1"));
   for (const auto& line : json_lines(o.out))
     EXPECT_THAT(line["flags"].get<std::vector<std::string>>(),
                 ::testing::Contains("low_answer_mass"));
@@ -528,6 +529,24 @@ TEST_F(TinyRerankVerb, RanksTheDemosPassagesWithTheDefaultModel) {
       EXPECT_LE(line["new_tokens"], think ? 4 : 0);
     }
   }
+}
+
+TEST_F(TinyRerankVerb, AveragesSeveralReasonings) {
+  put("docs.jsonl", "{\"_id\": \"d\", \"text\": \"Blue.\"}\n");
+  const auto args = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {
+        "--query", "sky",      "--docs", path("docs.jsonl"),   "--think",
+        "--quiet", "--format", "jsonl",  "--max-think-tokens", "6"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Outcome one = rerank(args({"--temperature", "1"}));
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  const Outcome three = rerank(args({"--temperature", "1", "--samples", "3"}));
+  ASSERT_EQ(three.exit_code, 0) << three.err;
+  EXPECT_GT(json_lines(three.out).at(0)["new_tokens"].get<int>(),
+            json_lines(one.out).at(0)["new_tokens"].get<int>());
+  expect_refused(rerank(args({"--samples", "3"})), "need reasoning and a temperature above 0");
 }
 
 }  // namespace

@@ -45,6 +45,24 @@ std::string fault_with(const std::string& more) {
   return fault(R"({"qid": "q", "docid": "d", "query": "x", "text": "y", )" + more + "}\n");
 }
 
+TEST(TrainingPairs, AreReadOnTheScaleThatIsAskedFor) {
+  const std::string path = ::testing::TempDir() + "scale.jsonl";
+  const auto read_on = [&](int most, const std::string& more) {
+    base::write_file_atomic(
+        path, R"({"qid": "q", "docid": "d", "query": "x", "text": "y", )" + more + "}\n");
+    return read_training_pairs(path, nullptr, nullptr, most).at(0);
+  };
+  EXPECT_EQ(read_on(3, R"("score": 2.5)").score, 3);
+  const auto pair = read_on(3, R"("distribution": [0, 0.5, 0.25, 0.25])");
+  EXPECT_EQ(pair.score, 1);
+  EXPECT_EQ((*pair.distribution)[3], 0.25);
+  EXPECT_EQ((*pair.distribution)[10], 0);
+  EXPECT_EQ(read_on(1, R"("score": 1)").score, 1);
+  for (const char* odd : {R"("score": 4)", R"("distribution": [0.5, 0.5])",
+                          R"("distribution": [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])"})
+    EXPECT_THROW(read_on(3, odd), base::Error) << odd;
+}
+
 TEST(TrainingPairs, AreReadWithEveryKey) {
   const auto pairs = read(
       "{\"qid\": 7, \"docid\": \"d\", \"query\": \"why\", \"text\": \"Because \\u00e9.\", "
@@ -106,7 +124,7 @@ TEST(TrainingPairs, FaultsNameTheLineAndWhatIsWrong) {
         "[-0.5, 1.5, 0, 0, 0, 0, 0, 0, 0, 0, 0]", "[0.5, 0.4, 0, 0, 0, 0, 0, 0, 0, 0, 0]",
         "[\"1\", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"})
     EXPECT_THAT(fault_with(base::str("\"score\": 1, \"distribution\": ", q)),
-                HasSubstr("eleven probabilities"))
+                HasSubstr("11 probabilities"))
         << q;
   EXPECT_THAT(fault(good + "\n[1]\n"),
               HasSubstr("pairs.jsonl:2: a JSON array, expected an object"));

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const std::string thought = AnswerParser::reasoning_of(text);
   demand(thought.size() <= size && AnswerParser::thought_end(text) <= size);
-  const auto begin = AnswerParser::find_integer(text);
+  const auto begin = AnswerParser().find_integer(text);
   const auto answer = AnswerParser().parse(text);
   if (!answer) return 0;
   demand(begin == answer->integer_begin && answer->reasoning == thought);

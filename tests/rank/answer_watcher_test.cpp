@@ -48,7 +48,7 @@ class AnswerWatcherTest : public ::testing::Test {
 };
 
 TEST_F(AnswerWatcherTest, StopsAtTheIntegersFirstDigitAndKeepsWhatComesBeforeIt) {
-  AnswerWatcher watcher(*tokenizer_);
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
   const text::Ids written = ids("ok</think><answer>10</answer>");
   const auto verdicts = follow(watcher, written);
   ASSERT_EQ(verdicts.size(), ids("ok</think><answer>1").size());
@@ -58,7 +58,7 @@ TEST_F(AnswerWatcherTest, StopsAtTheIntegersFirstDigitAndKeepsWhatComesBeforeIt)
 }
 
 TEST_F(AnswerWatcherTest, ReadsNothingFromAnIdThatTheTokenizerLacks) {
-  AnswerWatcher watcher(*tokenizer_);
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
   text::Ids written = ids("ok");
   written.push_back(100000);
   follow(watcher, written);
@@ -68,7 +68,7 @@ TEST_F(AnswerWatcherTest, ReadsNothingFromAnIdThatTheTokenizerLacks) {
 }
 
 TEST_F(AnswerWatcherTest, AsksForTheAnswerPrefixWhenATokenHoldsTheOpeningsEndAndTheInteger) {
-  AnswerWatcher watcher(*tokenizer_);
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
   text::Ids written = ids("ok</think><answer");
   written.push_back(kPieceWithDigit);
   const auto verdicts = follow(watcher, written);
@@ -79,7 +79,7 @@ TEST_F(AnswerWatcherTest, AsksForTheAnswerPrefixWhenATokenHoldsTheOpeningsEndAnd
 }
 
 TEST_F(AnswerWatcherTest, KeepsNoTokenThatHoldsReasoningAndAnswerTogether) {
-  AnswerWatcher watcher(*tokenizer_);
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
   const auto verdicts = follow(watcher, {'o', kPieceWithReasoning});
   ASSERT_EQ(verdicts.size(), 2u);
   EXPECT_TRUE(verdicts.back().force);
@@ -89,14 +89,23 @@ TEST_F(AnswerWatcherTest, KeepsNoTokenThatHoldsReasoningAndAnswerTogether) {
 TEST_F(AnswerWatcherTest, GoesOnWhileThereIsNoAnswer) {
   for (const char* text : {"the answer is 7", "<answer>7</answer>", "ok</think>7",
                            "ok</think><answer>seven", "ok</think> well <answer>7"}) {
-    AnswerWatcher watcher(*tokenizer_);
+    AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
     for (const auto& verdict : follow(watcher, ids(text))) EXPECT_FALSE(verdict.stop) << text;
     EXPECT_FALSE(watcher.answered()) << text;
   }
 }
 
+TEST_F(AnswerWatcherTest, StopsAtTheWordOfTheScale) {
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kYesNo);
+  const text::Ids written = ids("7 or yes</think><answer>no</answer>");
+  const auto verdicts = follow(watcher, written);
+  ASSERT_EQ(verdicts.size(), ids("7 or yes</think><answer>no").size());
+  EXPECT_EQ(verdicts.back().keep, static_cast<int>(verdicts.size()) - 2);
+  EXPECT_FALSE(verdicts.back().force);
+}
+
 TEST_F(AnswerWatcherTest, TakesTheAnswerAfterTheLastReasoning) {
-  AnswerWatcher watcher(*tokenizer_);
+  AnswerWatcher watcher(*tokenizer_, text::Scale::kZeroToTen);
   const text::Ids written = ids("a</think>b</think>\n<answer> 4");
   EXPECT_EQ(follow(watcher, written).size(), written.size());
   EXPECT_TRUE(watcher.answered());

@@ -63,11 +63,14 @@ TEST_F(FindCheckpoint, ReadsAPlainModelFolderAsAPublishedErankModel) {
 TEST_F(FindCheckpoint, TakesWhatErankJsonSays) {
   put("folder/config.json", "{}");
   put("folder/erank.json",
-      R"({"layout": "passage-last", "mode": "direct", "score": "integer", "instruction": "I.",
+      R"({"layout": "passage-last", "scale": "0-3", "mode": "direct", "score": "integer", "instruction": "I.",
           "max_query_tokens": 11, "max_document_tokens": 12, "max_think_tokens": 13,
           "lower_capitals": true, "int8": true,
           "think_open": "a", "think_close": "b", "direct_close": "c"})");
   const CheckpointDefaults d = find_checkpoint(folder()).defaults;
+  EXPECT_EQ(d.prompt.scale, text::Scale::kZeroToThree);
+  EXPECT_EQ(to_json(d)["scale"], "0-3");
+  EXPECT_FALSE(to_json(CheckpointDefaults{}).contains("scale"));
   EXPECT_EQ(d.mode, Mode::kDirect);
   EXPECT_EQ(d.score, ScoreKind::kInteger);
   EXPECT_EQ(d.instruction, "I.");
@@ -91,6 +94,7 @@ TEST_F(FindCheckpoint, RefusesUnknownKeysAndValues) {
   };
   EXPECT_THAT(with(R"({"lay_out": "paper"})"), HasSubstr("lay_out"));
   EXPECT_THAT(with(R"({"layout": "sideways"})"), HasSubstr("sideways"));
+  EXPECT_THAT(with(R"({"scale": "0-5"})"), HasSubstr("'0-5', expected yes-no, 0-3 or 0-10"));
   EXPECT_THAT(with(R"({"mode": "thinking"})"), HasSubstr("thinking"));
   EXPECT_THAT(with(R"({"score": "mean"})"), HasSubstr("mean"));
   EXPECT_THAT(with(R"({"lower_capitals": "yes"})"), HasSubstr("lower_capitals"));

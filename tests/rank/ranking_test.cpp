@@ -170,5 +170,28 @@ TEST(ResultJson, RefusesWhatItDidNotWrite) {
   EXPECT_THROW(result_from_json(base::Json::array(), "test"), base::Error);
 }
 
+TEST(Ranking, SamplesOfAPairGiveTheirMeanAndTheOneNearestToIt) {
+  std::vector<PassageResult> samples(3);
+  const double scores[] = {2, 7, 6};
+  for (size_t i = 0; i < 3; ++i) {
+    samples[i].docid = "d";
+    samples[i].score = scores[i];
+    samples[i].integer = static_cast<int>(scores[i]);
+    samples[i].reasoning = std::string(1, static_cast<char>('a' + i));
+    samples[i].distribution.p[samples[i].integer] = 0.9;
+    samples[i].distribution.p_other = 0.1;
+    samples[i].new_tokens = 10;
+  }
+  const PassageResult mean = mean_of_samples(samples);
+  EXPECT_NEAR(mean.score, 5, 1e-12);
+  EXPECT_EQ(mean.reasoning, "c");
+  EXPECT_EQ(mean.integer, 6);
+  EXPECT_NEAR(mean.distribution.p[7], 0.3, 1e-12);
+  EXPECT_NEAR(mean.distribution.p_other, 0.1, 1e-12);
+  EXPECT_NEAR(mean.distribution.expected(), 5, 1e-12);
+  EXPECT_EQ(mean.new_tokens, 30);
+  EXPECT_EQ(mean_of_samples({samples[0]}).reasoning, "a");
+}
+
 }  // namespace
 }  // namespace erank::rank

@@ -133,12 +133,26 @@ TEST(AnswerParser, DecidesEveryOddAnswerOfTheTable) {
 }
 
 TEST(AnswerParser, KeepsToTheScaleItWasGiven) {
-  const AnswerParser zero_to_three(3);
+  const AnswerParser zero_to_three(Scale::kZeroToThree);
   EXPECT_EQ(zero_to_three.parse("</think><answer>3</answer>")->value, 3);
   EXPECT_FALSE(zero_to_three.parse("</think><answer>4</answer>"));
   EXPECT_FALSE(zero_to_three.parse("</think><answer>10</answer>"));
+  EXPECT_FALSE(zero_to_three.parse("</think><answer>yes</answer>"));
   EXPECT_EQ(AnswerParser(999).parse("</think><answer>999</answer>")->value, 999);
   EXPECT_FALSE(AnswerParser(999).parse("</think><answer>1000</answer>"));
+}
+
+TEST(AnswerParser, ReadsYesAndNoOnTheirScaleAlone) {
+  const AnswerParser parser(Scale::kYesNo);
+  EXPECT_EQ(parser.parse("why</think> <answer> yes </answer>\n")->value, 1);
+  EXPECT_EQ(parser.parse("why</think><answer>no</answer>")->value, 0);
+  EXPECT_EQ(parser.parse("why</think><answer>no</answer>")->reasoning, "why");
+  for (const char* odd : {"Yes", "NO", "1", "0", "yesno", "not", "yes.", "ye", "", "maybe"})
+    EXPECT_FALSE(parser.parse("</think><answer>" + std::string(odd) + "</answer>")) << odd;
+  EXPECT_FALSE(AnswerParser().parse("</think><answer>yes</answer>"));
+  const std::string whole = "</think><answer>\nyes";
+  EXPECT_FALSE(parser.find_integer(std::string_view(whole).substr(0, whole.size() - 1)));
+  EXPECT_EQ(parser.find_integer(whole), whole.size() - 3);
 }
 
 TEST(AnswerParser, ReadsTheThoughtOfFinishedAndUnfinishedText) {
@@ -157,13 +171,13 @@ TEST(AnswerParser, SaysWhereTheIntegerBeginsAsSoonAsItStandsThere) {
   const std::string whole = "<think>1 or <answer>2</answer>?</think>\n<answer> 10</answer>";
   const size_t integer = whole.rfind("10");
   for (size_t size = 0; size <= whole.size(); ++size) {
-    const auto begin = AnswerParser::find_integer(std::string_view(whole).substr(0, size));
+    const auto begin = AnswerParser().find_integer(std::string_view(whole).substr(0, size));
     EXPECT_EQ(begin.has_value(), size > integer) << size;
     if (begin) {
       EXPECT_EQ(*begin, integer);
     }
   }
-  EXPECT_FALSE(AnswerParser::find_integer("</think><answer>x7"));
+  EXPECT_FALSE(AnswerParser().find_integer("</think><answer>x7"));
   EXPECT_EQ(AnswerParser::thought_end(whole), whole.find("</think>"));
   EXPECT_EQ(AnswerParser::thought_end("<think>open"), 11u);
 }

@@ -60,13 +60,14 @@ constexpr const char* kChatMl =
 PromptOptions options_of(const base::Json& entry) {
   PromptOptions options;
   options.layout = entry["layout"] == "paper" ? Layout::kPaper : Layout::kPassageLast;
+  if (entry.contains("scale")) options.scale = parse_scale(entry["scale"].get<std::string>(), "");
   options.max_query_tokens = entry.value("max_query_tokens", options.max_query_tokens);
   options.max_document_tokens = entry.value("max_document_tokens", options.max_document_tokens);
   return options;
 }
 
 void expect_prompts_of_the_reference(const Tokenizer& tokenizer, const std::string& name) {
-  ASSERT_GE(golden()["prompts"][name].size(), 20u);
+  ASSERT_GE(golden()["prompts"][name].size(), 36u);
   for (const auto& entry : golden()["prompts"][name]) {
     const PromptFormat format(tokenizer, options_of(entry));
     const Prompt prompt =

@@ -50,6 +50,22 @@ TEST(ScoreDistribution, SplitsTheOneBetweenOneAndTen) {
   EXPECT_NEAR(d.expected(), (0.1 + 0.2 + 1.4 + 0.4 + 0.9 + 3.0) / 0.9, 1e-12);
 }
 
+TEST(ScoreDistribution, OfOneTokenAnswersIsWhatItIsGiven) {
+  const auto d =
+      ScoreDistribution::from_answers(Scale::kZeroToThree, std::array{0.1, 0.3, 0.3, 0.1});
+  EXPECT_EQ(d.answers().size(), 4u);
+  EXPECT_EQ(d.greedy(), 1);  // the lowest of equals
+  EXPECT_NEAR(d.expected(), (0.3 + 0.6 + 0.3) / 0.8, 1e-12);
+  EXPECT_NEAR(d.p_other, 0.2, 1e-12);
+  const auto yes_no = ScoreDistribution::from_answers(Scale::kYesNo, std::array{0.02, 0.06});
+  EXPECT_EQ(yes_no.greedy(), 1);
+  EXPECT_NEAR(yes_no.expected(), 0.75, 1e-12);
+  EXPECT_NEAR(yes_no.entropy(), -0.75 * std::log(0.75) - 0.25 * std::log(0.25), 1e-12);
+  EXPECT_EQ(ScoreDistribution::from_answers(Scale::kYesNo, std::array{0.0, 0.0}).expected(), 0);
+  EXPECT_THROW(ScoreDistribution::from_answers(Scale::kYesNo, std::array{0.1, 0.1, 0.1}),
+               base::InternalError);
+}
+
 TEST(ScoreDistribution, EmitsTenOnlyWhenTheOneWinsAndTheZeroFollows) {
   Seen seen = {{0.3, 0.4, 0, 0, 0, 0, 0, 0, 0, 0.1}, 0.9, true};
   EXPECT_EQ(distribution_of(seen).greedy(), 10);

@@ -10,6 +10,7 @@
 #include "erank/text/tokenizer_export.h"
 #include "erank/train/loss.h"
 #include "tests/text/tokenizer_small.h"
+#include "tests/text/yes_no_tokenizer.h"
 #include "tests/train/tiny_training.h"
 
 namespace erank::train {
@@ -19,7 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::string byte_tokenizer(const std::string& folder) {
-  text::write_byte_tokenizer(300, folder);
+  text::write_byte_tokenizer(320, folder);
   return folder;
 }
 
@@ -85,6 +86,41 @@ TEST_F(ExampleWriting, TenIsTwoDigits) {
   ten.thought = "t";
   const Example thinking = write(ten, {.modes = Modes::kThink});
   EXPECT_THAT(tokenizer_.decode(thinking.branches[0].ids), HasSubstr("<answer>10</answer>"));
+}
+
+// What is learned is what ScoreReader reads: the scale's own answers at one row.
+TEST_F(ExampleWriting, OtherScalesLearnTheirAnswersAtOneRow) {
+  const text::PromptFormat three(tokenizer_, {.scale = text::Scale::kZeroToThree});
+  const ExampleWriter writer(three, tokenizer_, {});
+  data::TrainingPair soft = pair(2);
+  EXPECT_EQ(spelled(writer.write(soft).branches[0].terms, tokenizer_),
+            base::str("2@", close_, " <@", close_ + 1, " "));
+  EXPECT_EQ(writer.write(soft).prompt,
+            three.render(text::kDefaultInstruction, soft.query, soft.text).ids);
+  soft.distribution = {0.125, 0.25, 0.5, 0.125};
+  const Example example = writer.write(soft);
+  EXPECT_NEAR(example.score, 0.25 + 1 + 0.375, 1e-12);
+  const Branch& branch = example.branches[0];
+  EXPECT_EQ(branch.ids, three.direct_close());
+  ASSERT_EQ(branch.terms.size(), 4u);
+  for (int k = 0; k < 4; ++k) {
+    EXPECT_EQ(branch.terms[k].row, close_);
+    EXPECT_EQ(branch.terms[k].token, '0' + k);
+    EXPECT_EQ(branch.terms[k].weight, static_cast<float>((*soft.distribution)[k]));
+  }
+  EXPECT_EQ(branch.num_learned, 1);
+  EXPECT_THROW(ExampleWriter(three, tokenizer_, {.rank = true}), base::Error);
+
+  text::add_yes_no(folder_.path());
+  const text::Tokenizer words = text::Tokenizer::load(folder_.path());
+  const text::PromptFormat yes_no(words, {.scale = text::Scale::kYesNo});
+  data::TrainingPair yes = pair(1);
+  yes.thought = "t";
+  const Example learned = ExampleWriter(yes_no, words, {}).write(yes);
+  EXPECT_EQ(spelled(learned.branches[0].terms, words),
+            base::str("yes@", close_, " <@", close_ + 1, " "));
+  EXPECT_THAT(words.decode(learned.branches[1].ids), HasSubstr("t</think><answer>yes</answer>"));
+  EXPECT_TRUE(ExampleWriter(yes_no, words, {}).reads_back(learned));
 }
 
 TEST_F(ExampleWriting, TheThinkingBranchLearnsEverythingBehindItsOpening) {
