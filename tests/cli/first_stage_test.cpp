@@ -271,8 +271,11 @@ TEST_F(TinyFirstStage, SearchWrapsTextsAndMarksWordsOnATerminal) {
   for (int i = 0; i < 30; ++i) text += " and the worn chains slip";
   put("corpus.jsonl", "{\"_id\": \"a\", \"text\": " + base::dump_json(base::Json(text)) +
                           "}\n{\"_id\": \"b\", \"text\": \"\u65e5\u672c\u8a9e chain's chain\"}\n");
-  const auto out = on_terminal({"search", "--index", index(), "--model", tiny_model(), "--threads",
-                                "1", "--query", "chain"});
+  // Direct, so that the context has room for the whole text.
+  ASSERT_EQ(run({"model", "random", "--shape", "tiny", "--out", path("direct")}).exit_code, 0);
+  put("direct/erank.json", "{\"mode\": \"direct\"}");
+  const auto out = on_terminal({"search", "--index", index(), "--model", path("direct"),
+                                "--threads", "1", "--query", "chain"});
   EXPECT_THAT(out, HasSubstr("    \u65e5\u672c\u8a9e \x1b[1mchain's\x1b[0m \x1b[1mchain\x1b[0m\n"));
   EXPECT_THAT(out, HasSubstr("\n    \x1b[1mChain\x1b[0m [31mrings skip and the worn "
                              "\x1b[1mchains\x1b[0m slip and the\n"));

@@ -231,7 +231,7 @@ TEST_F(TinyRerankVerb, ReadsLongDocumentsInWindows) {
     return lines;
   };
   auto windows = with({});
-  EXPECT_EQ(windows["long"]["window"]["of"], 3);
+  EXPECT_EQ(windows["long"]["window"]["of"], 5);
   EXPECT_FALSE(windows["short"].contains("window"));
   auto cut = with({"--long-docs", "cut"});
   EXPECT_FALSE(cut["long"].contains("window"));
