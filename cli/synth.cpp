@@ -333,7 +333,6 @@ void synth_labels(SynthFlags& f, Context& context) {
   if (!f.endpoint.url.empty()) {
     if (!f.dry_run) f.endpoint.key = key_of(f);
     endpoint = std::make_unique<synth::ChatEndpoint>(f.endpoint);
-    warn_unencrypted(f, endpoint->shown_url());
   }
   std::string out;
   if (!f.dry_run || (f.resume && !f.out.empty())) out = check_out(f, tokenizer_path);
@@ -359,6 +358,7 @@ void synth_labels(SynthFlags& f, Context& context) {
                                    : Start::kNew);
   run.read_journal();
   if (f.dry_run) return run.estimate(tokenizer);
+  warn_unencrypted(f, endpoint->shown_url());
   run.run(*endpoint);
   if (interrupted()) return;
   const SynthReport report = run.report(qrels);
