@@ -143,8 +143,15 @@ TEST_F(TinySynth, KilledTenTimesEndsWithTheLabelsOfAnUnbrokenRun) {
   base::Random random(3);
   int landed = 0;
   for (int i = 0; i < 10; ++i) {
+    const auto num_sent = [&] {
+      int sum = 0;
+      for (const auto& [mark, count] : server.counts()) sum += count;
+      return sum;
+    };
+    const int enough = num_sent() + 2 + static_cast<int>(random.below(4));
     const pid_t pid = start(args({"--concurrency", "3", "--samples", "2", "--resume"}));
-    ::usleep(static_cast<useconds_t>(80000 + 200000 * random.uniform()));
+    for (int wait = 0; wait < 2000 && num_sent() < enough; ++wait) ::usleep(10000);
+    ::usleep(static_cast<useconds_t>(30000 * random.uniform()));
     ::kill(pid, SIGKILL);
     landed += finish(pid).exit_code == -1;
   }
