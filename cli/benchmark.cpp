@@ -167,15 +167,18 @@ class Benchmark {
 
     data::Run first_stage;
     bool has_scores = true;
+    // Lists keep the order that BM25 gave equal scores, as its runs do; a run has trec_eval's.
+    const bool is_run = files.candidates.empty() && !files.run.empty();
     for (const auto& list : data::read_candidates(candidates)) {
       if (list.candidates.empty()) continue;
       ++scores.num_queries;
       scores.num_pairs += std::ssize(list.candidates);
       first_stage.qids.push_back(list.query.id);
+      auto below = static_cast<double>(list.candidates.size());
       for (const auto& candidate : list.candidates) {
         has_scores &= candidate.score.has_value();
         first_stage.hits[list.query.id].push_back(
-            {candidate.document.id, candidate.score.value_or(0)});
+            {candidate.document.id, is_run ? candidate.score.value_or(0) : below--});
       }
     }
     if (has_scores)

@@ -107,6 +107,31 @@ TEST_F(TinyBenchmark, GoesFromBeirFoldersToTheTable) {
   EXPECT_EQ(r["tasks"][0]["made_of"]["instruction"], "Given a query, retrieval relevant passage.");
 }
 
+// Equal scores: BM25's have the order of its list, a run's that of trec_eval.
+TEST_F(TinyBenchmark, MeasuresTheFirstStageAsEvalMeasuresItsRun) {
+  put("set/corpus.jsonl",
+      "{\"_id\": \"a\", \"text\": \"blue sky\"}\n{\"_id\": \"b\", \"text\": \"blue sky\"}\n");
+  put("set/queries.jsonl", "{\"_id\": \"q\", \"text\": \"blue\"}\n");
+  put("set/qrels/test.tsv", "q\ta\t1\n");
+  const auto first_stage = [&] {
+    EXPECT_EQ(benchmark("beir", "set", {"--overwrite"}).exit_code, 0);
+    return results()["tasks"][0]["first_stage"]["nDCG@10"].get<double>();
+  };
+  const auto eval = [&](const std::string& file) {
+    return json_lines(run({"eval", "--json", "-c", "-m", "nDCG@10", path("set/qrels/test.tsv"),
+                           path(file)})
+                          .out)
+        .at(0)["nDCG@10"]["all"]
+        .get<double>();
+  };
+  ASSERT_EQ(run({"retrieve", "--beir", path("set"), "--out", path("bm25.run")}).exit_code, 0);
+  EXPECT_EQ(first_stage(), 1.0);
+  EXPECT_EQ(eval("bm25.run"), 1.0);
+  put("set/run.txt", "q Q0 a 1 2.5 t\nq Q0 b 2 2.5 t\n");
+  EXPECT_NEAR(first_stage(), 1 / std::log2(3.0), 1e-12);
+  EXPECT_EQ(first_stage(), eval("set/run.txt"));
+}
+
 TEST_F(TinyBenchmark, GoesOnWhereItStopped) {
   put_beir();
   ASSERT_EQ(benchmark("beir", "beir").exit_code, 0);
