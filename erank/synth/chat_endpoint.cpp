@@ -23,7 +23,7 @@ using Seconds = std::chrono::duration<double>;
 constexpr const char* kWhere = "--endpoint";
 constexpr size_t kMaxReplyBytes = size_t{16} << 20;
 constexpr double kMaxWaitS = 60, kMaxAskedWaitS = 3600;
-constexpr int64_t kFailuresBeforeAnyAnswer = 10;
+constexpr int64_t kFailuresInARow = 10;
 
 Clock::time_point after(double seconds) {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
@@ -228,7 +228,7 @@ struct ChatEndpoint::State {
     ++counts.failed;
     const std::string line = without_key(reason, options.key);
     callbacks.take({t.request.number, std::nullopt, std::move(body), line});
-    if (counts.answered == 0 && counts.failed >= kFailuresBeforeAnyAnswer)
+    if (counts.answered == 0 && counts.failed >= kFailuresInARow)
       give_up(with_url(base::str("none of the first ", counts.failed,
                                  " requests was answered; the last one: ", line)));
   }
@@ -332,7 +332,7 @@ struct ChatEndpoint::State {
                         code == CURLE_PARTIAL_FILE || code == CURLE_HTTP2 ||
                         code == CURLE_HTTP2_STREAM || code == CURLE_BAD_CONTENT_ENCODING;
     if (!somebody && (!broken || nobody)) return give_up(with_url(said));
-    if (nobody && t.attempt >= options.retries && ++lost_in_row >= kFailuresBeforeAnyAnswer)
+    if (nobody && t.attempt >= options.retries && ++lost_in_row >= kFailuresInARow)
       give_up(with_url(
           base::str(said, "; ", lost_in_row, " requests in a row met nobody, --resume goes on")));
     try_again(t, said, -1, nobody, callbacks);

@@ -29,23 +29,6 @@ const std::vector<Passage> kPassages = {
     {"d", "Short waves are scattered far more than long ones, which is why the sky is blue.", 1.5},
     {"e", "Bread rises.", 1.0}};
 
-RankRequest request_of(std::vector<Passage> passages, Mode mode) {
-  RankRequest request;
-  request.qid = "q1";
-  request.query = "why is the sky blue";
-  request.passages = std::move(passages);
-  request.options.mode = mode;
-  request.options.score = ScoreKind::kExpected;
-  request.options.max_think_tokens = 6;
-  return request;
-}
-
-std::map<std::string, PassageResult> by_id(const Ranking& ranking) {
-  std::map<std::string, PassageResult> results;
-  for (const auto& r : ranking.results) results[r.docid] = r;
-  return results;
-}
-
 constexpr double kSame = kExactBits ? 0 : 1e-5;
 
 // The same answer, up to `tolerance` in every probability; 0: bit for bit.

@@ -16,22 +16,6 @@ const std::vector<Passage> kPassages = {{"a", "Light is scattered by the air.", 
                                         {"b", "Blue paint is made from lapis lazuli.", {}},
                                         {"c", "", {}}};
 
-RankRequest request_of(std::vector<Passage> passages, Mode mode) {
-  RankRequest request;
-  request.query = "why is the sky blue";
-  request.passages = std::move(passages);
-  request.options.mode = mode;
-  request.options.score = ScoreKind::kExpected;
-  request.options.max_think_tokens = 6;
-  return request;
-}
-
-std::map<std::string, PassageResult> by_id(const Ranking& ranking) {
-  std::map<std::string, PassageResult> results;
-  for (const auto& r : ranking.results) results[r.docid] = r;
-  return results;
-}
-
 // Both modes; what is read is also what the model would write: the word after the opening.
 TEST(TinyScoring, ScoresOnTheScaleItIsAskedFor) {
   const std::string model = random_checkpoint("scales");

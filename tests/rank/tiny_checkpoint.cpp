@@ -87,4 +87,21 @@ RerankerOptions tiny_options(const std::string& model) {
   return options;
 }
 
+RankRequest request_of(std::vector<Passage> passages, Mode mode) {
+  RankRequest request;
+  request.qid = "q1";
+  request.query = "why is the sky blue";
+  request.passages = std::move(passages);
+  request.options.mode = mode;
+  request.options.score = ScoreKind::kExpected;
+  request.options.max_think_tokens = 6;
+  return request;
+}
+
+std::map<std::string, PassageResult> by_id(const Ranking& ranking) {
+  std::map<std::string, PassageResult> results;
+  for (const auto& r : ranking.results) results[r.docid] = r;
+  return results;
+}
+
 }  // namespace erank::rank

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "erank/rank/reranker.h"
 
@@ -21,6 +22,11 @@ std::string damaged_checkpoint(const std::string& name, int token);
 
 // Byte by byte, then `last` after the final one: {'\n' -> text[0], ..., text.back() -> last}.
 std::map<int, int> spelled(const std::string& text, int last);
+
+// A query about the sky, with little room for reasoning.
+RankRequest request_of(std::vector<Passage> passages, Mode mode);
+
+std::map<std::string, PassageResult> by_id(const Ranking& ranking);
 
 constexpr int kEndOfTurn = 258, kThinkClose = 260;
 
