@@ -3,19 +3,18 @@
 #include <dlfcn.h>
 
 #include <charconv>
-#include <filesystem>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/base/installed.h"
 
 namespace erank::data {
 
 std::unique_ptr<ParquetLines> open_parquet(const std::string& path) {
-  std::error_code none;
-  const auto module_path =
-      std::filesystem::read_symlink("/proc/self/exe", none).parent_path() / "erank_parquet.so";
-  void* module = ::dlopen(module_path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!module && std::filesystem::exists(module_path, none))
+  const std::string path_of_module = base::find_installed("erank_parquet.so");
+  void* module =
+      path_of_module.empty() ? nullptr : ::dlopen(path_of_module.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!module && !path_of_module.empty())
     base::fail(base::ErrorKind::kInvalidInput, "read_parquet", path,
                ": the reader of Parquet files does not load (", ::dlerror(),
                "); run tools/setup --parquet and build again");
