@@ -255,7 +255,12 @@ std::vector<double> first_stage_of(const std::string& name, const Json& value, s
               ? str(name, " has ", value.size(), " numbers, expected ", size, ", one a document")
               : str(name, " is ", shown(value), ", expected a list of one number a document"));
   std::vector<double> scores;
-  for (size_t i = 0; i < size; ++i) scores.push_back(to_number(str(name, "[", i, "]"), value[i]));
+  constexpr double kMost = 1e30;  // so that means and squares stay finite
+  for (size_t i = 0; i < size; ++i) {
+    const std::string item = str(name, "[", i, "]");
+    scores.push_back(to_number(item, value[i]));
+    if (!(std::abs(scores.back()) <= kMost)) wrong_type(item, value[i], "a number up to 1e30");
+  }
   return scores;
 }
 
