@@ -11,9 +11,11 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
-#include "erank/base/json.h"
+#include "erank/eval/benchmarks.h"
+#include "erank/rank/model_files.h"
 #include "erank/serve/metrics.h"
 #include "erank/serve/server.h"
+#include "erank/serve/service.h"
 
 namespace erank::cli {
 namespace {
@@ -29,6 +31,7 @@ constexpr const char* kExample =
 struct ServeFlags {
   ModelFlags model;
   serve::ServerOptions server;
+  serve::ServiceOptions service;
   std::string api_key_file, access_log;
   double request_timeout = 600, drain_seconds = 30;
   int max_document_tokens = 0, max_query_tokens = 0;
@@ -72,127 +75,164 @@ class AccessFile {
   bool warned_ = false;
 };
 
-// What is there when the model is loaded.
-class Loaded {
- public:
-  void set(std::shared_ptr<rank::Reranker> reranker) {
-    const std::lock_guard lock(mutex_);
-    reranker_ = std::move(reranker);
-  }
-  std::shared_ptr<rank::Reranker> get() const {
-    const std::lock_guard lock(mutex_);
-    return reranker_;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::shared_ptr<rank::Reranker> reranker_;
-};
-
-serve::EngineFigures engine_figures(const Loaded& loaded, int64_t max_queued_pairs) {
+serve::EngineFigures engine_figures(const serve::ServiceStats& stats, int64_t max_queued_pairs) {
+  const engine::EngineStats& engine = stats.reranker.engine;
   serve::EngineFigures figures;
-  const auto reranker = loaded.get();
-  if (!reranker) return figures;
-  const rank::RerankerStats stats = reranker->stats();
-  figures.ready = true;
+  figures.ready = stats.ready;
+  figures.waiting_calls = stats.waiting_calls;
+  figures.running_calls = stats.running_calls;
   figures.queued_pairs = stats.queued_pairs;
   figures.max_queued_pairs = max_queued_pairs;
-  figures.running = stats.engine.num_running;
-  figures.waiting = stats.engine.num_waiting;
-  figures.passes = stats.engine.steps;
-  figures.computed_tokens = stats.engine.computed_tokens;
-  figures.reused_tokens = stats.engine.cached_tokens;
-  figures.new_tokens = stats.engine.new_tokens;
-  figures.scored_pairs = stats.engine.num_done;
-  figures.failed_pairs = stats.engine.num_failed;
-  figures.cancelled_pairs = stats.engine.num_cancelled;
-  figures.cache_pages = stats.engine.pages;
-  figures.cache_pages_used = stats.engine.pages_used;
+  figures.cached_results = stats.cached_results;
+  figures.running = engine.num_running;
+  figures.waiting = engine.num_waiting;
+  figures.passes = engine.steps;
+  figures.computed_tokens = engine.computed_tokens;
+  figures.reused_tokens = engine.cached_tokens;
+  figures.new_tokens = engine.new_tokens;
+  figures.scored_pairs = engine.num_done;
+  figures.failed_pairs = engine.num_failed;
+  figures.cancelled_pairs = engine.num_cancelled;
+  figures.cache_pages = engine.pages;
+  figures.cache_pages_used = engine.pages_used;
   return figures;
 }
 
+// The paper's instructions, by what they are for.
+std::vector<std::pair<std::string, std::string>> presets() {
+  const auto of = [](const char* name, const char* benchmark, const char* task) {
+    return std::pair<std::string, std::string>(
+        name, eval::instruction_of(eval::find_benchmark(benchmark), task));
+  };
+  return {of("passages", "beir", ""),
+          of("answers to hard questions", "bright", "biology"),
+          of("queries with requirements", "followir", ""),
+          of("programming problems of a kind", "bright", "leetcode"),
+          of("mathematics problems of a kind", "bright", "aops"),
+          of("theorems for a problem", "bright", "theoremqa_theorems"),
+          of("documentation for code", "bright", "pony")};
+}
+
+const std::vector<std::string>& routes() {
+  static const std::vector<std::string> routes = {
+      "/",      "/health",   "/ready",     "/ping",         "/version",      "/info",
+      "/live",  "/metrics",  "/v1/models", "/rerank",       "/v1/rerank",    "/v2/rerank",
+      "/score", "/v1/score", "/reranking", "/v1/reranking", "/openapi.json", "/docs"};
+  return routes;
+}
+
+struct Loaded {
+  std::shared_ptr<rank::Reranker> reranker;
+  std::string files;  // their digest
+};
+
 // Loads the model and scores one pair, so that the first client does not wait for memory.
-std::shared_ptr<rank::Reranker> load_warm(const rank::RerankerOptions& options) {
-  std::shared_ptr<rank::Reranker> reranker = rank::Reranker::load(options);
+Loaded load_warm(const rank::RerankerOptions& options, const std::vector<std::string>& files) {
+  Loaded loaded{rank::Reranker::load(options), rank::files_digest(files)};
   rank::RankRequest request;
   request.query = "why is the sky blue";
   request.passages = {{"1", "Air scatters blue light more than red light.", {}}};
-  const rank::Ranking ranking = reranker->rank(std::move(request));
+  request.options.max_think_tokens = 8;
+  const rank::Ranking ranking = loaded.reranker->rank(std::move(request));
   if (!ranking.failed.empty())
     base::fail(ErrorKind::kInvalidInput, "serve",
                "the model cannot score a pair: ", ranking.failed[0].error->message);
-  return reranker;
+  return loaded;
 }
 
-void run_serve(const ServeFlags& f) {
-  serve::ServerOptions options = f.server;
-  if (!f.api_key_file.empty())
-    for (auto& key : read_keys(f.api_key_file)) options.api_keys.push_back(std::move(key));
-  for (const auto& key : options.api_keys)
+// The same on a thread of its own, since a signal must end the program while it loads.
+std::future<Loaded> start_loading(const ServeFlags& f) {
+  rank::RerankerOptions options = f.model.resolved();
+  if (f.max_document_tokens > 0) options.max_document_tokens = f.max_document_tokens;
+  if (f.max_query_tokens > 0) options.max_query_tokens = f.max_query_tokens;
+  // The service refuses what is too much; a call of many windows is no more than it let in.
+  options.max_queued_pairs = 0;
+  std::promise<Loaded> promise;
+  auto future = promise.get_future();
+  std::thread([promise = std::move(promise), options, files = f.model.files()]() mutable {
+    try {
+      promise.set_value(load_warm(options, files));
+    } catch (...) {
+      promise.set_exception(std::current_exception());
+    }
+  }).detach();
+  return future;
+}
+
+std::vector<std::string> all_keys(const ServeFlags& f) {
+  std::vector<std::string> keys = f.server.api_keys;
+  for (const auto& key : keys)
     if (key.find_first_not_of(" \t") == key.npos)
       base::fail(ErrorKind::kInvalidInput, "--api-key",
                  "is empty, expected a secret of your choice");
-  options.request_timeout = milliseconds(static_cast<int64_t>(f.request_timeout * 1000));
+  if (!f.api_key_file.empty())
+    for (auto& key : read_keys(f.api_key_file)) keys.push_back(std::move(key));
+  return keys;
+}
 
-  Loaded loaded;
-  const int64_t max_queued_pairs = f.model.options.max_queued_pairs;
-  serve::Metrics metrics({"/health", "/ready", "/version", "/metrics"},
-                         [&] { return engine_figures(loaded, max_queued_pairs); });
+milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1000)); }
+
+void run_serve(const ServeFlags& f) {
+  serve::ServerOptions options = f.server;
+  options.api_keys = all_keys(f);
+  // The service answers 504 itself; this is for what it cannot.
+  if (f.request_timeout > 0) options.request_timeout = ms(f.request_timeout + 10);
+
+  const serve::Service* source = nullptr;
+  serve::Metrics metrics(
+      routes(), [&] { return engine_figures(source->stats(), f.service.max_queued_pairs); });
   std::optional<AccessFile> log;
   if (!f.access_log.empty()) log.emplace(f.access_log);
   options.on_request = [&](const serve::AccessRecord& record) {
     metrics.add(record);
     if (log) log->add(record);
   };
+
+  serve::ServiceOptions service_options = f.service;
+  service_options.max_body_bytes = options.max_body_bytes;
+  service_options.request_timeout_ms = ms(f.request_timeout).count();
+  service_options.version = ERANK_VERSION;
+  service_options.instructions = presets();
+  serve::Service service(
+      service_options,
+      {.on_pair =
+           [&](const rank::PassageResult& result, bool computed) {
+             metrics.add_cache_lookup(!computed);
+             if (computed && !result.reasoning.empty()) metrics.add_reasoning(result.new_tokens);
+           },
+       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); }});
+  source = &service;
+  service.add_route("/metrics", [&](const serve::HttpRequest&) {
+    return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
+  });
+
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
-    const bool ready = loaded.get() != nullptr;
-    if (request.path == "/health")
-      responder->send({200, R"({"status":"ok"})"});
-    else if (request.path == "/ready")
-      responder->send(
-          {ready ? 200 : 503, ready ? R"({"status":"ready"})" : R"({"status":"loading"})"});
-    else if (request.path == "/version")
-      responder->send({200, R"({"version":")" ERANK_VERSION R"("})"});
-    else if (request.path == "/metrics")
-      responder->send({200, metrics.text(), serve::Metrics::kType});
-    else
-      responder->send({404, R"({"message":"there is no such route"})"});
+    service.handle(std::move(request), std::move(responder));
   });
   std::thread io([&] { server.run(); });
-  const auto end = [&](double seconds) {
-    server.stop(milliseconds(static_cast<int64_t>(seconds * 1000)));
-    if (io.joinable()) io.join();
+  const auto end = [&](milliseconds drain) {
+    service.drain();
+    server.stop(drain);
+    io.join();
   };
-
-  // On a thread of its own, since a signal must end the program while it loads.
-  rank::RerankerOptions model = f.model.resolved();
-  if (f.max_document_tokens > 0) model.max_document_tokens = f.max_document_tokens;
-  if (f.max_query_tokens > 0) model.max_query_tokens = f.max_query_tokens;
-  std::promise<std::shared_ptr<rank::Reranker>> promise;
-  auto future = promise.get_future();
-  std::thread([promise = std::move(promise), model]() mutable {
-    try {
-      promise.set_value(load_warm(model));
-    } catch (...) {
-      promise.set_exception(std::current_exception());
-    }
-  }).detach();
-  while (future.wait_for(milliseconds(50)) != std::future_status::ready)
-    if (interrupted()) {
-      end(0);
-      std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
-    }
   try {
-    loaded.set(future.get());
+    std::future<Loaded> loading = start_loading(f);
+    while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
+      if (interrupted()) {
+        end({});
+        std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
+      }
+    const Loaded loaded = loading.get();
+    service.set_reranker(loaded.reranker, loaded.files);
+    ProgressLine::print_above(base::str("erank: serving ", loaded.reranker->model_name(), " (",
+                                        loaded.reranker->precision_name(), ") at ", server.url()));
   } catch (...) {
-    end(0);
+    end({});
     throw;
   }
-  ProgressLine::print_above(base::str("erank: serving ", loaded.get()->model_name(), " (",
-                                      loaded.get()->precision_name(), ") at ", server.url()));
   while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
-  end(f.drain_seconds);
+  end(ms(f.drain_seconds));
 }
 
 }  // namespace
@@ -201,7 +241,6 @@ void add_serve(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("serve", "Answer rerank requests over HTTP");
   auto flags = std::make_shared<ServeFlags>();
   ServeFlags& f = *flags;
-  f.model.options.max_queued_pairs = 4096;
   f.server.port = 8080;
   verb->footer(kExample);
   verb->add_option("--host", f.server.host,
@@ -222,10 +261,18 @@ void add_serve(CLI::App& app, Context& context) {
                    "--api-key-file)")
       ->envname("ERANK_API_KEY");
   verb->add_option("--api-key-file", f.api_key_file, "a file with more keys, one a line");
-  verb->add_option("--max-queued-pairs", f.model.options.max_queued_pairs,
+  verb->add_option("--max-queued-pairs", f.service.max_queued_pairs,
                    "pairs that wait or are being scored; requests over it get 429")
       ->check(positive_number())
       ->capture_default_str();
+  verb->add_option("--max-documents", f.service.limits.max_documents,
+                   "documents of a request, for all its queries; more get 413")
+      ->check(positive_number())
+      ->capture_default_str();
+  verb->add_option("--cache-bytes", f.service.max_cache_bytes,
+                   "memory for results that are kept for the same pair, e.g. 64MB; 0 is none "
+                   "(default: 64MiB)")
+      ->transform(CLI::AsSizeValue(false));
   verb->add_option("--max-body-bytes", f.server.max_body_bytes,
                    "size of a request, e.g. 8MB; larger ones get 413 (default: 32MiB)")
       ->transform(CLI::AsSizeValue(false));

@@ -22,6 +22,7 @@ constexpr std::array<std::string_view, 4> kMethods = {"GET", "HEAD", "POST", "OP
 const pm::Histogram::BucketBoundaries kSeconds = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
                                                   2.5,   5,    10,    30,   60,  120,  300};
 const pm::Histogram::BucketBoundaries kTokens = {8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
+const pm::Histogram::BucketBoundaries kPairs = {1, 5, 10, 20, 50, 100, 200, 500, 1000};
 const pm::Histogram::BucketBoundaries kBytes = {1e2, 1e3, 1e4, 1e5, 1e6, 1e7};
 
 pm::MetricFamily family(const char* name, const char* help, pm::MetricType type, double value) {
@@ -42,6 +43,10 @@ std::vector<pm::MetricFamily> engine_families(const EngineFigures& e) {
   const auto count = [&](const char* name, const char* help, int64_t value) {
     out.push_back(family(name, help, kCounter, static_cast<double>(value)));
   };
+  gauge("erank_calls_waiting", "Calls that are not read yet.", e.waiting_calls);
+  gauge("erank_calls_running", "Calls that are being answered.", e.running_calls);
+  gauge("erank_cached_results", "Results that are kept for pairs that come again.",
+        e.cached_results);
   gauge("erank_queued_pairs", "Pairs queued or being scored.", e.queued_pairs);
   gauge("erank_max_queued_pairs", "Pairs that may be queued; more are refused with 429.",
         e.max_queued_pairs);
@@ -90,6 +95,16 @@ struct Metrics::State {
                                 .Help("Requests whose client left or was cut before the end.")
                                 .Register(registry)
                                 .Add({});
+  pm::Histogram& call_pairs = pm::BuildHistogram()
+                                  .Name("erank_call_pairs")
+                                  .Help("Pairs of a call.")
+                                  .Register(registry)
+                                  .Add({}, kPairs);
+  pm::Histogram& first_seconds = pm::BuildHistogram()
+                                     .Name("erank_first_result_seconds")
+                                     .Help("Time from a call's coming to its first pair's score.")
+                                     .Register(registry)
+                                     .Add({}, kSeconds);
   pm::Histogram& reasoning = pm::BuildHistogram()
                                  .Name("erank_reasoning_tokens")
                                  .Help("Tokens of reasoning written for a pair.")
@@ -125,6 +140,11 @@ void Metrics::add(const AccessRecord& record) {
   state_->seconds.Add({{"route", route}}, kSeconds).Observe(record.seconds);
   if (record.bytes_in > 0) state_->body_bytes.Observe(static_cast<double>(record.bytes_in));
   if (!record.complete) state_->incomplete.Increment();
+}
+
+void Metrics::add_call(int64_t pairs, double first_seconds) {
+  state_->call_pairs.Observe(static_cast<double>(pairs));
+  if (first_seconds > 0) state_->first_seconds.Observe(first_seconds);
 }
 
 void Metrics::add_reasoning(int64_t tokens) {

@@ -15,7 +15,9 @@ namespace erank::serve {
 // The engine's figures, read when somebody asks for the metrics. Counts are since the start.
 struct EngineFigures {
   bool ready = false;  // false: the rest is not there yet
+  int64_t waiting_calls = 0, running_calls = 0;
   int64_t queued_pairs = 0, max_queued_pairs = 0;
+  int64_t cached_results = 0;
   int64_t running = 0, waiting = 0;  // sequences in the engine
   int64_t passes = 0;                // forward passes
   int64_t computed_tokens = 0;       // that went through the network
@@ -35,6 +37,9 @@ class Metrics {
 
   // A request whose reply is complete.
   void add(const AccessRecord& record);
+  // A call that was read and has ended. `first_seconds`: until its first pair had a score, 0 when
+  // none had.
+  void add_call(int64_t pairs, double first_seconds);
   // The tokens of reasoning that were written for one pair, in thinking mode.
   void add_reasoning(int64_t tokens);
   // The result of one pair came from the cache (hit) or had to be computed.

@@ -147,8 +147,7 @@ void Service::State::add_routes() {
   routes["/ready"] = [this](const HttpRequest& request) {
     const std::lock_guard lock(queue->mutex);
     if (queue->draining) return error_reply(ApiError(503, "the server is ending"), request.id);
-    if (!queue->reranker)
-      return error_reply(ApiError(503, "the model is being loaded"), request.id);
+    if (!model) return error_reply(ApiError(503, "the model is being loaded"), request.id);
     return json_reply({{"status", "ready"}});
   };
   routes["/version"] = [this](const HttpRequest&) {

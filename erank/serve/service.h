@@ -16,7 +16,7 @@
 namespace erank::serve {
 
 struct ServiceOptions {
-  ApiLimits limits;
+  ApiLimits limits = {};
   // Pairs that are being computed; a call that would exceed it is refused with 429 unless nothing
   // is being computed. Lower it for short waits, raise it to refuse less.
   int64_t max_queued_pairs = 4096;
@@ -26,9 +26,9 @@ struct ServiceOptions {
   int64_t max_body_bytes = 0;           // only told by /info: the server keeps to it
   int64_t request_timeout_ms = 600000;  // then a call is answered with 504; 0: never
   int64_t max_cache_bytes = 64 << 20;   // of results that are kept; 0: none
-  std::string version;
+  std::string version = {};
   // Instructions to choose from, told by /info: a name and a text each.
-  std::vector<std::pair<std::string, std::string>> instructions;
+  std::vector<std::pair<std::string, std::string>> instructions = {};
 };
 
 // What there is to be counted. Called on the service's thread; must be quick and must not throw.

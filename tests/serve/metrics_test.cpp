@@ -70,13 +70,14 @@ TEST(Metrics, ReadTheEngineWhenTheyAreAskedFor) {
   EXPECT_THAT(text, HasSubstr("erank_computed_tokens_total 300\n"));
 }
 
-TEST(Metrics, CountReasoningAndTheCacheFromAnyThread) {
+TEST(Metrics, CountCallsFromAnyThread) {
   Metrics metrics({}, [] { return EngineFigures{}; });
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&] {
       for (int i = 0; i < 100; ++i) {
         metrics.add_reasoning(20);
+        metrics.add_call(20, i % 2 == 0 ? 0.3 : 0);
         metrics.add_cache_lookup(i % 4 == 0);
         metrics.add(record("/x", 200 + i % 3, 0.1));
       }
@@ -86,6 +87,8 @@ TEST(Metrics, CountReasoningAndTheCacheFromAnyThread) {
   EXPECT_THAT(text, HasSubstr("erank_reasoning_tokens_bucket{le=\"16\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("erank_reasoning_tokens_bucket{le=\"32\"} 400\n"));
   EXPECT_THAT(text, HasSubstr("erank_reasoning_tokens_sum 8000\n"));
+  EXPECT_THAT(text, HasSubstr("erank_call_pairs_bucket{le=\"20\"} 400\n"));
+  EXPECT_THAT(text, HasSubstr("erank_first_result_seconds_count 200\n"));
   EXPECT_THAT(text, HasSubstr("erank_cache_lookups_total{outcome=\"hit\"} 100\n"));
   EXPECT_THAT(text, HasSubstr("erank_cache_lookups_total{outcome=\"miss\"} 300\n"));
   EXPECT_THAT(text, HasSubstr("status=\"201\"} 132\n"));
