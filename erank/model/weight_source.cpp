@@ -10,7 +10,7 @@
 #include <map>
 
 #include "erank/base/error.h"
-#include "erank/model/lora.h"
+#include "erank/model/rotary.h"
 #include "erank/model/weight_kernels.h"
 
 namespace erank::model {
@@ -27,36 +27,54 @@ std::string listed(const std::vector<std::string>& names) {
   return text;
 }
 
-// theta ^ (-2 i / D): what RoPE computes anyway.
-bool is_inverse_frequency(const Checkpoint::Entry& entry, const ModelConfig& config) {
-  if (!entry.name.ends_with(".rotary_emb.inv_freq")) return false;
-  if (entry.info->shape != std::vector<int64_t>{config.head_dim / 2}) return false;
-  std::atomic<bool> equal{true};
+// A buffer of old exports that holds what RoPE computes anyway: the frequencies, or those that some
+// kinds of scaling begin with.
+bool is_inverse_frequency(const Checkpoint::Entry& entry) {
+  return entry.name.ends_with("rotary_emb.inv_freq");
+}
+bool agrees(const Checkpoint::Entry& entry, const ModelConfig& config) {
+  ModelConfig plain = config;
+  plain.rope_scaling = {};
+  const auto scaled = rotary_frequencies(config, config.context()).inverse;
+  const auto unscaled = rotary_frequencies(plain, config.context()).inverse;
+  if (entry.info->shape != std::vector<int64_t>{std::ssize(scaled)}) return false;
+  std::atomic<bool> is_scaled{true}, is_unscaled{true};
   for_each_rows(entry, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-      const double expected =
-          std::pow(config.rope_theta, -2.0 * static_cast<double>(first + i) / config.head_dim);
       const float value = static_cast<const float*>(values)[i];
-      // Some exports keep it in half precision.
-      if (!(std::abs(value - expected) <= 0.005 * expected)) equal = false;
+      // Some exports keep it in half precision, with steps of 6e-8 at the least.
+      const auto near = [&](float expected) {
+        return std::abs(value - expected) <= 0.005f * expected + 6e-8f;
+      };
+      if (!near(scaled[first + i])) is_scaled = false;
+      if (!near(unscaled[first + i])) is_unscaled = false;
     }
   });
-  return equal;
+  return is_scaled || is_unscaled;
 }
 
-// Whether two tensors of equal shape hold the same values in fp32.
-bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b) {
-  const int64_t width = a.info->shape.size() == 2 ? a.info->shape[1] : 1;
-  std::vector<float> all(a.info->shape[0] * width);
-  for_each_rows(a, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    std::memcpy(all.data() + first * width, values, count * width * sizeof(float));
-  });
-  std::atomic<bool> equal{true};
-  for_each_rows(b, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    if (std::memcmp(all.data() + first * width, values, count * width * sizeof(float)) != 0)
-      equal = false;
-  });
-  return equal;
+// `take` with each of `rows` in place of what the table has.
+TakeRows with_rows(const PeftFolder::Rows& rows, at::ScalarType dtype, int64_t columns,
+                   const TakeRows& take) {
+  return [&rows, dtype, columns, &take](int64_t first, const void* values, int64_t count) {
+    const int64_t row_bytes = columns * static_cast<int64_t>(c10::elementSize(dtype));
+    std::vector<char> changed;
+    for (size_t i = 0; i < rows.ids.size(); ++i) {
+      const int64_t row = rows.ids[i] - first;
+      if (row < 0 || row >= count) continue;
+      if (changed.empty()) {
+        const auto* bytes = static_cast<const char*>(values);
+        changed.assign(bytes, bytes + count * row_bytes);
+      }
+      const float* from = rows.values.const_data_ptr<float>() + static_cast<int64_t>(i) * columns;
+      char* to = changed.data() + row * row_bytes;
+      if (dtype == at::kFloat)
+        std::memcpy(to, from, row_bytes);
+      else
+        weight_kernels().to_bf16(from, reinterpret_cast<uint16_t*>(to), columns);
+    }
+    take(first, changed.empty() ? values : changed.data(), count);
+  };
 }
 
 }  // namespace
@@ -78,6 +96,16 @@ void WeightSource::read_rows(const std::string& name, at::ScalarType dtype, int6
   const auto* unscaled = a.const_data_ptr<float>();
   for (int64_t i = 0; i < rank * columns; ++i) scaled[i] = scaling * unscaled[i];
   std::vector<uint16_t> halves;
+  const auto scale_rows = [&](int64_t first, int64_t count) {
+    const auto* magnitude = adapter->magnitude.const_data_ptr<float>();
+    for (int64_t r = 0; r < count; ++r) {
+      float* row = merged.data() + r * columns;
+      double squares = 0;
+      for (int64_t i = 0; i < columns; ++i) squares += double{row[i]} * double{row[i]};
+      const auto factor = static_cast<float>(magnitude[first + r] / std::sqrt(squares));
+      for (int64_t i = 0; i < columns; ++i) row[i] *= factor;
+    }
+  };
   read_base(name, at::kFloat, begin, end, [&](int64_t first, const void* values, int64_t count) {
     const int64_t n = count * columns;
     if (std::ssize(merged) < n) merged.resize(n);
@@ -88,6 +116,7 @@ void WeightSource::read_rows(const std::string& name, at::ScalarType dtype, int6
                             .rank = rank,
                             .columns = columns,
                             .out = merged.data()});
+    if (adapter->magnitude.defined()) scale_rows(first, count);
     if (dtype == at::kFloat) return take(first, merged.data(), count);
     if (std::ssize(halves) < n) halves.resize(n);
     weight_kernels().to_bf16(merged.data(), halves.data(), n);
@@ -118,9 +147,13 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
     const auto parameter = parameters.find(entry.name);
     if (parameter != parameters.end())
       check_shape(entry, parameter->second, "load_weights");
-    else if (is_inverse_frequency(entry, config))
-      continue;
-    else if (config.tie_word_embeddings && entry.name == "lm_head.weight")
+    else if (is_inverse_frequency(entry)) {
+      if (!agrees(entry, config))
+        base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": '", entry.info->name,
+                   "' differs from the rotary frequencies of the configuration; expected those of "
+                   "\"rope_theta\" ",
+                   config.rope_theta, ", or no such tensor");
+    } else if (config.tie_word_embeddings && entry.name == "lm_head.weight")
       tied_head = &entry;
     else
       surplus.push_back(entry.info->name);
@@ -142,26 +175,50 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
                  "' differs from the embedding, but the configuration ties them "
                  "(\"tie_word_embeddings\": true)");
   }
-  if (!adapter.empty()) source.adapter_ = load_adapter(config, adapter);
+  if (!adapter.empty()) source.put_on(adapter);
   return source;
 }
 
-WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
+void CheckpointSource::put_on(const std::string& adapter) {
+  adapter_.emplace(PeftFolder::open(config_, adapter));
+  for (const auto& [name, copy] : adapter_->copies)
+    if (!equal_values(entry_of(name), *copy, true))
+      base::fail(ErrorKind::kInvalidInput, "load_lora", copy->file, ": '", copy->name,
+                 "' is a copy of the base model's own tensor, and differs from that of ",
+                 files_.path(), "; expected the base that the adapter was trained on");
+  if (adapter_->unties) config_.tie_word_embeddings = false;
+}
+
+// The head of a tied model is read when an adapter unties it.
+const Checkpoint::Entry& CheckpointSource::entry_of(const std::string& name) const {
   const Checkpoint::Entry* entry = files_.find(name);
+  if (!entry && name == "lm_head.weight") entry = files_.find("model.embed_tokens.weight");
   ERANK_CHECK(entry && !entry->info->shape.empty(), "no tensor '", name, "'");
-  const std::vector<int64_t>& shape = entry->info->shape;
+  return *entry;
+}
+
+WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
+  const std::vector<int64_t>& shape = entry_of(name).info->shape;
   return {shape[0], shape.size() == 2 ? shape[1] : 1};
 }
 
 void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype, int64_t begin,
                                  int64_t end, const TakeRows& take) const {
-  const Checkpoint::Entry* entry = files_.find(name);
-  ERANK_CHECK(entry, "no tensor '", name, "'");
-  model::read_rows(*entry, dtype, begin, end, take);
+  const Checkpoint::Entry* entry = &entry_of(name);
+  if (!adapter_) return model::read_rows(*entry, dtype, begin, end, take);
+  if (const auto own = adapter_->replaced.find(name); own != adapter_->replaced.end())
+    entry = own->second;
+  const auto rows = adapter_->rows.find(name);
+  if (rows == adapter_->rows.end()) return model::read_rows(*entry, dtype, begin, end, take);
+  model::read_rows(*entry, dtype, begin, end,
+                   with_rows(rows->second, dtype, size_of(name).columns, take));
 }
 
 const Lora* CheckpointSource::lora(const std::string& layer) const {
-  return adapter_ ? adapter_->find(layer) : nullptr;
+  if (!adapter_) return nullptr;
+  for (const Adapter::Layer& one : adapter_->layers)
+    if (one.name == layer) return &one.lora;
+  return nullptr;
 }
 
 ParametersSource::ParametersSource(const Parameters& parameters)

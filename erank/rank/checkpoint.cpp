@@ -1,10 +1,13 @@
 #include "erank/rank/checkpoint.h"
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <vector>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/base/installed.h"
 #include "erank/base/json.h"
 
 namespace erank::rank {
@@ -16,14 +19,6 @@ using base::Json;
 using base::json_value;
 
 constexpr const char* kDefaultModel = "models/erank-135m";
-
-// Folders that may hold the program's data: the source tree around a build folder, then an
-// installation's share folder.
-std::vector<fs::path> data_folders() {
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  return {program / "..", program / "../share/erank"};
-}
 
 std::string require_text(const Json& json, const char* key, const std::string& fallback,
                          const std::string& where) {
@@ -58,18 +53,48 @@ std::string find_base(const Json& base_entry, const std::string& where) {
   const std::string file = base::json_require<std::string>(base_entry, "file", where);
   const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
   // A path joined to another stays what it is when it is absolute.
-  std::vector<fs::path> places = {fs::path(base::cache_folder()) / "models" / file};
-  for (const auto& folder : data_folders()) places.push_back(folder / "models" / file);
-  for (const auto& place : places) {
+  const fs::path fetched = fs::path(base::cache_folder()) / "models" / file;
+  for (const std::string place : {fetched.string(), base::find_installed("models/" + file)}) {
     if (!base::file_exists(place)) continue;
     if (const std::string found = known_sha256(place); found != sum)
-      base::fail(ErrorKind::kCorrupt, "model", place.string(), ": sha256 is ", found, ", expected ",
-                 sum, "; delete it and run tools/setup");
-    return place.lexically_normal();
+      base::fail(ErrorKind::kCorrupt, "model", place, ": sha256 is ", found, ", expected ", sum,
+                 "; delete it and run tools/setup");
+    return fs::path(place).lexically_normal();
   }
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
-             ", which is not in ", places[0].parent_path().string(),
+             ", which is not in ", fetched.parent_path().string(),
              "; run tools/setup to fetch it");
+}
+
+// For what looks like a model's name on the hub: an owner and a name.
+std::string how_to_fetch(const std::string& path) {
+  const size_t slash = path.find('/');
+  const auto is_word = [](std::string_view text) {
+    constexpr std::string_view kMore = "-_.";
+    return !text.empty() && text[0] != '.' &&
+           std::all_of(text.begin(), text.end(), [&](const unsigned char c) {
+             return std::isalnum(c) || kMore.find(static_cast<char>(c)) != kMore.npos;
+           });
+  };
+  if (slash == path.npos || !is_word(std::string_view(path).substr(0, slash)) ||
+      !is_word(std::string_view(path).substr(slash + 1)))
+    return "";
+  const std::string name = path.substr(slash + 1);
+  return base::str("; erank fetches no models: `hf download ", path, " --local-dir ", name,
+                   "` (of the Python package huggingface_hub) does, then --model ", name);
+}
+
+[[noreturn]] void refuse_bare_adapter(const std::string& path) {
+  const std::string file = path + "/adapter_config.json";
+  const Json json = base::parse_json(base::read_file(file, 1 << 24), file);
+  const auto of = json.is_object()
+                      ? json_value<std::string>(json, "base_model_name_or_path", "", file)
+                      : std::string();
+  base::fail(ErrorKind::kInvalidInput, "model", path, ": a PEFT adapter",
+             of.empty() ? "" : base::str(" of ", of),
+             " without its base model; give the base as --model and this folder as --adapter, or "
+             "write {\"base\": {\"folder\": \"BASE\"}} to ",
+             path, "/erank.json");
 }
 
 CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
@@ -160,9 +185,8 @@ ScoreKind parse_score_kind(const std::string& text, const std::string& where) {
 
 Checkpoint find_checkpoint(const std::string& path) {
   if (path.empty()) {
-    for (const auto& folder : data_folders())
-      if (base::folder_exists(folder / kDefaultModel))
-        return find_checkpoint((folder / kDefaultModel).lexically_normal());
+    if (const std::string folder = base::find_installed(kDefaultModel); !folder.empty())
+      return find_checkpoint(folder);
     base::fail(ErrorKind::kNotFound, "model", "the default model ", kDefaultModel,
                " is not beside this program; give --model DIR");
   }
@@ -177,7 +201,7 @@ Checkpoint find_checkpoint(const std::string& path) {
     return checkpoint;
   }
   if (!base::folder_exists(path))
-    base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder");
+    base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder", how_to_fetch(path));
   checkpoint.folder = path;
   const std::string where = folder / "erank.json";
   const bool described = base::file_exists(where);
@@ -191,6 +215,8 @@ Checkpoint find_checkpoint(const std::string& path) {
   } else if (described && json.contains("base")) {
     checkpoint.weights = find_base(json["base"], where);
     if (base::file_exists(folder / "adapter_config.json")) checkpoint.adapter = path;
+  } else if (base::file_exists(folder / "adapter_config.json")) {
+    refuse_bare_adapter(path);
   } else {
     base::fail(
         ErrorKind::kInvalidInput, "model", path,

@@ -177,10 +177,10 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
       list.docids.push_back(candidate.document.id);
       auto ids = format_->render(instruction(), candidates.query.text, candidate.document.text).ids;
       const auto size = std::ssize(ids) + closed + 1;  // a digit
-      if (size > config_.max_position_embeddings)
+      if (size > config_.context())
         base::fail(ErrorKind::kInvalidInput, "--validation", options_.validation, ": query '",
                    list.qid, "' with document '", candidate.document.id, "' has ", size,
-                   " tokens, the model reads at most ", config_.max_position_embeddings,
+                   " tokens, the model reads at most ", config_.context(),
                    "; a smaller --max-doc-tokens or --max-query-tokens cuts them");
       list.prompts.push_back(std::move(ids));
     }
@@ -199,19 +199,22 @@ model::Parameters& Run::parameters() {
     model::check_device(device);
     parameters_ = std::make_unique<model::Parameters>(config_, dtype, at::kMeta);
     if (checkpoint_.adapter && !options_.full) {
-      options_.train.lora = model::read_lora_config(*checkpoint_.adapter);
-      parameters_->add_adapter(
-          kTrainedAdapter,
-          model::make_adapter(config_, *options_.train.lora, options_.train.seed, at::kMeta));
+      model::Adapter adapter = model::load_adapter(config_, *checkpoint_.adapter, at::kMeta);
+      options_.train.lora = adapter.config;
+      parameters_->add_adapter(kTrainedAdapter, std::move(adapter));
     }
     return *parameters_;
   }
-  parameters_ = model::load_parameters(checkpoint_.weights, dtype, device, hooks_.progress);
-  if (checkpoint_.adapter) {
-    parameters_->add_adapter(
-        kTrainedAdapter, model::load_adapter(parameters_->config(), *checkpoint_.adapter, device));
-    if (options_.full) parameters_->merge_active();
-  }
+  std::optional<model::Adapter> adapter;
+  if (checkpoint_.adapter && !options_.full)
+    adapter = model::load_adapter(config_, *checkpoint_.adapter, device);
+  // With --full it is merged while the weights are read.
+  const auto source = model::CheckpointSource::open(
+      checkpoint_.weights, options_.full ? checkpoint_.adapter.value_or("") : "");
+  config_ = source.config();
+  parameters_ = std::make_unique<model::Parameters>(config_, dtype, device);
+  model::load_weights(*parameters_, source, hooks_.progress);
+  if (adapter) parameters_->add_adapter(kTrainedAdapter, std::move(*adapter));
   return *parameters_;
 }
 

@@ -18,6 +18,7 @@
 
 #include "erank/base/error.h"
 #include "erank/model/lora.h"
+#include "erank/model/tensor_file.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
 #include "tests/shared_data.h"
@@ -147,6 +148,26 @@ INSTANTIATE_TEST_SUITE_P(Tiny, TreeForwardGolden,
                                            "qwen3_untied_gqa_wide_heads",
                                            "qwen3_tied_biased_narrow_heads"),
                          [](const auto& info) { return info.param; });
+
+// Rotary embeddings that are scaled for long texts, and sliding windows; by our own kernels and by
+// libtorch's.
+TEST(TreeForwardLong, LogitsEqualTransformers) {
+  const base::Json golden = model::read_golden("model_long.json");
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, one] : golden["cases"].items())
+    for (const bool own : {true, false}) {
+      SCOPED_TRACE(name);
+      Parameters parameters(model::ModelConfig::from_json(one["given"], name), at::kFloat);
+      model::fill_golden(parameters);
+      TreeForward forward(parameters, own);
+      for (const auto& [place, text] : one["texts"].items())
+        EXPECT_LE(
+            largest_difference(forward.forward(whole_batch(base::Json::array({text["ids"]}))),
+                               one["columns"], text["rows"], golden["rows_apart"].get<int64_t>()),
+            1e-5 * text["max_logit"].get<double>())
+            << place;
+    }
+}
 
 // Checkpoints that others made, with logits that others computed in float64.
 class TreeForwardStored : public ::testing::TestWithParam<std::string> {};
@@ -339,6 +360,25 @@ TEST(TinyAppliedLora, PeftsAdapterAppliedGivesPeftsLogits) {
   EXPECT_LE(difference(*parameters, golden), tolerance);
   parameters->activate("");
   EXPECT_GT(difference(*parameters, golden), 100 * tolerance);
+}
+
+// Ranks and factors of their own, layer by layer, and some layers without an adapter.
+TEST(TinyAppliedLora, PatternsAppliedGivePeftsLogits) {
+  const base::Json all = model::read_golden("model_adapters.json");
+  for (const char* name : {"patterns", "regex"}) {
+    const base::Json& golden = all[name];
+    const TestFolder folder;
+    folder.write("adapter_config.json", golden["adapter"].dump());
+    std::vector<model::NamedTensor> tensors;
+    for (const base::Json& record : golden["tensors"])
+      tensors.push_back(
+          {record["name"],
+           model::golden_fill(record["name"], record["shape"].get<std::vector<int64_t>>())});
+    model::save_tensors(folder.path("adapter_model.safetensors"), tensors, at::kFloat);
+    const auto parameters = golden_parameters(golden);
+    parameters->add_adapter("peft", model::load_adapter(parameters->config(), folder.path()));
+    EXPECT_LE(difference(*parameters, golden), 1e-5 * golden["max_logit"].get<double>()) << name;
+  }
 }
 
 TEST(TinyAppliedLora, RankStabilisedScalingIsPefts) {
