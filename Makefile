@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
+.PHONY: help demo setup build test test-slow web test-web format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -27,6 +27,14 @@ test-slow: test
 	tools/setup --slow --scale
 	cd $(RELEASE) && ctest --output-on-failure -L slow
 	$(MAKE) fuzz FUZZ_SECONDS=300
+
+## make web              build the page's bundle, web/dist (needs Node 20.19)
+web:
+	cd web && npm ci && npm run build
+
+## make test-web         the bundle is what its sources build, and the page works in a browser (Node, Chromium)
+test-web: build
+	ERANK_PROGRAM=$(CURDIR)/$(RELEASE)/erank web/check
 
 ## make build            only build: the program is build/erank
 build: setup

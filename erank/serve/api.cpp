@@ -458,10 +458,8 @@ HttpReply error_reply(const ApiError& error, std::string_view id) {
 
 std::optional<PostRoute> post_route(std::string_view path) {
   if (path.ends_with('/')) path.remove_suffix(1);
-  for (const char* name : {"/rerank", "/v1/rerank", "/v2/rerank", "/reranking", "/v1/reranking"})
-    if (path == name) return PostRoute::kRerank;
-  for (const char* name : {"/score", "/v1/score"})
-    if (path == name) return PostRoute::kScore;
+  for (const std::string_view known : kPostPaths)
+    if (path == known) return path.ends_with("/score") ? PostRoute::kScore : PostRoute::kRerank;
   return std::nullopt;
 }
 

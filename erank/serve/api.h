@@ -73,6 +73,8 @@ struct RerankCall {
   rank::ScoreOptions options;
 };
 
+inline constexpr std::string_view kPostPaths[] = {
+    "/rerank", "/v1/rerank", "/v2/rerank", "/reranking", "/v1/reranking", "/score", "/v1/score"};
 enum class PostRoute { kRerank, kScore };
 // Of a POST's path; a slash at its end does not count.
 std::optional<PostRoute> post_route(std::string_view path);

@@ -16,6 +16,7 @@
 #include "erank/base/utf8.h"
 #include "erank/serve/cache.h"
 #include "erank/serve/info.h"
+#include "erank/serve/openapi.h"
 #include "erank/serve/reply.h"
 #include "erank/serve/running_call.h"
 
@@ -164,6 +165,12 @@ void Service::State::add_routes() {
   };
   routes["/info"] =
       of_model([this](const rank::Reranker& model) { return info_json(options, model); });
+  routes["/openapi.json"] = [](const HttpRequest&) {
+    return HttpReply{.body = std::string(openapi_json())};
+  };
+  routes["/docs"] = [page = openapi_page()](const HttpRequest&) {
+    return HttpReply{.body = page, .type = "text/html; charset=utf-8"};
+  };
   const int64_t created = std::time(nullptr);
   routes["/v1/models"] =
       of_model([created](const rank::Reranker& model) { return models_json(model, created); });
@@ -353,6 +360,13 @@ void Service::set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::
 void Service::add_route(const std::string& path,
                         std::function<HttpReply(const HttpRequest&)> reply) {
   state_->routes[path] = std::move(reply);
+}
+
+std::vector<std::pair<std::string, std::string>> Service::routes() const {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const auto& [path, reply] : state_->routes) all.emplace_back("GET", path);
+  for (const std::string_view path : kPostPaths) all.emplace_back("POST", path);
+  return all;
 }
 
 void Service::handle(HttpRequest request, std::shared_ptr<Responder> responder) {

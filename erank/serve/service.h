@@ -72,6 +72,8 @@ class Service {
   // be quick. REQUIRES: called before handle().
   void add_route(const std::string& path, std::function<HttpReply(const HttpRequest&)> reply);
 
+  std::vector<std::pair<std::string, std::string>> routes() const;  // method and path
+
   // A Handler. Answers what is cheap at once and queues the rest.
   void handle(HttpRequest request, std::shared_ptr<Responder> responder);
 
