@@ -34,7 +34,7 @@ build: setup
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank
 
 PREFIX ?= /usr/local
-.PHONY: install deb
+.PHONY: install deb wheel
 ## make install          the program, the library liberank.so and its CMake package into PREFIX (/usr/local)
 install: build
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
@@ -44,6 +44,10 @@ install: build
 deb: build
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
 	cd $(RELEASE) && cpack -G DEB -B deb
+
+## make wheel            the Python package in build/wheel
+wheel: setup
+	python3 -m pip wheel . --no-deps -w $(RELEASE)/wheel
 
 .PHONY: setup-tests setup-dev
 setup:

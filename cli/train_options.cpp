@@ -10,7 +10,7 @@
 #include "cli/progress_line.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
-#include "erank/model/lora.h"
+#include "erank/model/peft_folder.h"
 #include "erank/rank/checkpoint.h"
 
 namespace erank::cli {

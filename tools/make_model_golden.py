@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Writes the golden numbers of tests/model with transformers and peft as the reference.
 
-    python tools/make_model_golden.py families | long | lora | real MODEL.gguf NAME
+    python tools/make_model_golden.py families | long | lora | adapters | real MODEL.gguf NAME
 
 Run by hand in an environment with torch, transformers, peft, gguf and tokenizers; neither build nor tests need it.
 Checkpoints are not stored: both sides fill them by the same formula (fill() here, golden_fill() in the tests), whose
-values are exact in bf16. `families` and `lora` write tests/golden/model_families.json and model_lora*; `long` writes
-model_long.json: rotary embeddings that are scaled for long texts, and sliding windows; `real` writes
-model_real_NAME.json for the texts in tests/golden/model_texts.txt.
+values are exact in bf16. `families`, `lora` and `adapters` write tests/golden/model_families.json, model_lora* and
+model_adapters.json; `long` writes model_long.json: rotary embeddings that are scaled for long texts, and sliding
+windows; `real` writes model_real_NAME.json for the texts in tests/golden/model_texts.txt.
 """
 import json
 import pathlib
@@ -233,6 +233,87 @@ def lora():
     write("model_lora.json", out)
 
 
+UNTIED, TIED, TIED_BIASED = "qwen3_untied_gqa_wide_heads", "qwen3_tied_biased_narrow_heads", "llama_tied_biased"
+ADAPTERS = {
+    "patterns": (UNTIED, dict(target_modules="all-linear", use_rslora=True,
+        rank_pattern={"v_proj": 2, r"layers\.1\..*(gate|up)_proj": 6, "up_proj": 1},
+        alpha_pattern={"^model.layers.0.self_attn.q_proj": 9, "layers.*_proj": 5})),
+    "regex": (UNTIED, dict(target_modules=r".*layers\.0.*\.(q|v|down)_proj", rank_pattern={"down_proj": 3})),
+    "dora": (UNTIED, dict(target_modules=["q_proj", "v_proj", "down_proj", "lm_head"], use_dora=True,
+        rank_pattern={"down_proj": 3})),
+    "bias_all": (TIED_BIASED, dict(target_modules=["q_proj", "up_proj"], bias="all")),
+    "bias_lora_only": ("qwen2_tied", dict(target_modules=["q_proj", "o_proj"], bias="lora_only")),
+    "saved": (UNTIED, dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head", "norm", "up_proj"])),
+    "saved_embedding_of_tied": (TIED, dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"])),
+    "saved_both_of_tied": (TIED, dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])),
+    "saved_and_tied": (TIED, dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"],
+        ensure_weight_tying=True)),
+    "embedding_and_head": (UNTIED, dict(target_modules=["q_proj", "embed_tokens", "lm_head"])),
+    "embedding_of_tied": (TIED, dict(target_modules=["q_proj", "embed_tokens"])),
+    "head_of_tied": (TIED, dict(target_modules=["q_proj", "lm_head"])),
+    "embedding_and_tied": (TIED, dict(target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True)),
+    "tokens": (UNTIED, dict(target_modules=["q_proj"],
+        trainable_token_indices={"embed_tokens": [80, 3], "lm_head": [5]})),
+    "tokens_of_tied": (TIED, dict(target_modules=["q_proj"], trainable_token_indices=[1, 7, 88])),
+}
+
+
+def adapters():
+    """Each adapter as peft writes it, with other values in its tensors, read again and applied by peft."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors.torch import load_file, save_file
+    out = {}
+    for name, (family, options) in ADAPTERS.items():
+        class_name, values = FAMILIES[family]
+        vocab = values["vocab_size"]
+        model, stored = build(class_name, values)
+        peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **options))
+        ids = [7, 3, 80, 5, 1, 88, 3, *integers("adapters", 4, 80)]
+        columns = sorted({1, 3, 5, 7, *integers("adapters.columns", 4, vocab)})
+        with tempfile.TemporaryDirectory() as folder:
+            peft.save_pretrained(folder)
+            path = pathlib.Path(folder) / "adapter_model.safetensors"
+            written = load_file(path)
+            tied = "lm_head" if options.get("ensure_weight_tying") else None
+            tensors, records = {}, []
+            for tensor_name, tensor in sorted(written.items()):
+                shape = list(tensor.shape)
+                if tensor_name.endswith(".base_layer.weight"):  # of the base model
+                    record = dict(base=tensor_name.removeprefix("base_model.model.").replace(".base_layer", ""))
+                    if record["base"] == "lm_head.weight" and values["tie_word_embeddings"]:
+                        record["base"] = "model.embed_tokens.weight"
+                    filled = fill(record["base"], shape)
+                elif tied and tensor_name.startswith("base_model.model.lm_head."):  # the embedding's
+                    other = {"weight": "weight", "lora_A.weight": "lora_embedding_B", "lora_B.weight": "lora_embedding_A"}
+                    of = "base_model.model.model.embed_tokens." + other[tensor_name.removeprefix("base_model.model.lm_head.")]
+                    record = dict(like=of, transposed="lora_" in of)
+                    filled = fill(of, list(written[of].shape))
+                    filled = filled.T.contiguous() if record["transposed"] else filled
+                else:
+                    record = dict(scale=8 if "magnitude" in tensor_name else 1)
+                    filled = fill(tensor_name, shape) * record["scale"]
+                tensors[tensor_name] = filled
+                records.append(dict(name=tensor_name, shape=shape, **record))
+            save_file(tensors, path)
+            config = json.loads((pathlib.Path(folder) / "adapter_config.json").read_text())
+            base, _ = build(class_name, values)
+            loaded = PeftModel.from_pretrained(base, folder).eval()
+            with torch.no_grad():
+                applied = loaded(torch.tensor([ids])).logits[0]
+            merged_model = loaded.merge_and_unload()
+            with torch.no_grad():
+                merged = merged_model(torch.tensor([ids])).logits[0]
+        difference = (applied - merged).abs().max().item()
+        print(name, "largest", applied.abs().max().item(), "merged differs by", difference)
+        # Of a tied model peft merges what belongs to one of the two tables into both; it warns of that.
+        tables = {"embedding_of_tied", "head_of_tied", "embedding_and_tied"}
+        assert name in tables or difference < 1e-5 * applied.abs().max(), name
+        out[name] = dict(config=stored, adapter=config, tensors=records, ids=[ids], columns=columns,
+                         max_logit=short(applied.abs().max().item()),
+                         logits=[[short(v) for v in row] for row in applied[:, columns].tolist()])
+    write("model_adapters.json", out)
+
+
 def reference_tokenizer(gguf_path):
     """The published tokenizer, rebuilt from the header's vocabulary and merges with the `tokenizers` package."""
     import gguf
@@ -296,6 +377,8 @@ if __name__ == "__main__":
         long()
     elif sys.argv[1:] == ["lora"]:
         lora()
+    elif sys.argv[1:] == ["adapters"]:
+        adapters()
     elif len(sys.argv) == 4 and sys.argv[1] == "real":
         real(*sys.argv[2:])
     else:

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,16 @@ struct LoraConfig {
   double alpha = 32;  // scaling = alpha / rank (alpha / sqrt(rank) with use_rslora)
   double dropout = 0;
   bool use_rslora = false;
-  // Last parts of the layer names; empty: every linear layer but the head.
+  // Names of layers, or their last parts; empty: every linear layer but the head.
   std::vector<std::string> target_modules;
+  // The layers whose rank or alpha is another one.
+  std::map<std::string, int64_t> ranks = {};
+  std::map<std::string, double> alphas = {};
 
-  double scaling() const;
+  // PEFT's rule: a target is a layer's whole name, or its last parts.
+  bool targets(const std::string& layer) const;
+  int64_t rank_of(const std::string& layer) const;
+  double scaling_of(const std::string& layer) const;
 };
 
 struct Lora {
@@ -30,6 +37,9 @@ struct Lora {
   at::Tensor b;  // [out, rank] fp32
   double scaling = 0;
   double dropout = 0;  // probability on x, in training only
+  // DoRA (arXiv 2402.09353): each row of W + scaling B A is scaled to this norm; [out] fp32, not
+  // defined without it.
+  at::Tensor magnitude;
 };
 
 // Copies share the tensors' storage.

@@ -2,8 +2,11 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <span>
 
 #include "erank/base/error.h"
@@ -264,6 +267,35 @@ void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const T
       read_rows(entry, dtype, i * block, std::min((i + 1) * block, shape[0]), take);
   });
   entry.map->release(entry.info->begin, entry.info->end);
+}
+
+bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b, bool rounded) {
+  ERANK_CHECK(a.info->shape == b.info->shape && !a.info->shape.empty());
+  const int64_t rows = a.info->shape[0], width = a.info->shape.size() == 2 ? a.info->shape[1] : 1;
+  const auto as_b = [&](float value) -> float {
+    if (b.info->dtype == DType::kBF16) return c10::BFloat16(value);
+    if (b.info->dtype == DType::kF16) return c10::Half(value);
+    return value;
+  };
+  const int64_t block = block_rows(width);
+  std::atomic<bool> equal{true};
+  at::parallel_for(0, (rows + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> all;
+    for (int64_t i = begin; i < end && equal; ++i) {
+      const int64_t from = i * block, to = std::min(from + block, rows);
+      all.resize((to - from) * width);
+      read_rows(a, at::kFloat, from, to, [&](int64_t first, const void* values, int64_t count) {
+        std::memcpy(all.data() + (first - from) * width, values, count * width * sizeof(float));
+      });
+      read_rows(b, at::kFloat, from, to, [&](int64_t first, const void* values, int64_t count) {
+        const auto* other = static_cast<const float*>(values);
+        const float* own = all.data() + (first - from) * width;
+        for (int64_t j = 0; j < count * width; ++j)
+          if (own[j] != other[j] && !(rounded && as_b(own[j]) == other[j])) equal = false;
+      });
+    }
+  });
+  return equal;
 }
 
 int64_t block_rows(int64_t row_values) {

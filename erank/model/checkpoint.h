@@ -79,6 +79,10 @@ void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t beg
 // All rows, in parallel, in any order: `take` must be thread-safe.
 void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const TakeRows& take);
 
+// Whether two tensors of equal shape hold the same values in fp32. `rounded`: or where a's rounded
+// to the element type of b are b's.
+bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b, bool rounded = false);
+
 // Rows of so many values that are a thread's piece of work: large enough to hide the cost of
 // handing it out, small enough that those of all threads together weigh nothing.
 int64_t block_rows(int64_t row_values);

@@ -14,14 +14,11 @@ namespace erank::model {
 Adapter make_adapter(const ModelConfig& model, const LoraConfig& config, uint64_t seed,
                      at::Device device = at::kCPU);
 
-// Reads a PEFT folder, as fp32. Throws Error naming a key that changes the maths and is not
-// honoured (dora, rank_pattern, modules_to_save, bias, ...), a tensor for a layer that is not
-// there, a targeted layer without its tensors, or a wrong shape. A key that we do not know must be
-// null, false or empty: PEFT writes one for each of its features.
+// Reads what can be trained on of a PEFT folder: LoRA on linear layers, as fp32. Throws as
+// PeftFolder::open does, and Error{kInvalidInput} naming what is more than that (DoRA, replaced
+// tensors, rows of tokens, an adapter of the embedding), which has to be merged first.
 Adapter load_adapter(const ModelConfig& model, const std::string& folder,
                      at::Device device = at::kCPU);
-// What load_adapter would return as config, without the tensors.
-LoraConfig read_lora_config(const std::string& folder);
 
 // Writes PEFT files; tensors as `dtype` (bf16 for release, fp32 to resume). `base_name` becomes
 // base_model_name_or_path. Each file is written atomically. Throws Error{kInvalidInput} naming a

@@ -144,7 +144,8 @@ void Parameters::add_adapter(const std::string& name, Adapter adapter) {
   for (const Adapter::Layer& layer : adapter.layers) {
     const auto found = linears.find(layer.name);
     ERANK_CHECK(found != linears.end() && layer.lora.a.size(1) == found->second->weight.size(1) &&
-                    layer.lora.b.size(0) == found->second->weight.size(0),
+                    layer.lora.b.size(0) == found->second->weight.size(0) &&
+                    !layer.lora.magnitude.defined(),
                 "adapter '", name, "', layer ", layer.name);
   }
   adapters_.emplace(name, std::move(adapter));

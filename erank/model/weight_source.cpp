@@ -10,7 +10,6 @@
 #include <map>
 
 #include "erank/base/error.h"
-#include "erank/model/lora.h"
 #include "erank/model/rotary.h"
 #include "erank/model/weight_kernels.h"
 
@@ -54,19 +53,28 @@ bool agrees(const Checkpoint::Entry& entry, const ModelConfig& config) {
   return is_scaled || is_unscaled;
 }
 
-// Whether two tensors of equal shape hold the same values in fp32.
-bool equal_values(const Checkpoint::Entry& a, const Checkpoint::Entry& b) {
-  const int64_t width = a.info->shape.size() == 2 ? a.info->shape[1] : 1;
-  std::vector<float> all(a.info->shape[0] * width);
-  for_each_rows(a, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    std::memcpy(all.data() + first * width, values, count * width * sizeof(float));
-  });
-  std::atomic<bool> equal{true};
-  for_each_rows(b, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-    if (std::memcmp(all.data() + first * width, values, count * width * sizeof(float)) != 0)
-      equal = false;
-  });
-  return equal;
+// `take` with each of `rows` in place of what the table has.
+TakeRows with_rows(const PeftFolder::Rows& rows, at::ScalarType dtype, int64_t columns,
+                   const TakeRows& take) {
+  return [&rows, dtype, columns, &take](int64_t first, const void* values, int64_t count) {
+    const int64_t row_bytes = columns * static_cast<int64_t>(c10::elementSize(dtype));
+    std::vector<char> changed;
+    for (size_t i = 0; i < rows.ids.size(); ++i) {
+      const int64_t row = rows.ids[i] - first;
+      if (row < 0 || row >= count) continue;
+      if (changed.empty()) {
+        const auto* bytes = static_cast<const char*>(values);
+        changed.assign(bytes, bytes + count * row_bytes);
+      }
+      const float* from = rows.values.const_data_ptr<float>() + static_cast<int64_t>(i) * columns;
+      char* to = changed.data() + row * row_bytes;
+      if (dtype == at::kFloat)
+        std::memcpy(to, from, row_bytes);
+      else
+        weight_kernels().to_bf16(from, reinterpret_cast<uint16_t*>(to), columns);
+    }
+    take(first, changed.empty() ? values : changed.data(), count);
+  };
 }
 
 }  // namespace
@@ -88,6 +96,16 @@ void WeightSource::read_rows(const std::string& name, at::ScalarType dtype, int6
   const auto* unscaled = a.const_data_ptr<float>();
   for (int64_t i = 0; i < rank * columns; ++i) scaled[i] = scaling * unscaled[i];
   std::vector<uint16_t> halves;
+  const auto scale_rows = [&](int64_t first, int64_t count) {
+    const auto* magnitude = adapter->magnitude.const_data_ptr<float>();
+    for (int64_t r = 0; r < count; ++r) {
+      float* row = merged.data() + r * columns;
+      double squares = 0;
+      for (int64_t i = 0; i < columns; ++i) squares += double{row[i]} * double{row[i]};
+      const auto factor = static_cast<float>(magnitude[first + r] / std::sqrt(squares));
+      for (int64_t i = 0; i < columns; ++i) row[i] *= factor;
+    }
+  };
   read_base(name, at::kFloat, begin, end, [&](int64_t first, const void* values, int64_t count) {
     const int64_t n = count * columns;
     if (std::ssize(merged) < n) merged.resize(n);
@@ -98,6 +116,7 @@ void WeightSource::read_rows(const std::string& name, at::ScalarType dtype, int6
                             .rank = rank,
                             .columns = columns,
                             .out = merged.data()});
+    if (adapter->magnitude.defined()) scale_rows(first, count);
     if (dtype == at::kFloat) return take(first, merged.data(), count);
     if (std::ssize(halves) < n) halves.resize(n);
     weight_kernels().to_bf16(merged.data(), halves.data(), n);
@@ -156,26 +175,50 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
                  "' differs from the embedding, but the configuration ties them "
                  "(\"tie_word_embeddings\": true)");
   }
-  if (!adapter.empty()) source.adapter_ = load_adapter(config, adapter);
+  if (!adapter.empty()) source.put_on(adapter);
   return source;
 }
 
-WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
+void CheckpointSource::put_on(const std::string& adapter) {
+  adapter_.emplace(PeftFolder::open(config_, adapter));
+  for (const auto& [name, copy] : adapter_->copies)
+    if (!equal_values(entry_of(name), *copy, true))
+      base::fail(ErrorKind::kInvalidInput, "load_lora", copy->file, ": '", copy->name,
+                 "' is a copy of the base model's own tensor, and differs from that of ",
+                 files_.path(), "; expected the base that the adapter was trained on");
+  if (adapter_->unties) config_.tie_word_embeddings = false;
+}
+
+// The head of a tied model is read when an adapter unties it.
+const Checkpoint::Entry& CheckpointSource::entry_of(const std::string& name) const {
   const Checkpoint::Entry* entry = files_.find(name);
+  if (!entry && name == "lm_head.weight") entry = files_.find("model.embed_tokens.weight");
   ERANK_CHECK(entry && !entry->info->shape.empty(), "no tensor '", name, "'");
-  const std::vector<int64_t>& shape = entry->info->shape;
+  return *entry;
+}
+
+WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
+  const std::vector<int64_t>& shape = entry_of(name).info->shape;
   return {shape[0], shape.size() == 2 ? shape[1] : 1};
 }
 
 void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype, int64_t begin,
                                  int64_t end, const TakeRows& take) const {
-  const Checkpoint::Entry* entry = files_.find(name);
-  ERANK_CHECK(entry, "no tensor '", name, "'");
-  model::read_rows(*entry, dtype, begin, end, take);
+  const Checkpoint::Entry* entry = &entry_of(name);
+  if (!adapter_) return model::read_rows(*entry, dtype, begin, end, take);
+  if (const auto own = adapter_->replaced.find(name); own != adapter_->replaced.end())
+    entry = own->second;
+  const auto rows = adapter_->rows.find(name);
+  if (rows == adapter_->rows.end()) return model::read_rows(*entry, dtype, begin, end, take);
+  model::read_rows(*entry, dtype, begin, end,
+                   with_rows(rows->second, dtype, size_of(name).columns, take));
 }
 
 const Lora* CheckpointSource::lora(const std::string& layer) const {
-  return adapter_ ? adapter_->find(layer) : nullptr;
+  if (!adapter_) return nullptr;
+  for (const Adapter::Layer& one : adapter_->layers)
+    if (one.name == layer) return &one.lora;
+  return nullptr;
 }
 
 ParametersSource::ParametersSource(const Parameters& parameters)

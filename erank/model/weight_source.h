@@ -11,6 +11,7 @@
 #include "erank/model/checkpoint.h"
 #include "erank/model/config.h"
 #include "erank/model/parameters.h"
+#include "erank/model/peft_folder.h"
 
 namespace erank::model {
 
@@ -20,8 +21,9 @@ class WeightSource {
   const ModelConfig& config() const { return config_; }
 
   // Rows of a tensor, as for_each_rows gives them: `take(first, values, count)` in parallel, in any
-  // order. With an adapter on that layer, of W + scaling B A, computed in fp32 and rounded once.
-  // `name`: the checkpoint's; a tied head is not one. REQUIRES: parameter_shapes() has it.
+  // order. With an adapter on that layer, of W + scaling B A (each row scaled to its magnitude,
+  // with DoRA), computed in fp32 and rounded once. `name`: the checkpoint's; a tied head is not
+  // one. REQUIRES: parameter_shapes() has it.
   void read(const std::string& name, at::ScalarType dtype, const TakeRows& take) const;
   // Rows [begin, end) in order, on this thread. Thread-safe.
   void read_rows(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
@@ -47,7 +49,9 @@ class WeightSource {
 // the llama architecture are put back. Pages of the map are released as they are read.
 class CheckpointSource : public WeightSource {
  public:
-  // `path`: a Hugging Face folder or a .gguf file. `adapter`: a PEFT folder to merge; "": none.
+  // `path`: a Hugging Face folder or a .gguf file. `adapter`: a PEFT folder to merge; "": none. One
+  // that changes embedding and head of a tied model differently makes config() an untied one's.
+  // Throws Error{kInvalidInput} when a copy of the base's own tensors in it differs from them.
   static CheckpointSource open(const std::string& path, const std::string& adapter = "");
 
   const Checkpoint& files() const { return files_; }
@@ -61,8 +65,11 @@ class CheckpointSource : public WeightSource {
  private:
   CheckpointSource(const ModelConfig& config, Checkpoint files)
       : WeightSource(config), files_(std::move(files)) {}
+  void put_on(const std::string& adapter);
+  const Checkpoint::Entry& entry_of(const std::string& name) const;
+
   Checkpoint files_;
-  std::optional<Adapter> adapter_;
+  std::optional<PeftFolder> adapter_;
 };
 
 // Parameters with their active adapter. Borrows them.

@@ -1,5 +1,7 @@
 #include "erank/rank/checkpoint.h"
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <vector>
 
@@ -62,6 +64,37 @@ std::string find_base(const Json& base_entry, const std::string& where) {
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
              ", which is not in ", fetched.parent_path().string(),
              "; run tools/setup to fetch it");
+}
+
+// For what looks like a model's name on the hub: an owner and a name.
+std::string how_to_fetch(const std::string& path) {
+  const size_t slash = path.find('/');
+  const auto is_word = [](std::string_view text) {
+    constexpr std::string_view kMore = "-_.";
+    return !text.empty() && text[0] != '.' &&
+           std::all_of(text.begin(), text.end(), [&](const unsigned char c) {
+             return std::isalnum(c) || kMore.find(static_cast<char>(c)) != kMore.npos;
+           });
+  };
+  if (slash == path.npos || !is_word(std::string_view(path).substr(0, slash)) ||
+      !is_word(std::string_view(path).substr(slash + 1)))
+    return "";
+  const std::string name = path.substr(slash + 1);
+  return base::str("; erank fetches no models: `hf download ", path, " --local-dir ", name,
+                   "` (of the Python package huggingface_hub) does, then --model ", name);
+}
+
+[[noreturn]] void refuse_bare_adapter(const std::string& path) {
+  const std::string file = path + "/adapter_config.json";
+  const Json json = base::parse_json(base::read_file(file, 1 << 24), file);
+  const auto of = json.is_object()
+                      ? json_value<std::string>(json, "base_model_name_or_path", "", file)
+                      : std::string();
+  base::fail(ErrorKind::kInvalidInput, "model", path, ": a PEFT adapter",
+             of.empty() ? "" : base::str(" of ", of),
+             " without its base model; give the base as --model and this folder as --adapter, or "
+             "write {\"base\": {\"folder\": \"BASE\"}} to ",
+             path, "/erank.json");
 }
 
 CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
@@ -168,7 +201,7 @@ Checkpoint find_checkpoint(const std::string& path) {
     return checkpoint;
   }
   if (!base::folder_exists(path))
-    base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder");
+    base::fail(ErrorKind::kNotFound, "model", path, ": no such file or folder", how_to_fetch(path));
   checkpoint.folder = path;
   const std::string where = folder / "erank.json";
   const bool described = base::file_exists(where);
@@ -182,6 +215,8 @@ Checkpoint find_checkpoint(const std::string& path) {
   } else if (described && json.contains("base")) {
     checkpoint.weights = find_base(json["base"], where);
     if (base::file_exists(folder / "adapter_config.json")) checkpoint.adapter = path;
+  } else if (base::file_exists(folder / "adapter_config.json")) {
+    refuse_bare_adapter(path);
   } else {
     base::fail(
         ErrorKind::kInvalidInput, "model", path,

@@ -199,19 +199,22 @@ model::Parameters& Run::parameters() {
     model::check_device(device);
     parameters_ = std::make_unique<model::Parameters>(config_, dtype, at::kMeta);
     if (checkpoint_.adapter && !options_.full) {
-      options_.train.lora = model::read_lora_config(*checkpoint_.adapter);
-      parameters_->add_adapter(
-          kTrainedAdapter,
-          model::make_adapter(config_, *options_.train.lora, options_.train.seed, at::kMeta));
+      model::Adapter adapter = model::load_adapter(config_, *checkpoint_.adapter, at::kMeta);
+      options_.train.lora = adapter.config;
+      parameters_->add_adapter(kTrainedAdapter, std::move(adapter));
     }
     return *parameters_;
   }
-  parameters_ = model::load_parameters(checkpoint_.weights, dtype, device, hooks_.progress);
-  if (checkpoint_.adapter) {
-    parameters_->add_adapter(
-        kTrainedAdapter, model::load_adapter(parameters_->config(), *checkpoint_.adapter, device));
-    if (options_.full) parameters_->merge_active();
-  }
+  std::optional<model::Adapter> adapter;
+  if (checkpoint_.adapter && !options_.full)
+    adapter = model::load_adapter(config_, *checkpoint_.adapter, device);
+  // With --full it is merged while the weights are read.
+  const auto source = model::CheckpointSource::open(
+      checkpoint_.weights, options_.full ? checkpoint_.adapter.value_or("") : "");
+  config_ = source.config();
+  parameters_ = std::make_unique<model::Parameters>(config_, dtype, device);
+  model::load_weights(*parameters_, source, hooks_.progress);
+  if (adapter) parameters_->add_adapter(kTrainedAdapter, std::move(*adapter));
   return *parameters_;
 }
 

@@ -10,7 +10,10 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/base/random.h"
+#include "erank/model/lora.h"
+#include "erank/model/tensor_file.h"
 #include "tests/cli/program.h"
+#include "tests/model/golden.h"
 
 namespace erank::cli {
 namespace {
@@ -177,6 +180,34 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
                 .exit_code,
             0);
   expect_refused(run(args), "another adapter");
+}
+
+TEST_F(TinyTrain, AnAdapterOfMoreThanLoraIsMergedOrRefused) {
+  ASSERT_EQ(run(sft("first", {"--max-steps", "1"})).exit_code, 0);
+  auto tensors = model::load_adapter(model::load_config(tiny_model()), path("first")).named();
+  tensors.push_back({"base_model.model.model.norm.weight",
+                     model::golden_fill("norm", tensors.front().tensor.sizes().slice(1))});
+  model::save_tensors(path("first/adapter_model.safetensors"), tensors, at::kFloat);
+  auto config = base::Json::parse(base::read_file(path("first/adapter_config.json")));
+  config["modules_to_save"] = {"norm"};
+  put("first/adapter_config.json", config.dump());
+
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--dry-run"}}) {
+    auto args = sft("o", more);
+    args[3] = path("first");
+    expect_refused(run(args), "model.norm.weight");
+    expect_refused(run(args), "erank model merge");
+  }
+  auto args =
+      sft("full", {"--full", "--precision", "fp32", "--max-steps", "1", "--learning-rate", "0"});
+  args[3] = path("first");
+  ASSERT_EQ(run(args).exit_code, 0);
+  ASSERT_EQ(
+      run({"model", "merge", "--model", path("first"), "--dtype", "fp32", "--out", path("merged")})
+          .exit_code,
+      0);
+  EXPECT_EQ(base::read_file(path("full/model.safetensors")),
+            base::read_file(path("merged/model.safetensors")));
 }
 
 TEST_F(TinyTrain, ADryRunCountsAndWritesNothing) {

@@ -9,6 +9,7 @@
 
 #include "erank/base/error.h"
 #include "erank/data/safetensors.h"
+#include "erank/model/peft_folder.h"
 #include "tests/model/golden.h"
 #include "tests/shared_data.h"
 
@@ -16,6 +17,7 @@ namespace erank::model {
 namespace {
 
 using base::Json;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 const std::string kAdapter = std::string(ERANK_SOURCE_DIR) + "/tests/golden/model_lora_adapter";
@@ -27,7 +29,7 @@ ModelConfig golden_config() {
 TEST(TinyLora, ReadsPeftsFolder) {
   const Adapter adapter = load_adapter(golden_config(), kAdapter);
   EXPECT_EQ(adapter.config.rank, 4);
-  EXPECT_DOUBLE_EQ(adapter.config.scaling(), 1.5);
+  EXPECT_DOUBLE_EQ(adapter.config.scaling_of(""), 1.5);
   EXPECT_EQ(read_lora_config(kAdapter).rank, 4);
   for (const Adapter::Layer& layer : adapter.layers) {
     EXPECT_DOUBLE_EQ(layer.lora.scaling, 1.5);
@@ -108,24 +110,66 @@ TEST(TinyLora, WhatIsNotFiniteIsNotSaved) {
 }
 
 TEST(TinyLora, RefusesKeysThatChangeTheMathsByName) {
-  const std::pair<const char*, const char*> cases[] = {{"peft_type", "\"IA3\""},
-                                                       {"use_dora", "true"},
-                                                       {"rank_pattern", R"({"q_proj": 8})"},
-                                                       {"alpha_pattern", R"({"q_proj": 8})"},
-                                                       {"modules_to_save", R"(["lm_head"])"},
-                                                       {"bias", "\"all\""},
-                                                       {"lora_bias", "true"},
-                                                       {"fan_in_fan_out", "true"},
-                                                       {"layer_replication", "[[0, 2]]"},
-                                                       {"target_parameters", R"(["x"])"},
-                                                       {"init_lora_weights", "\"pissa\""},
-                                                       {"a_new_feature", "3"},
+  const std::pair<const char*, const char*> cases[] = {
+      {"peft_type", "\"IA3\""},
+      {"use_dora", "true"},  // without its magnitudes
+      {"rank_pattern", R"({"q_proj": 8})"},
+      {"rank_pattern", R"({"q_proj": 0})"},
+      {"rank_pattern", R"({"(?i)q_proj": 4})"},
+      {"alpha_pattern", R"({"(q.*)*_proj": 8})"},
+      {"alpha_pattern", R"({"q_proj": "8"})"},
+      {"alpha_pattern", R"({"(q_proj": 8})"},
+      {"modules_to_save", R"(["lm_head"])"},  // which the file lacks
+      {"modules_to_save", R"("lm_head")"},
+      {"trainable_token_indices", R"([3])"},
+      {"trainable_token_indices", R"([-3])"},
+      {"bias", "\"some\""},
+      {"lora_bias", "true"},
+      {"fan_in_fan_out", "true"},
+      {"layer_replication", "[[0, 2]]"},
+      {"target_parameters", R"(["x"])"},
+      {"kasa_config", R"({"beta": 1})"},
+      {"alora_invocation_tokens", "[1]"},
+      {"init_lora_weights", "\"pissa\""},
+      {"init_lora_weights", "\"a new one\""},
+      {"a_new_feature", "3"},
+      {"target_modules", "3"},
+      {"r", "0"},
+      {"lora_dropout", "1.5"}};
+  for (const auto& [key, value] : cases)
+    EXPECT_THAT(fault_with(key, value),
+                AnyOf(HasSubstr(key), HasSubstr("expected [8, 48]"), HasSubstr("magnitude")))
+        << value;
+  EXPECT_THAT(fault_with("layer_replication", "[[0, 2]]"), HasSubstr("merge_and_unload"));
+}
+
+TEST(TinyLora, KeysOfWhereAnAdapterCameFromChangeNothing) {
+  const std::pair<const char*, const char*> cases[] = {{"a_new_feature", "null"},
+                                                       {"target_modules", "\"all-linear\""},
                                                        {"target_modules", "\".*_proj\""},
-                                                       {"r", "0"},
-                                                       {"lora_dropout", "1.5"}};
-  for (const auto& [key, value] : cases) EXPECT_THAT(fault_with(key, value), HasSubstr(key));
-  EXPECT_EQ(fault_with("a_new_feature", "null"), "");
-  EXPECT_EQ(fault_with("target_modules", "\"all-linear\""), "");
+                                                       {"target_modules", "null"},
+                                                       {"exclude_modules", R"(["k_proj"])"},
+                                                       {"init_lora_weights", "\"gaussian\""},
+                                                       {"init_lora_weights", "\"eva\""},
+                                                       {"eva_config", R"({"rho": 2.0})"},
+                                                       {"corda_config", R"({"cache_file": "x"})"},
+                                                       {"lora_ga_config", R"({"scale": "stable"})"},
+                                                       {"loftq_config", R"({"loftq_bits": 4})"},
+                                                       {"velora_config", R"({"num_groups": 4})"},
+                                                       {"ensure_weight_tying", "true"}};
+  for (const auto& [key, value] : cases) EXPECT_EQ(fault_with(key, value), "") << key;
+}
+
+TEST(TinyLora, APickleAloneIsNamed) {
+  const TestFolder folder;
+  folder.write("adapter_config.json", base::read_file(kAdapter + "/adapter_config.json"));
+  folder.write("adapter_model.bin", "PK");
+  try {
+    load_adapter(golden_config(), folder.path());
+    FAIL();
+  } catch (const base::Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("adapter_model.bin alone"));
+  }
 }
 
 TEST(TinyLora, RefusesTensorsThatDoNotFit) {
@@ -175,7 +219,7 @@ TEST(TinyLora, FixtureMergedGivesTheStoredOutputs) {
               4 * 5 * sizeof(float));
 
   const Adapter loaded = load_adapter(config, folder.path());
-  EXPECT_DOUBLE_EQ(loaded.config.scaling(), golden["scale"].get<double>());
+  EXPECT_DOUBLE_EQ(loaded.config.scaling_of(""), golden["scale"].get<double>());
   parameters.add_adapter("a", loaded);
   parameters.merge_active();
   const float* w = weight.const_data_ptr<float>();

@@ -14,6 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // A folder of its own, which is the cache too.
 class FindCheckpoint : public ::testing::Test {
@@ -134,6 +135,18 @@ TEST_F(FindCheckpoint, TakesAGgufFileAndNoOther) {
   const std::string file = put("model.gguf", "x");
   EXPECT_EQ(find_checkpoint(file).weights, file);
   EXPECT_THAT(message(put("model.bin", "x")), HasSubstr(".gguf"));
+}
+
+TEST_F(FindCheckpoint, SaysHowToUseABareAdapterAndHowToFetchAModel) {
+  put("folder/adapter_config.json", R"({"base_model_name_or_path": "Qwen/Qwen3-0.6B"})");
+  EXPECT_THAT(message(folder()), HasSubstr("a PEFT adapter of Qwen/Qwen3-0.6B without its base"));
+  EXPECT_THAT(message(folder()), HasSubstr("--adapter"));
+  put("folder/adapter_config.json", "{}");
+  EXPECT_THAT(message(folder()), HasSubstr("a PEFT adapter without its base"));
+  EXPECT_THAT(message("Qwen/Qwen3-0.6B"),
+              HasSubstr("`hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B`"));
+  for (const char* path : {"nowhere", "a/b/c", "./nowhere", "../nowhere", "a /b", "/nowhere"})
+    EXPECT_THAT(message(path), Not(HasSubstr("hf download"))) << path;
 }
 
 TEST_F(FindCheckpoint, RefusesAFolderWithoutAnythingAndAPathThatIsNotThere) {

@@ -18,6 +18,7 @@
 
 #include "erank/base/error.h"
 #include "erank/model/lora.h"
+#include "erank/model/tensor_file.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
 #include "tests/shared_data.h"
@@ -359,6 +360,25 @@ TEST(TinyAppliedLora, PeftsAdapterAppliedGivesPeftsLogits) {
   EXPECT_LE(difference(*parameters, golden), tolerance);
   parameters->activate("");
   EXPECT_GT(difference(*parameters, golden), 100 * tolerance);
+}
+
+// Ranks and factors of their own, layer by layer, and some layers without an adapter.
+TEST(TinyAppliedLora, PatternsAppliedGivePeftsLogits) {
+  const base::Json all = model::read_golden("model_adapters.json");
+  for (const char* name : {"patterns", "regex"}) {
+    const base::Json& golden = all[name];
+    const TestFolder folder;
+    folder.write("adapter_config.json", golden["adapter"].dump());
+    std::vector<model::NamedTensor> tensors;
+    for (const base::Json& record : golden["tensors"])
+      tensors.push_back(
+          {record["name"],
+           model::golden_fill(record["name"], record["shape"].get<std::vector<int64_t>>())});
+    model::save_tensors(folder.path("adapter_model.safetensors"), tensors, at::kFloat);
+    const auto parameters = golden_parameters(golden);
+    parameters->add_adapter("peft", model::load_adapter(parameters->config(), folder.path()));
+    EXPECT_LE(difference(*parameters, golden), 1e-5 * golden["max_logit"].get<double>()) << name;
+  }
 }
 
 TEST(TinyAppliedLora, RankStabilisedScalingIsPefts) {
