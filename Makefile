@@ -33,6 +33,18 @@ build: setup
 	@$(CONFIGURE) -S . -B $(RELEASE) -DCMAKE_BUILD_TYPE=Release -DERANK_TESTS=$(if $(wildcard $(RELEASE)/tests),ON,OFF)
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank
 
+PREFIX ?= /usr/local
+.PHONY: install deb
+## make install          the program, the library liberank.so and its CMake package into PREFIX (/usr/local)
+install: build
+	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
+	cmake --install $(RELEASE) --prefix $(PREFIX)
+
+## make deb              Debian packages in build/deb: erank, erank-mpi, erank-parquet, liberank-dev
+deb: build
+	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
+	cd $(RELEASE) && cpack -G DEB -B deb
+
 .PHONY: setup-tests setup-dev
 setup:
 	@tools/setup

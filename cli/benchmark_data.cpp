@@ -12,6 +12,7 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/data/parquet_lines.h"
 #include "erank/data/record_reader.h"
 
 namespace erank::cli {
@@ -93,11 +94,10 @@ std::string find_file(const Place& place, std::string_view name) {
       found.push_back(entry.path().string());
   }
   std::sort(found.begin(), found.end());
+  if (found.size() > 1 && data::parquet_parts(found[0]) == found) return found[0];
   if (found.size() > 1)
-    base::fail(
-        ErrorKind::kInvalidInput, "--data", found[0], " and ", found[1],
-        " may both be meant; leave one of them in this folder, or make one file of them if they "
-        "are parts of one");
+    base::fail(ErrorKind::kInvalidInput, "--data", found[0], " and ", found[1],
+               " may both be meant; leave one of them in this folder");
   return found.empty() ? "" : found[0];
 }
 

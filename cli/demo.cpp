@@ -1,5 +1,4 @@
 #include <chrono>
-#include <filesystem>
 #include <unordered_map>
 
 #include "cli/checks.h"
@@ -10,6 +9,7 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/base/installed.h"
 #include "erank/base/threads.h"
 #include "erank/data/check.h"
 #include "erank/data/records.h"
@@ -32,11 +32,8 @@ using Clock = std::chrono::steady_clock;
 constexpr double kFirstStageWeight = 0.2;  // the paper's blend
 
 std::string demo_folder() {
-  std::error_code ignored;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const char* place : {"../examples/demo", "../share/erank/examples/demo"})
-    if (const auto folder = program / place; base::folder_exists(folder))
-      return folder.lexically_normal();
+  if (const std::string folder = base::find_installed("examples/demo"); !folder.empty())
+    return folder;
   base::fail(base::ErrorKind::kNotFound, "demo",
              "the demo's collection is not beside this program; give --beir DIR");
 }

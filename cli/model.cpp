@@ -98,7 +98,7 @@ OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
   out["kv_heads"] = c.num_key_value_heads;
   out["head_dim"] = c.head_dim;
   out["vocab_size"] = c.vocab_size;
-  out["context"] = c.max_position_embeddings;
+  out["context"] = c.context();
   out["tied_head"] = c.tie_word_embeddings;
   out["files"] = names.size();
   out["tensors"] = files.entries().size();
@@ -216,9 +216,9 @@ void run_logits(const LogitsFlags& flags, base::ProgressSink* progress) {
     base::refuse_unknown_keys(json, {"ids", "positions"}, where);
     const auto ids = read_numbers(json, "ids", config.vocab_size, where);
     const auto length = static_cast<int64_t>(ids.size());
-    if (length > config.max_position_embeddings)
+    if (length > config.context())
       base::fail(ErrorKind::kInvalidInput, "logits", where, ": ", length,
-                 " ids, the model's context is ", config.max_position_embeddings);
+                 " ids, the model's context is ", config.context());
     std::vector<int32_t> asked = {static_cast<int32_t>(length - 1)};
     if (json.contains("positions")) asked = read_numbers(json, "positions", length, where);
     std::vector<int32_t> rows = asked;

@@ -21,6 +21,7 @@ if(NOT _arrow OR NOT _parquet OR NOT EXISTS "${_root}/include/parquet/arrow/read
   return()
 endif()
 message(STATUS "Parquet: ${_root}")
+set(ErankParquet_LIBRARIES ${_arrow} ${_parquet} PARENT_SCOPE)  # for ErankInstall
 
 add_library(erank_parquet MODULE data/parquet/parquet_reader.cpp)
 set_target_properties(erank_parquet PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}

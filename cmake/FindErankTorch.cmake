@@ -13,6 +13,7 @@ if(NOT ErankTorch_INCLUDE)
                       "-DERANK_TORCH=DIR (a libtorch folder or the torch package of a Python environment)")
 endif()
 get_filename_component(ErankTorch_DIR "${ErankTorch_INCLUDE}" DIRECTORY)
+set(ErankTorch_DIR "${ErankTorch_DIR}" PARENT_SCOPE)  # for ErankInstall
 file(STRINGS "${ErankTorch_INCLUDE}/torch/headeronly/version.h" _lines REGEX "#define TORCH_VERSION_(MAJOR|MINOR|PATCH)")
 if(NOT _lines)
   file(STRINGS "${ErankTorch_INCLUDE}/torch/csrc/api/include/torch/version.h" _lines REGEX "#define TORCH_VERSION_(MAJOR|MINOR|PATCH)")
@@ -37,12 +38,13 @@ target_compile_features(erank_torch INTERFACE cxx_std_20)
 # the wheel's libgomp.so.1, which carries the system's soname: one runtime in the process.
 target_compile_options(erank_torch INTERFACE ${OpenMP_CXX_FLAGS})
 target_link_libraries(erank_torch INTERFACE "${ErankTorch_torch_cpu}" "${ErankTorch_c10}")
-target_link_options(erank_torch INTERFACE ${OpenMP_CXX_FLAGS} "LINKER:-rpath,${ErankTorch_DIR}/lib"
-                    "LINKER:-rpath,${ErankTorch_DIR}/../nvidia/cu13/lib" "LINKER:-rpath-link,${ErankTorch_DIR}/lib"
+target_link_options(erank_torch INTERFACE ${OpenMP_CXX_FLAGS} "LINKER:-rpath-link,${ErankTorch_DIR}/lib"
                     "LINKER:-rpath-link,${ErankTorch_DIR}/../nvidia/cu13/lib")
 # The CUDA kernels register themselves when the library is loaded, so nothing may drop it.
 if(EXISTS "${ErankTorch_DIR}/lib/libtorch_cuda.so" AND ERANK_CUDA)
-  target_link_options(erank_torch INTERFACE "LINKER:--no-as-needed" "${ErankTorch_DIR}/lib/libtorch_cuda.so"
+  target_link_options(erank_torch INTERFACE "LINKER:-rpath,${ErankTorch_DIR}/lib"
+                      "LINKER:-rpath,${ErankTorch_DIR}/../nvidia/cu13/lib"
+                      "LINKER:--no-as-needed" "${ErankTorch_DIR}/lib/libtorch_cuda.so"
                       "${ErankTorch_DIR}/lib/libc10_cuda.so" "LINKER:--as-needed")
 endif()
 message(STATUS "libtorch ${ErankTorch_VERSION}: ${ErankTorch_DIR}")

@@ -41,6 +41,7 @@ import numpy
 
 import fetch_teachers
 import teachers
+from rule_thoughts import STOP_WORDS, thought_of
 
 # How many queries of each kind. bm25: its weight beside the teachers. judged: the score of each grade.
 SETS = {
@@ -68,10 +69,6 @@ STAGES = {"order": (1, 0), "thoughts": (0.5, 0.5), "scores": (0, 0.15)}  # place
 # How often the queries of a group, and its texts, are as written, in lower case, bare words.
 FORMS = {"query": (0.55, 0.3, 0.15), "text": (0.6, 0.15, 0.25)}
 MAX_WORDS = 100
-STOP_WORDS = set("""a about after all an and any are as at be been before between by can could did do does doing for from
-had has have how i if in into is it its me more most my no not of on or our should so some such than that the their them
-then there these they this those through to under up us use used using vs was we were what when where which while who whom
-whose why will with would you your""".split())
 
 
 def read_jsonl(path):
@@ -165,10 +162,6 @@ def choose_documents(ranked, judged, everything, counts, dice):
     return list(chosen)
 
 
-def stem(word):
-    return re.sub(r"(ing|edly|ed|ies|es|s|ly|ion|ions)$", "", word) if len(word) > 4 else word
-
-
 def cached(args, name, texts, queries):
     """{text: what the teacher makes of it}; kept beside the pairs, so that labelling again is quick."""
     texts = sorted(set(texts))
@@ -177,22 +170,6 @@ def cached(args, name, texts, queries):
     if not path.exists():
         numpy.save(path, teachers.embed(name, args.folder, texts, queries))
     return dict(zip(texts, numpy.load(path)))
-
-
-def thought_of(query, text, score):
-    terms = []
-    for word in re.findall(r"[^\W_]+", query.lower()):
-        if word not in STOP_WORDS and word not in terms:
-            terms.append(word)
-    terms = terms[:5]
-    stems = {stem(word) for word in re.findall(r"[^\W_]+", text.lower())}
-    found = [t for t in terms if stem(t) in stems]
-    missing = [t for t in terms if stem(t) not in stems]
-    verdict = ("It is about something else.", "It shares a word, not the topic.", "It is near the topic, no answer.",
-               "It touches the question.", "It answers in part.", "It answers the question.")[min(5, (score + 1) // 2)]
-    offers = f"It has {', '.join(found)}" if found else "It has none of it"
-    lacks = f", lacks {', '.join(missing)}" if found and missing else ""
-    return f"Asked: {', '.join(terms) or 'nothing clear'}. {offers}{lacks}. {verdict}"
 
 
 def spread_evenly(pairs, number):

@@ -7,7 +7,8 @@ SOURCE holds the collections in the forms in which they are published, plain or 
   beir/nfcorpus, beir/scifact       corpus.jsonl, queries.jsonl, qrels/*.tsv
   msmarco-small                     corpus.jsonl, queries.jsonl, qrels.tsv
   msmarco-dl/dl19, msmarco-dl/dl21  bm25_top100_with_text.jsonl, pool_passages.jsonl, topics.tsv, qrels.txt
-  glasgow/cranfield, glasgow/npl    corpus.jsonl, queries.jsonl, qrels.txt
+  glasgow/cranfield, npl, cacm      corpus.jsonl, queries.jsonl, qrels.txt
+  birco/clinical-trial.dev          corpus.jsonl, queries.jsonl, qrels.tsv
 OUT gets a folder for each: corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv, and bm25.run for dl19, whose
 candidates come from a corpus that is not here; validation.jsonl beside it has the best 32 of 16 of its queries, with
 their texts, to choose a checkpoint by. msmarco-small and dl21 become one set, marco: both are passages of MS
@@ -127,6 +128,8 @@ def main():
     dl19()
     beir("glasgow/cranfield", {"test": "qrels.txt"}, draw=["test"])
     beir("glasgow/npl", {"test": "qrels.txt"}, draw=["test"])
+    beir("glasgow/cacm", {"test": "qrels.txt"}, draw=["test"])
+    beir("birco/clinical-trial.dev", {"test": "qrels.tsv"}, draw=["test"])
 
 
 main()

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Writes the golden numbers of tests/model with transformers and peft as the reference.
 
-    python tools/make_model_golden.py families | lora | adapters | float8 | real MODEL.gguf NAME
+    python tools/make_model_golden.py families | long | lora | adapters | float8 | real MODEL.gguf NAME
 
 Run by hand in an environment with torch, transformers, peft, gguf and tokenizers; neither build nor tests need it.
 Checkpoints are not stored: both sides fill them by the same formula (fill() here, golden_fill() in the tests), whose
 values are exact in bf16. `families`, `lora` and `adapters` write tests/golden/model_families.json, model_lora* and
-model_adapters.json; `float8` writes float8.json with torch's own type; `real` writes model_real_NAME.json for the texts in tests/golden/model_texts.txt.
+model_adapters.json; `float8` writes float8.json with torch's own type; `long` writes model_long.json: rotary
+embeddings that are scaled for long texts, and sliding windows; `real` writes model_real_NAME.json for the texts in
+tests/golden/model_texts.txt.
 """
 import json
 import pathlib
@@ -78,7 +80,7 @@ FAMILIES = {
 
 def build(family, values):
     import transformers
-    config = getattr(transformers, family + "Config")(**SHARED, **values)
+    config = getattr(transformers, family + "Config")(**{**SHARED, **values})
     config.architectures = [family + "ForCausalLM"]
     config._attn_implementation = "eager"
     model = getattr(transformers, family + "ForCausalLM")(config).eval()
@@ -118,6 +120,85 @@ def families():
                          logit_norms=[short(v) for v in logits.norm(dim=1).tolist()], gradients=gradients)
         print(name, "loss", loss.item(), "largest logit", logits.abs().max().item(), len(gradients), "parameters")
     write("model_families.json", out)
+
+
+LONG = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=16, vocab_size=89, tie_word_embeddings=True, rope_theta=10000.0, max_position_embeddings=128)
+FACTORS = [1.0, 1.02, 1.1, 1.35, 1.9, 2.6, 3.4, 4.1]
+
+
+def scaled(kind, **values):
+    return dict(rope_scaling=dict(rope_type=kind, **values))
+
+
+# What each adds to LONG. Texts are 24 and 100 tokens long: inside and past the original length of 32.
+LONG_CASES = {
+    "linear": ("Llama", dict(rope_scaling=dict(type="linear", factor=4.0))),
+    "dynamic": ("Llama", scaled("dynamic", factor=4.0)),
+    "yarn": ("Qwen3", scaled("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "yarn_attention_factor": ("Qwen2", scaled("yarn", factor=4.0, original_max_position_embeddings=32,
+                                              attention_factor=0.8)),
+    "yarn_mscale": ("Llama", scaled("yarn", factor=4.0, original_max_position_embeddings=32, mscale=0.707,
+                                    mscale_all_dim=1.3, beta_fast=16, beta_slow=2)),
+    "yarn_not_truncated": ("Qwen3", scaled("yarn", factor=3.5, original_max_position_embeddings=32, truncate=False)),
+    "yarn_null_factor": ("Qwen3", scaled("yarn", factor=None, original_max_position_embeddings=32)),
+    "llama3": ("Llama", scaled("llama3", factor=4.0, original_max_position_embeddings=32, low_freq_factor=1.0,
+                               high_freq_factor=4.0)),
+    "longrope": ("Llama", scaled("longrope", factor=4.0, original_max_position_embeddings=32,
+                                 short_factor=FACTORS, long_factor=FACTORS)),
+    "longrope_two_lists": ("Qwen3", scaled("longrope", original_max_position_embeddings=32,
+                                           short_factor=FACTORS, long_factor=[1.5 * f for f in FACTORS])),
+    "sliding": ("Qwen2", dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=20, max_window_layers=1)),
+    "sliding_layer_types": ("Qwen3", dict(use_sliding_window=True, sliding_window=70,
+                                          layer_types=["sliding_attention", "full_attention"])),
+}
+# Published configurations, of which only frequencies are computed.
+PUBLISHED = {
+    "llama_3_1": ("Llama", dict(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+        rope_theta=500000.0, max_position_embeddings=131072, **scaled("llama3", factor=8.0, low_freq_factor=1.0,
+        high_freq_factor=4.0, original_max_position_embeddings=8192))),
+    "llama_3_2": ("Llama", dict(hidden_size=2048, num_attention_heads=32, num_key_value_heads=8, head_dim=64,
+        rope_theta=500000.0, max_position_embeddings=131072, **scaled("llama3", factor=32.0, low_freq_factor=1.0,
+        high_freq_factor=4.0, original_max_position_embeddings=8192))),
+    "qwen3_yarn": ("Qwen3", dict(hidden_size=1024, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
+        rope_theta=1000000.0, max_position_embeddings=131072, **scaled("yarn", factor=4.0,
+        original_max_position_embeddings=32768))),
+}
+
+
+def frequencies(config, length):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    inverse, factor = ROPE_INIT_FUNCTIONS[config.rope_parameters["rope_type"]](config, seq_len=length)
+    return dict(length=length, inverse=[short(v, 9) for v in inverse.tolist()], attention_factor=short(float(factor), 9))
+
+
+def long():
+    import transformers
+    logits, published = {}, {}
+    for name, (family, values) in LONG_CASES.items():
+        given = {**LONG, **values}
+        model, stored = build(family, given)
+        model_type = stored["model_type"]
+        texts = {"inside": integers(name + ".inside", 24, LONG["vocab_size"])}
+        if name != "longrope_two_lists":  # whose frequencies past the original length are the longest text's
+            texts["past"] = integers(name + ".past", 100, LONG["vocab_size"])
+        columns = sorted(set(integers(name + ".columns", 6, LONG["vocab_size"])))
+        out = dict(stored=stored, columns=columns, texts={},
+                   given={**SHARED, **given, "model_type": model_type, "architectures": stored["architectures"]})
+        for text, ids in texts.items():
+            with torch.no_grad():
+                rows = model(torch.tensor([ids])).logits[0]
+            out["texts"][text] = dict(ids=ids, max_logit=short(rows.abs().max().item()),
+                                      rows=[[short(v) for v in row] for row in rows[::9, columns].tolist()])
+        if "rope_scaling" in values:
+            out["frequencies"] = [frequencies(model.config, length) for length in (24, 100, 300)]
+        logits[name] = out
+        print(name, {t: v["max_logit"] for t, v in out["texts"].items()})
+    for name, (family, values) in PUBLISHED.items():
+        config = getattr(transformers, family + "Config")(**values)
+        published[name] = dict(given={**SHARED, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 8, **values,
+                                      "model_type": config.model_type}, **frequencies(config, 100))
+    write("model_long.json", dict(rows_apart=9, cases=logits, published=published))
 
 
 def lora():
@@ -314,6 +395,8 @@ def write(name, value):
 if __name__ == "__main__":
     if sys.argv[1:] == ["families"]:
         families()
+    elif sys.argv[1:] == ["long"]:
+        long()
     elif sys.argv[1:] == ["lora"]:
         lora()
     elif sys.argv[1:] == ["adapters"]:

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace erank::data {
 
@@ -18,5 +19,9 @@ class ParquetLines {
 // Throws Error{kInvalidInput} where the program has no such module and for what is no Parquet file,
 // Error{kCorrupt} for a damaged one. `name`: the file in messages.
 std::unique_ptr<ParquetLines> open_parquet(const std::string& path);
+
+// Hugging Face's collections are cut into parts: of NAME-00000-of-00003.parquet all three files, of
+// any other path that path alone. Throws Error{kNotFound} that names a part that is not there.
+std::vector<std::string> parquet_parts(const std::string& path);
 
 }  // namespace erank::data

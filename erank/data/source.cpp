@@ -242,11 +242,15 @@ class ByteSource::Zstd : public Unpacker {
 
 class ByteSource::Parquet : public Unpacker {
  public:
-  explicit Parquet(const std::string& path) : lines_(open_parquet(path)) {}
+  explicit Parquet(const std::string& path)
+      : parts_(parquet_parts(path)), lines_(open_parquet(parts_[0])) {}
   std::string_view next() override {
-    if (given_ == text_.size()) {
+    while (given_ == text_.size()) {
       text_ = lines_->next();
       given_ = 0;
+      if (!text_.empty()) break;
+      if (++part_ >= parts_.size()) return {};
+      lines_ = open_parquet(parts_[part_]);
     }
     const auto piece = std::string_view(text_).substr(given_, kPiece);
     given_ += piece.size();
@@ -254,6 +258,8 @@ class ByteSource::Parquet : public Unpacker {
   }
 
  private:
+  std::vector<std::string> parts_;
+  size_t part_ = 0;
   std::unique_ptr<ParquetLines> lines_;
   std::string text_;
   size_t given_ = 0;

@@ -50,7 +50,7 @@ EngineOptions checked(EngineOptions options, const model::Network& network) {
 
 SchedulerOptions scheduler_options(const model::Network& network, const EngineOptions& options) {
   const int64_t page_bytes = network.page_bytes();
-  const int64_t context = network.config().max_position_embeddings;
+  const int64_t context = network.config().context();
   const int64_t useful = options.max_sequences * ((context + kPageTokens - 1) / kPageTokens);
   const int64_t num_pages =
       std::min({options.kv_cache_bytes / page_bytes, useful, int64_t{INT32_MAX} / kPageTokens});

@@ -55,7 +55,7 @@ void prepare(Asked& asked, const model::ModelConfig& config) {
     group->choices.push_back(i);
   }
   const int64_t tail = std::ssize(request.answer_prefix) + (asked.groups.empty() ? 0 : 1);
-  const int64_t size = std::ssize(request.prompt), context = config.max_position_embeddings;
+  const int64_t size = std::ssize(request.prompt), context = config.context();
   const int64_t room = context - size - tail;
   if (room < 0)
     base::fail(ErrorKind::kInvalidInput, "engine", "the prompt of ", size, " tokens and the ", tail,

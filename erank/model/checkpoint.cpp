@@ -140,6 +140,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
     const bool permuted = file.require<std::string>("general.architecture") == "llama";
     const ModelConfig config = ModelConfig::from_gguf(file);
     for (const data::TensorInfo& info : file.tensors()) {
+      if (is_rope_tensor(info.name)) continue;  // a part of the configuration
       const bool q = info.name.find(".attn_q.") != std::string::npos;
       const bool k = info.name.find(".attn_k.") != std::string::npos;
       const int64_t heads = q ? config.num_attention_heads : k ? config.num_key_value_heads : 0;

@@ -1,15 +1,12 @@
 #include "erank/model/config.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
 #include <optional>
-#include <set>
 #include <string_view>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/model/config_rules.h"
 #include "erank/model/quantization.h"
 
 namespace erank::model {
@@ -18,83 +15,150 @@ namespace {
 using base::ErrorKind;
 using base::Json;
 
-constexpr const char* kWhere = "ModelConfig";
-
-struct FamilyName {
-  Family family;
-  const char* architecture;  // config.json `architectures`
-  const char* model_type;    // config.json `model_type`, GGUF `general.architecture`
-};
-constexpr FamilyName kFamilies[] = {{Family::kLlama, "LlamaForCausalLM", "llama"},
-                                    {Family::kQwen2, "Qwen2ForCausalLM", "qwen2"},
-                                    {Family::kQwen3, "Qwen3ForCausalLM", "qwen3"}};
-
-const FamilyName& name_of(Family family) {
-  return *std::find_if(std::begin(kFamilies), std::end(kFamilies),
-                       [&](const FamilyName& f) { return f.family == family; });
-}
-
-// The table of derivations: what a key that config.json does not hold means, family by family;
-// nullopt: the key is required. These are transformers' own class defaults, where they are stable.
-struct Derivation {
-  std::optional<int64_t> kv_heads;  // 0: as many as query heads
-  int64_t head_dim;                 // 0: hidden_size / num_attention_heads
-  std::optional<double> rope_theta;
-  bool qkv_bias;            // what `attention_bias` is when it is missing
-  bool has_attention_bias;  // whether the family knows that key; it covers q, k, v and o
-  bool qk_norm;
-};
-Derivation derivation_of(Family family) {
-  switch (family) {
-    case Family::kLlama:
-      return {0, 0, 10000.0, false, true, false};
-    case Family::kQwen2:
-      return {std::nullopt, 0, std::nullopt, true, false, false};
-    case Family::kQwen3:
-      return {std::nullopt, 128, std::nullopt, false, true, true};
-  }
-  ERANK_CHECK(false);
-}
-
 // Keys that from_json reads.
-constexpr std::string_view kRead[] = {"architectures",       "model_type",
-                                      "hidden_size",         "intermediate_size",
-                                      "num_hidden_layers",   "num_attention_heads",
-                                      "num_key_value_heads", "head_dim",
-                                      "vocab_size",          "max_position_embeddings",
-                                      "rms_norm_eps",        "rope_theta",
-                                      "rope_parameters",     "rope_scaling",
-                                      "attention_bias",      "tie_word_embeddings",
-                                      "layer_types",         "eos_token_id",
-                                      "bos_token_id",        "use_sliding_window",
+constexpr std::string_view kRead[] = {"architectures",
+                                      "model_type",
+                                      "hidden_size",
+                                      "intermediate_size",
+                                      "num_hidden_layers",
+                                      "num_attention_heads",
+                                      "num_key_value_heads",
+                                      "head_dim",
+                                      "vocab_size",
+                                      "max_position_embeddings",
+                                      "original_max_position_embeddings",
+                                      "rms_norm_eps",
+                                      "rope_theta",
+                                      "rope_parameters",
+                                      "rope_scaling",
+                                      "attention_bias",
+                                      "tie_word_embeddings",
+                                      "layer_types",
+                                      "max_window_layers",
+                                      "eos_token_id",
+                                      "bos_token_id",
+                                      "use_sliding_window",
                                       "sliding_window"};
 
-// Keys that change nothing in the forward pass: training, generation, bookkeeping.
-constexpr std::string_view kHarmless[] = {"_name_or_path",
+// Keys that change nothing in the forward pass: those of transformers' PreTrainedConfig and of
+// generation, what trainers leave, bookkeeping.
+constexpr std::string_view kHarmless[] = {"_attn_implementation",
+                                          "_attn_implementation_autoset",
+                                          "_attn_implementation_internal",
+                                          "_commit_hash",
+                                          "_experts_implementation_internal",
+                                          "_flash_attn_2_enabled",
+                                          "_from_model_config",
+                                          "_name_or_path",
+                                          "_output_attentions",
+                                          "assistant_confidence_threshold",
+                                          "assistant_early_exit",
+                                          "assistant_lookbehind",
                                           "attention_dropout",
+                                          "attn_implementation",
+                                          "auto_map",
+                                          "bad_words_ids",
+                                          "base_model_ep_plan",
+                                          "base_model_fsdp_plan",
+                                          "base_model_pp_plan",
+                                          "base_model_tp_plan",
+                                          "begin_suppress_tokens",
+                                          "cache_implementation",
                                           "chunk_size_feed_forward",
+                                          "cls_token_id",
+                                          "cross_attention_hidden_size",
+                                          "custom_pipelines",
+                                          "decoder_start_token_id",
+                                          "diversity_penalty",
+                                          "do_sample",
                                           "dtype",
+                                          "early_stopping",
+                                          "embd_pdrop",
+                                          "encoder_no_repeat_ngram_size",
+                                          "encoder_repetition_penalty",
+                                          "epsilon_cutoff",
+                                          "eta_cutoff",
+                                          "exponential_decay_length_penalty",
                                           "finetuning_task",
+                                          "forced_bos_token_id",
+                                          "forced_eos_token_id",
+                                          "gradient_checkpointing",
+                                          "hidden_dropout",
                                           "id2label",
                                           "initializer_range",
+                                          "is_assistant",
+                                          "is_decoder",
                                           "is_llama_config",
+                                          "keys_to_ignore_at_inference",
                                           "label2id",
-                                          "max_window_layers",
+                                          "length_penalty",
+                                          "loss_type",
+                                          "mask_token_id",
+                                          "max_length",
+                                          "max_new_tokens",
+                                          "max_seq_len",
+                                          "max_seq_length",
+                                          "max_sequence_length",
+                                          "max_time",
+                                          "min_length",
+                                          "min_new_tokens",
+                                          "min_p",
+                                          "model_max_length",
+                                          "name_or_path",
+                                          "neftune_noise_alpha",
+                                          "no_repeat_ngram_size",
+                                          "num_assistant_tokens",
+                                          "num_assistant_tokens_schedule",
+                                          "num_beam_groups",
+                                          "num_beams",
+                                          "num_labels",
+                                          "num_return_sequences",
                                           "output_attentions",
                                           "output_hidden_states",
+                                          "output_logits",
+                                          "output_scores",
                                           "pad_token_id",
+                                          "padding_side",
+                                          "penalty_alpha",
+                                          "prefix",
                                           "pretraining_tp",
                                           "problem_type",
+                                          "remove_invalid_values",
+                                          "repetition_penalty",
+                                          "resid_pdrop",
                                           "return_dict",
+                                          "return_dict_in_generate",
+                                          "sep_token_id",
+                                          "suppress_tokens",
+                                          "target_lookbehind",
+                                          "task_specific_params",
+                                          "temperature",
+                                          "tf_legacy_loss",
+                                          "tie_encoder_decoder",
+                                          "tie_last_hidden_states",
+                                          "tokenizer_class",
+                                          "tokenizer_model_max_length",
+                                          "tokenizer_padding_side",
+                                          "top_h",
+                                          "top_k",
+                                          "top_p",
                                           "torch_dtype",
+                                          "torchscript",
                                           "transformers.js_config",
                                           "transformers_version",
+                                          "typical_p",
+                                          "unk_token_id",
                                           "unsloth_fixed",
                                           "unsloth_version",
-                                          "use_cache"};
+                                          "use_bfloat16",
+                                          "use_cache",
+                                          "use_flash_attention",
+                                          "use_flash_attn",
+                                          "use_return_dict"};
 
 bool is_false(const Json& v) { return v == false; }
 bool is_one(const Json& v) { return v.is_number() && v.get<double>() == 1; }
+bool is_empty(const Json& v) { return v.empty(); }
 bool is_silu(const Json& v) { return v == "silu"; }
 
 // Keys that change the maths and are honoured with one value only. Null counts as missing.
@@ -109,6 +173,8 @@ constexpr OnlyValue kOnly[] = {
     {"is_encoder_decoder", is_false, "false"},
     {"add_cross_attention", is_false, "false"},
     {"partial_rotary_factor", is_one, "1"},
+    {"per_layer_config", is_empty, "the same configuration for every layer"},
+    {"pruned_heads", is_empty, "no pruned heads"},
     {"rope_interleaved", is_false, "false"},
     {"use_mrope", is_false, "false"},
     {"quantization_config", is_known_quantization,
@@ -123,14 +189,6 @@ bool contains(const Range& range, std::string_view key) {
   return std::find(std::begin(range), std::end(range), key) != std::end(range);
 }
 
-[[noreturn]] void refuse(const std::string& where, std::string_view key, const Json& value,
-                         std::string_view expected) {
-  std::string shown = base::dump_json(value);
-  if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
-  base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"", key, "\" is ", shown,
-             ", which changes the model's maths and is not supported; expected ", expected);
-}
-
 Family family_of(const Json& json, const std::string& where) {
   std::optional<Family> family;
   const auto check = [&](const char* key, const std::string& value,
@@ -138,75 +196,85 @@ Family family_of(const Json& json, const std::string& where) {
     for (const FamilyName& f : kFamilies) {
       if (value != f.*field) continue;
       if (family && *family != f.family)
-        base::fail(ErrorKind::kInvalidInput, kWhere, where,
+        base::fail(ErrorKind::kInvalidInput, kConfigWhere, where,
                    ": \"architectures\" and \"model_type\" name different families");
       family = f.family;
       return;
     }
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"", key, "\" is \"", value,
+    base::fail(ErrorKind::kInvalidInput, kConfigWhere, where, ": \"", key, "\" is \"", value,
                "\"; supported are LlamaForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM "
                "(llama, qwen2, qwen3)");
   };
   if (json.contains("architectures") && !json["architectures"].is_null()) {
     const Json& list = json["architectures"];
     if (!list.is_array() || list.size() != 1 || !list[0].is_string())
-      refuse(where, "architectures", list, "a list of one name");
+      refuse_value(where, "architectures", list, "a list of one name");
     check("architectures", list[0].get<std::string>(), &FamilyName::architecture);
   }
   const auto model_type = base::json_value<std::string>(json, "model_type", "", where);
   if (!model_type.empty()) check("model_type", model_type, &FamilyName::model_type);
   if (!family)
-    base::fail(ErrorKind::kInvalidInput, kWhere, where,
+    base::fail(ErrorKind::kInvalidInput, kConfigWhere, where,
                ": neither \"architectures\" nor \"model_type\" says what model this is");
   return *family;
 }
 
-void check_keys(const Json& json, Family family, const std::string& where) {
+void check_keys(const Json& json, const std::string& where) {
   for (const auto& [key, value] : json.items()) {
     if (contains(kRead, key) || contains(kHarmless, key)) continue;
     const auto* only = std::find_if(std::begin(kOnly), std::end(kOnly),
                                     [&name = key](const OnlyValue& o) { return o.key == name; });
     if (only == std::end(kOnly))
-      base::fail(ErrorKind::kInvalidInput, kWhere, where, ": unknown key \"", key,
-                 "\"; it may change the model's maths. If it does not, remove it from the file");
+      base::fail(ErrorKind::kInvalidInput, kConfigWhere, where, ": unknown key \"", key, "\", ",
+                 shown(value),
+                 "; it may change the model's maths. If it does not, remove it from the file");
     if (!value.is_null() && !(only->accepts && only->accepts(value)))
-      refuse(where, key, value, only->expected);
+      refuse_value(where, key, value, only->expected);
   }
-  if (base::json_value<bool>(json, "use_sliding_window", false, where))
-    refuse(where, "use_sliding_window", json["use_sliding_window"], "false");
-  if (family == Family::kLlama && json.contains("sliding_window") &&
-      !json["sliding_window"].is_null())
-    refuse(where, "sliding_window", json["sliding_window"], "null");
 }
 
-// rope_theta is at the top level, or (transformers 5) in rope_parameters or rope_scaling.
-std::optional<double> read_rope(const Json& json, const std::string& where) {
-  std::optional<double> theta;
-  const auto take = [&](const Json& object, const std::string& place) {
-    const Json& value = object["rope_theta"];
-    if (!value.is_number()) refuse(where, place, value, "a number");
-    if (theta && *theta != value.get<double>())
-      base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"rope_theta\" is ", *theta, " and \"",
-                 place, "\" is ", value.get<double>());
-    theta = value.get<double>();
+// Which layers slide. Qwen's classes: with use_sliding_window those that layer_types names, without
+// it those from max_window_layers on; Llama's knows no windows.
+void read_windows(const Json& json, ModelConfig& c, const std::string& where) {
+  const auto given = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
+  const auto size = [&](const char* key, int64_t fallback) {
+    if (json.contains(key) && json[key].is_null()) return int64_t{0};
+    return base::json_value<int64_t>(json, key, fallback, where);
   };
-  if (json.contains("rope_theta") && !json["rope_theta"].is_null()) take(json, "rope_theta");
-  for (const char* name : {"rope_parameters", "rope_scaling"}) {
-    if (!json.contains(name) || json[name].is_null()) continue;
-    const Json& rope = json[name];
-    if (!rope.is_object()) refuse(where, name, rope, "an object or null");
-    for (const auto& [key, value] : rope.items()) {
-      if (key == "rope_theta" && !value.is_null())
-        take(rope, std::string(name) + ".rope_theta");
-      else if ((key == "rope_type" || key == "type") && value == "default")
-        continue;
-      else if (key == "partial_rotary_factor" && is_one(value))
-        continue;
-      else if (!value.is_null())
-        refuse(where, std::string(name) + "." + key, value, "no scaling (rope_type \"default\")");
+  const bool slides = derivation_of(c.family).slides;
+  const bool in_use = base::json_value<bool>(json, "use_sliding_window", false, where) && slides;
+  if (!slides && given("sliding_window") && size("sliding_window", 0) < c.max_position_embeddings)
+    refuse_value(where, "sliding_window", json["sliding_window"], "null");
+  const int64_t window = in_use ? size("sliding_window", 4096) : 0;
+  const int64_t first = size("max_window_layers", 28);
+  if (in_use && given("sliding_window") && window < 1)
+    refuse_value(where, "sliding_window", json["sliding_window"], "at least 1, or null");
+  if (first < 0) refuse_value(where, "max_window_layers", json["max_window_layers"], "at least 0");
+  std::vector<bool> sliding(c.num_hidden_layers);
+  if (given("layer_types")) {
+    const Json& types = json["layer_types"];
+    if (!types.is_array() || static_cast<int64_t>(types.size()) != c.num_hidden_layers)
+      refuse_value(where, "layer_types", types,
+                   base::str("a list of ", c.num_hidden_layers, " kinds, one for each layer"));
+    for (size_t i = 0; i < types.size(); ++i) {
+      sliding[i] = types[i] == "sliding_attention";
+      if (types[i] != "full_attention" && !(slides && sliding[i]))
+        refuse_value(where, "layer_types", types,
+                     slides ? "\"full_attention\" or \"sliding_attention\" for every layer"
+                            : "\"full_attention\" for every layer");
+      if (sliding[i] && window == 0)
+        refuse_value(where, "layer_types", types,
+                     "\"use_sliding_window\": true and a \"sliding_window\" with these kinds");
     }
+  } else if (window > 0) {
+    for (int64_t i = first; i < c.num_hidden_layers; ++i) sliding[i] = true;
   }
-  return theta;
+  // A window that nothing ever reaches out of is none.
+  if (window >= c.max_position_embeddings ||
+      std::find(sliding.begin(), sliding.end(), true) == sliding.end())
+    return;
+  c.sliding_window = window;
+  c.sliding_layers = std::move(sliding);
 }
 
 std::vector<int32_t> read_token_ids(const Json& json, const char* key, const std::string& where) {
@@ -215,56 +283,10 @@ std::vector<int32_t> read_token_ids(const Json& json, const char* key, const std
   const Json list = json[key].is_array() ? json[key] : Json::array({json[key]});
   for (const Json& id : list) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
-      refuse(where, key, json[key], "a token id or a list of them");
+      refuse_value(where, key, json[key], "a token id or a list of them");
     ids.push_back(id.get<int32_t>());
   }
   return ids;
-}
-
-// Sizes that cannot be a model's, before anybody allocates by them.
-void check_shape(const ModelConfig& c, const std::string& where) {
-  const auto range = [&](const char* key, int64_t value, int64_t most) {
-    if (value < 1 || value > most)
-      base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"", key, "\" is ", value,
-                 ", expected 1 to ", most);
-  };
-  range("hidden_size", c.hidden_size, 1 << 20);
-  range("intermediate_size", c.intermediate_size, 1 << 22);
-  range("num_hidden_layers", c.num_hidden_layers, 1 << 12);
-  range("num_attention_heads", c.num_attention_heads, 1 << 12);
-  range("num_key_value_heads", c.num_key_value_heads, 1 << 12);
-  range("head_dim", c.head_dim, 1 << 12);
-  range("vocab_size", c.vocab_size, 1 << 24);
-  range("max_position_embeddings", c.max_position_embeddings, 1 << 24);
-  if (c.num_attention_heads % c.num_key_value_heads != 0)
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": ", c.num_attention_heads,
-               " query heads cannot share ", c.num_key_value_heads, " key/value heads evenly");
-  if (c.head_dim % 2 != 0)
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"head_dim\" is ", c.head_dim,
-               "; rotary embeddings need an even one");
-  if (!(c.rms_norm_eps > 0 && c.rms_norm_eps < 1))
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"rms_norm_eps\" is ", c.rms_norm_eps,
-               ", expected above 0 and below 1");
-  if (!(c.rope_theta > 0 && std::isfinite(c.rope_theta)))
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"rope_theta\" is ", c.rope_theta,
-               ", expected above 0");
-}
-
-int64_t derive_head_dim(int64_t hidden_size, int64_t num_heads, const std::string& where) {
-  if (num_heads < 1 || hidden_size % num_heads != 0)
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": no \"head_dim\", and hidden size ",
-               hidden_size, " cannot be divided by ", num_heads, " heads");
-  return hidden_size / num_heads;
-}
-
-// GGUF keeps floats in 32 bits: the decimal number that was meant is the shortest one with that
-// value (1e-05, not 9.999999747378752e-06).
-double shortest_decimal(double value) {
-  char text[64];
-  const auto end = std::to_chars(text, text + sizeof text, static_cast<float>(value)).ptr;
-  double result = value;
-  std::from_chars(text, end, result);
-  return result;
 }
 
 }  // namespace
@@ -273,10 +295,10 @@ const char* family_name(Family family) { return name_of(family).model_type; }
 
 ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   if (!json.is_object())
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": expected a JSON object");
+    base::fail(ErrorKind::kInvalidInput, kConfigWhere, where, ": expected a JSON object");
   ModelConfig c;
   c.family = family_of(json, where);
-  check_keys(json, c.family, where);
+  check_keys(json, where);
   const Derivation derive = derivation_of(c.family);
   const auto size = [&](const char* key) { return base::json_require<int64_t>(json, key, where); };
   c.hidden_size = size("hidden_size");
@@ -296,116 +318,30 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
     c.head_dim = derive.head_dim != 0
                      ? derive.head_dim
                      : derive_head_dim(c.hidden_size, c.num_attention_heads, where);
-  const std::optional<double> theta = read_rope(json, where);
-  if (!theta && !derive.rope_theta) base::json_require<double>(json, "rope_theta", where);
-  c.rope_theta = theta ? *theta : *derive.rope_theta;
+  check_shape(c, where);
+  const RopeConfig rope = rope_from_json(json, c.max_position_embeddings, c.head_dim, where);
+  if (!rope.theta && !derive.rope_theta) base::json_require<double>(json, "rope_theta", where);
+  c.rope_theta = rope.theta ? *rope.theta : *derive.rope_theta;
+  c.rope_scaling = rope.scaling;
+  check_rope(c, where);
   c.tie_word_embeddings = base::json_value<bool>(json, "tie_word_embeddings", false, where);
   c.qk_norm = derive.qk_norm;
   const bool bias = base::json_value<bool>(json, "attention_bias", derive.qkv_bias, where);
-  if (!derive.has_attention_bias && bias != derive.qkv_bias)
-    refuse(where, "attention_bias", bias, derive.qkv_bias ? "true" : "false");
-  c.qkv_bias = bias;
+  c.qkv_bias = derive.has_attention_bias ? bias : derive.qkv_bias;
   c.o_bias = bias && derive.has_attention_bias;
-  if (json.contains("layer_types") && !json["layer_types"].is_null()) {
-    const Json& types = json["layer_types"];
-    const bool all_full = types.is_array() &&
-                          static_cast<int64_t>(types.size()) == c.num_hidden_layers &&
-                          std::all_of(types.begin(), types.end(),
-                                      [](const Json& t) { return t == "full_attention"; });
-    if (!all_full) refuse(where, "layer_types", types, "\"full_attention\" for every layer");
-  }
+  read_windows(json, c, where);
   c.eos_token_ids = read_token_ids(json, "eos_token_id", where);
   const auto bos = read_token_ids(json, "bos_token_id", where);
   c.bos_token_id = bos.empty() ? -1 : bos.front();
-  check_shape(c, where);
   return c;
 }
 
 ModelConfig ModelConfig::from_folder(const std::string& folder) {
   const std::string path = folder + "/config.json";
   if (!base::file_exists(path))
-    base::fail(ErrorKind::kNotFound, kWhere, folder,
+    base::fail(ErrorKind::kNotFound, kConfigWhere, folder,
                ": no config.json; expected a Hugging Face model folder or a .gguf file");
   return from_json(base::parse_json(base::read_file(path, size_t{16} << 20), path), path);
-}
-
-ModelConfig ModelConfig::from_gguf(const data::GgufFile& file) {
-  const std::string& where = file.file().path();
-  const std::string& arch = file.require<std::string>("general.architecture");
-  const auto* family = std::find_if(std::begin(kFamilies), std::end(kFamilies),
-                                    [&](const FamilyName& f) { return arch == f.model_type; });
-  if (family == std::end(kFamilies))
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"general.architecture\" is \"", arch,
-               "\"; supported are llama, qwen2 and qwen3");
-  const std::string prefix = arch + ".";
-  std::set<std::string> known;
-  const auto key = [&](const char* name) { return *known.insert(prefix + name).first; };
-  const auto size = [&](const char* name) { return file.require<int64_t>(key(name)); };
-  const auto size_or = [&](const char* name, int64_t fallback) {
-    const auto* value = file.find<int64_t>(key(name));
-    return value ? *value : fallback;
-  };
-  const auto number_or = [&](const char* name, double fallback) {
-    const auto* value = file.find<double>(key(name));
-    return value ? shortest_decimal(*value) : fallback;
-  };
-  // A key that changes the maths and is honoured with one value only.
-  const auto only = [&](const char* name, int64_t value, int64_t honoured) {
-    if (value != honoured)
-      base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"", key(name), "\" is ", value,
-                 ", which changes the model's maths and is not supported; expected ", honoured);
-  };
-
-  ModelConfig c;
-  c.family = family->family;
-  c.hidden_size = size("embedding_length");
-  c.intermediate_size = size("feed_forward_length");
-  c.num_hidden_layers = size("block_count");
-  c.num_attention_heads = size("attention.head_count");
-  c.max_position_embeddings = size("context_length");
-  c.rms_norm_eps = shortest_decimal(file.require<double>(key("attention.layer_norm_rms_epsilon")));
-  c.num_key_value_heads = size_or("attention.head_count_kv", c.num_attention_heads);
-  c.head_dim = size_or("attention.key_length", 0);
-  if (c.head_dim == 0) c.head_dim = derive_head_dim(c.hidden_size, c.num_attention_heads, where);
-  only("attention.value_length", size_or("attention.value_length", c.head_dim), c.head_dim);
-  only("rope.dimension_count", size_or("rope.dimension_count", c.head_dim), c.head_dim);
-  only("attention.sliding_window", size_or("attention.sliding_window", 0), 0);
-  only("expert_count", size_or("expert_count", 0), 0);
-  size_or("expert_used_count", 0);
-  c.rope_theta = number_or("rope.freq_base", 10000.0);
-  for (const char* name : {"rope.scale_linear", "rope.scaling.factor"})
-    if (number_or(name, 1) != 1) only(name, 0, 1);
-  if (const auto* type = file.find<std::string>(key("rope.scaling.type")); type && *type != "none")
-    base::fail(ErrorKind::kInvalidInput, kWhere, where, ": \"", prefix, "rope.scaling.type\" is \"",
-               *type, "\", which changes the model's maths and is not supported; expected none");
-  const int64_t vocab = size_or("vocab_size", 0);
-  const auto* tokens = file.find<std::vector<std::string>>("tokenizer.ggml.tokens");
-  c.vocab_size = tokens ? static_cast<int64_t>(tokens->size()) : vocab;
-  for (const auto& [name, value] : file.metadata())
-    if (name.starts_with(prefix) && !known.contains(name))
-      base::fail(ErrorKind::kInvalidInput, kWhere, where, ": unknown key \"", name,
-                 "\"; it may change the model's maths");
-
-  c.qkv_bias = derivation_of(c.family).qkv_bias;
-  c.qk_norm = derivation_of(c.family).qk_norm;
-  c.tie_word_embeddings = true;
-  for (const data::TensorInfo& tensor : file.tensors()) {
-    if (tensor.name == "output.weight") c.tie_word_embeddings = false;
-    if (tensor.name == "blk.0.attn_q.bias") c.qkv_bias = true;
-    if (tensor.name == "blk.0.attn_output.bias") c.o_bias = true;
-    // Token lists may be shorter than the table, which is padded to a round number.
-    if (tensor.name == "token_embd.weight" && tensor.shape.size() == 2)
-      c.vocab_size = tensor.shape[0];
-  }
-  const auto token_id = [&](const char* name) -> int32_t {
-    const auto* id = file.find<int64_t>(name);
-    return id && *id >= 0 && *id < c.vocab_size ? static_cast<int32_t>(*id) : -1;
-  };
-  c.bos_token_id = token_id("tokenizer.ggml.bos_token_id");
-  if (const int32_t eos = token_id("tokenizer.ggml.eos_token_id"); eos >= 0)
-    c.eos_token_ids = {eos};
-  check_shape(c, where);
-  return c;
 }
 
 base::OrderedJson ModelConfig::to_json(const std::string& torch_dtype) const {
@@ -423,16 +359,28 @@ base::OrderedJson ModelConfig::to_json(const std::string& torch_dtype) const {
   json["hidden_act"] = "silu";
   json["rms_norm_eps"] = rms_norm_eps;
   json["rope_theta"] = rope_theta;
-  json["rope_scaling"] = nullptr;
+  json["rope_scaling"] = rope_to_json(rope_scaling);
   if (derivation_of(family).has_attention_bias) json["attention_bias"] = qkv_bias;
   if (family == Family::kLlama) json["mlp_bias"] = false;
-  if (family != Family::kLlama) json["use_sliding_window"] = false;
+  if (derivation_of(family).slides) json["use_sliding_window"] = sliding_window > 0;
+  if (sliding_window > 0) {
+    json["sliding_window"] = sliding_window;
+    for (const bool slides : sliding_layers)
+      json["layer_types"].push_back(slides ? "sliding_attention" : "full_attention");
+  }
   json["tie_word_embeddings"] = tie_word_embeddings;
   if (bos_token_id >= 0) json["bos_token_id"] = bos_token_id;
   if (eos_token_ids.size() == 1) json["eos_token_id"] = eos_token_ids.front();
   if (eos_token_ids.size() > 1) json["eos_token_id"] = eos_token_ids;
   json["torch_dtype"] = torch_dtype;
   return json;
+}
+
+int64_t ModelConfig::context() const {
+  const RopeScaling& rope = rope_scaling;
+  if (rope.kind != RopeKind::kLongrope || rope.short_factor == rope.long_factor)
+    return max_position_embeddings;
+  return std::min(max_position_embeddings, rope.original_max_position_embeddings);
 }
 
 int64_t ModelConfig::num_parameters() const {
@@ -453,128 +401,6 @@ double ModelConfig::flops_per_token() const {
 ModelConfig load_config(const std::string& path) {
   if (path.ends_with(".gguf")) return ModelConfig::from_gguf(data::GgufFile::open(path));
   return ModelConfig::from_folder(path);
-}
-
-ModelConfig config_of_shape(const std::string& shape) {
-  struct Shape {
-    const char* name;
-    const char* short_name;
-    Family family;
-    int64_t layers, hidden, ffn, heads, kv_heads, head_dim, vocab, context;
-    double theta, eps;
-    bool tied;
-    std::vector<int32_t> eos;
-    int32_t bos;
-  };
-  using enum Family;
-  constexpr int64_t kVocab = 151936, kContext = 40960;
-  static const std::array<Shape, 6> shapes = {{
-      {"tiny", "tiny", kQwen3, 2, 64, 128, 4, 2, 32, 512, 2048, 1e6, 1e-6, false, {258, 256}, -1},
-      {"smollm2-135m",
-       "135m",
-       kLlama,
-       30,
-       576,
-       1536,
-       9,
-       3,
-       64,
-       49152,
-       8192,
-       1e5,
-       1e-5,
-       true,
-       {2},
-       1},
-      {"qwen3-0.6b",
-       "0.6b",
-       kQwen3,
-       28,
-       1024,
-       3072,
-       16,
-       8,
-       128,
-       kVocab,
-       kContext,
-       1e6,
-       1e-6,
-       true,
-       {151645, 151643},
-       151643},
-      {"qwen3-4b",
-       "4b",
-       kQwen3,
-       36,
-       2560,
-       9728,
-       32,
-       8,
-       128,
-       kVocab,
-       kContext,
-       1e6,
-       1e-6,
-       true,
-       {151645, 151643},
-       151643},
-      {"qwen3-14b",
-       "14b",
-       kQwen3,
-       40,
-       5120,
-       17408,
-       40,
-       8,
-       128,
-       kVocab,
-       kContext,
-       1e6,
-       1e-6,
-       false,
-       {151645, 151643},
-       151643},
-      {"qwen3-32b",
-       "32b",
-       kQwen3,
-       64,
-       5120,
-       25600,
-       64,
-       8,
-       128,
-       kVocab,
-       kContext,
-       1e6,
-       1e-6,
-       false,
-       {151645, 151643},
-       151643},
-  }};
-  for (const Shape& s : shapes) {
-    if (shape != s.name && shape != s.short_name) continue;
-    ModelConfig c;
-    c.family = s.family;
-    c.num_hidden_layers = s.layers;
-    c.hidden_size = s.hidden;
-    c.intermediate_size = s.ffn;
-    c.num_attention_heads = s.heads;
-    c.num_key_value_heads = s.kv_heads;
-    c.head_dim = s.head_dim;
-    c.vocab_size = s.vocab;
-    c.max_position_embeddings = s.context;
-    c.rope_theta = s.theta;
-    c.rms_norm_eps = s.eps;
-    c.tie_word_embeddings = s.tied;
-    c.qk_norm = derivation_of(s.family).qk_norm;
-    c.eos_token_ids = s.eos;
-    c.bos_token_id = s.bos;
-    return c;
-  }
-  std::string known;
-  for (const Shape& s : shapes) known += (known.empty() ? "" : ", ") + std::string(s.name);
-  base::fail(ErrorKind::kInvalidInput, "config_of_shape", "unknown shape \"", shape,
-             "\"; known are ", known);
 }
 
 }  // namespace erank::model

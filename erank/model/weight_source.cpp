@@ -10,6 +10,7 @@
 #include <map>
 
 #include "erank/base/error.h"
+#include "erank/model/rotary.h"
 #include "erank/model/weight_kernels.h"
 
 namespace erank::model {
@@ -26,21 +27,30 @@ std::string listed(const std::vector<std::string>& names) {
   return text;
 }
 
-// theta ^ (-2 i / D): what RoPE computes anyway.
-bool is_inverse_frequency(const Checkpoint::Entry& entry, const ModelConfig& config) {
-  if (!entry.name.ends_with(".rotary_emb.inv_freq")) return false;
-  if (entry.info->shape != std::vector<int64_t>{config.head_dim / 2}) return false;
-  std::atomic<bool> equal{true};
+// A buffer of old exports that holds what RoPE computes anyway: the frequencies, or those that some
+// kinds of scaling begin with.
+bool is_inverse_frequency(const Checkpoint::Entry& entry) {
+  return entry.name.ends_with("rotary_emb.inv_freq");
+}
+bool agrees(const Checkpoint::Entry& entry, const ModelConfig& config) {
+  ModelConfig plain = config;
+  plain.rope_scaling = {};
+  const auto scaled = rotary_frequencies(config, config.context()).inverse;
+  const auto unscaled = rotary_frequencies(plain, config.context()).inverse;
+  if (entry.info->shape != std::vector<int64_t>{std::ssize(scaled)}) return false;
+  std::atomic<bool> is_scaled{true}, is_unscaled{true};
   for_each_rows(entry, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-      const double expected =
-          std::pow(config.rope_theta, -2.0 * static_cast<double>(first + i) / config.head_dim);
       const float value = static_cast<const float*>(values)[i];
-      // Some exports keep it in half precision.
-      if (!(std::abs(value - expected) <= 0.005 * expected)) equal = false;
+      // Some exports keep it in half precision, with steps of 6e-8 at the least.
+      const auto near = [&](float expected) {
+        return std::abs(value - expected) <= 0.005f * expected + 6e-8f;
+      };
+      if (!near(scaled[first + i])) is_scaled = false;
+      if (!near(unscaled[first + i])) is_unscaled = false;
     }
   });
-  return equal;
+  return is_scaled || is_unscaled;
 }
 
 // `take` with each of `rows` in place of what the table has.
@@ -137,9 +147,13 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
     const auto parameter = parameters.find(entry.name);
     if (parameter != parameters.end())
       check_shape(entry, parameter->second, "load_weights");
-    else if (is_inverse_frequency(entry, config))
-      continue;
-    else if (config.tie_word_embeddings && entry.name == "lm_head.weight")
+    else if (is_inverse_frequency(entry)) {
+      if (!agrees(entry, config))
+        base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": '", entry.info->name,
+                   "' differs from the rotary frequencies of the configuration; expected those of "
+                   "\"rope_theta\" ",
+                   config.rope_theta, ", or no such tensor");
+    } else if (config.tie_word_embeddings && entry.name == "lm_head.weight")
       tied_head = &entry;
     else
       surplus.push_back(entry.info->name);

@@ -7,6 +7,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/base/installed.h"
 #include "erank/base/json.h"
 
 namespace erank::rank {
@@ -18,14 +19,6 @@ using base::Json;
 using base::json_value;
 
 constexpr const char* kDefaultModel = "models/erank-135m";
-
-// Folders that may hold the program's data: the source tree around a build folder, then an
-// installation's share folder.
-std::vector<fs::path> data_folders() {
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  return {program / "..", program / "../share/erank"};
-}
 
 std::string require_text(const Json& json, const char* key, const std::string& fallback,
                          const std::string& where) {
@@ -60,18 +53,16 @@ std::string find_base(const Json& base_entry, const std::string& where) {
   const std::string file = base::json_require<std::string>(base_entry, "file", where);
   const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
   // A path joined to another stays what it is when it is absolute.
-  std::vector<fs::path> places = {fs::path(base::cache_folder()) / "models" / file};
-  for (const auto& folder : data_folders()) places.push_back(folder / "models" / file);
-  for (const auto& place : places) {
+  const fs::path fetched = fs::path(base::cache_folder()) / "models" / file;
+  for (const std::string& place : {fetched.string(), base::find_installed("models/" + file)}) {
     if (!base::file_exists(place)) continue;
     if (const std::string found = known_sha256(place); found != sum)
-      base::fail(ErrorKind::kCorrupt, "model", place.string(), ": sha256 is ", found, ", expected ",
-                 sum, "; delete it and run tools/setup");
-    return place.lexically_normal();
+      base::fail(ErrorKind::kCorrupt, "model", place, ": sha256 is ", found, ", expected ", sum,
+                 "; delete it and run tools/setup");
+    return fs::path(place).lexically_normal();
   }
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
-             ", which is not in ", places[0].parent_path().string(),
-             "; run tools/setup to fetch it");
+             ", which is not in ", fetched.parent_path().string(), "; run tools/setup to fetch it");
 }
 
 // For what looks like a model's name on the hub: an owner and a name.
@@ -193,9 +184,8 @@ ScoreKind parse_score_kind(const std::string& text, const std::string& where) {
 
 Checkpoint find_checkpoint(const std::string& path) {
   if (path.empty()) {
-    for (const auto& folder : data_folders())
-      if (base::folder_exists(folder / kDefaultModel))
-        return find_checkpoint((folder / kDefaultModel).lexically_normal());
+    if (const std::string folder = base::find_installed(kDefaultModel); !folder.empty())
+      return find_checkpoint(folder);
     base::fail(ErrorKind::kNotFound, "model", "the default model ", kDefaultModel,
                " is not beside this program; give --model DIR");
   }

@@ -7,6 +7,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/data/gguf.h"
+#include "erank/data/parquet_lines.h"
 #include "erank/rank/checkpoint.h"
 
 namespace erank::rank {
@@ -82,7 +83,8 @@ std::vector<std::string> model_files(const std::string& path) {
 std::string files_digest(const std::vector<std::string>& paths) {
   Digest digest;
   for (const auto& path : paths) {
-    const auto files = model_files(path);
+    auto files = model_files(path);
+    if (files.size() == 1) files = data::parquet_parts(files[0]);
     for (const auto& file : files) {
       digest.add(fs::path(file).filename().string());
       add_bytes(digest, file, kQuick);
@@ -94,7 +96,7 @@ std::string files_digest(const std::vector<std::string>& paths) {
 
 std::string file_digest(const std::string& path) {
   Digest digest;
-  add_bytes(digest, path, kQuick);
+  for (const auto& part : data::parquet_parts(path)) add_bytes(digest, part, kQuick);
   return digest.hex();
 }
 

@@ -183,7 +183,7 @@ struct Reranker::State {
       return;
     }
     precision = network->precision();
-    context = network->config().max_position_embeddings;
+    context = network->config().context();
     ready.set_value();
     std::string why = "the reranker has stopped";
     try {

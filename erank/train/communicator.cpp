@@ -9,12 +9,12 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <numeric>
 #include <string_view>
 
 #include "erank/base/error.h"
+#include "erank/base/installed.h"
 #include "erank/base/threads.h"
 
 namespace erank::train {
@@ -56,12 +56,12 @@ int num_launched() {
 std::unique_ptr<Communicator> join_launched(
     std::function<void(Communicator&, const std::string& line)> on_lost) {
   const int launched = num_launched();
-  std::error_code none;
-  const auto path = std::filesystem::read_symlink("/proc/self/exe", none).parent_path() / kModule;
-  void* module = ::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  const std::string path = base::find_installed(kModule);
+  void* module = path.empty() ? nullptr : ::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (!module)
     base::fail(base::ErrorKind::kInvalidInput, "train", "a launcher started ", launched,
-               " processes, but this build has no MPI (", ::dlerror(),
+               " processes, but this build has no MPI (",
+               path.empty() ? base::str("no ", kModule) : std::string(::dlerror()),
                "); install libopenmpi-dev and openmpi-bin and build again, or start one process");
   using Join = Communicator* (*)(std::function<void(Communicator&, const std::string&)>);
   const auto join = reinterpret_cast<Join>(::dlsym(module, "erank_join_mpi"));

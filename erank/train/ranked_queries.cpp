@@ -76,10 +76,10 @@ RankedQueries read_ranked_queries(const std::string& candidates, const std::stri
       query.grades.push_back(grades[i]);
       query.prompts.push_back(format.render(run.instruction(), list.query.text, document.text).ids);
       const auto size = std::ssize(query.prompts.back());
-      if (size + answer > run.config().max_position_embeddings)
+      if (size + answer > run.config().context())
         base::fail(ErrorKind::kInvalidInput, "--candidates", candidates, ": query '", query.qid,
                    "' with document '", document.id, "' has ", size, " tokens and up to ", answer,
-                   " of its answer, the model reads at most ", run.config().max_position_embeddings,
+                   " of its answer, the model reads at most ", run.config().context(),
                    "; a smaller --max-doc-tokens or --max-query-tokens cuts it");
       result.longest = std::max<int64_t>(result.longest, size + answer);
     }

@@ -177,10 +177,10 @@ std::unique_ptr<RankingValidation> Run::make_validation() const {
       list.docids.push_back(candidate.document.id);
       auto ids = format_->render(instruction(), candidates.query.text, candidate.document.text).ids;
       const auto size = std::ssize(ids) + closed + 1;  // a digit
-      if (size > config_.max_position_embeddings)
+      if (size > config_.context())
         base::fail(ErrorKind::kInvalidInput, "--validation", options_.validation, ": query '",
                    list.qid, "' with document '", candidate.document.id, "' has ", size,
-                   " tokens, the model reads at most ", config_.max_position_embeddings,
+                   " tokens, the model reads at most ", config_.context(),
                    "; a smaller --max-doc-tokens or --max-query-tokens cuts them");
       list.prompts.push_back(std::move(ids));
     }

@@ -52,7 +52,7 @@ enum class Outcome { kGood, kCleaned, kDropped };
     help = "its query is the longest part; a smaller --max-query-tokens cuts it";
   base::fail(ErrorKind::kInvalidInput, "--data", where, ": the pair has ", length,
              " tokens (query ", query, ", document ", document, ", reasoning ", reasoning,
-             "), the model reads at most ", run.config().max_position_embeddings, "; ", help);
+             "), the model reads at most ", run.config().context(), "; ", help);
 }
 
 }  // namespace
@@ -91,7 +91,7 @@ SftData read_sft_data(const std::string& path, const Run& run, const SftDataOpti
       continue;
     }
     data.num_cleaned += outcomes[i] == Outcome::kCleaned;
-    if (examples[i].length() > run.config().max_position_embeddings)
+    if (examples[i].length() > run.config().context())
       refuse_length(where, pairs[i], run, examples[i].length());
     data.longest = std::max(data.longest, examples[i].num_tokens());
     data.examples.push_back(std::move(examples[i]));

@@ -59,10 +59,11 @@ class TreeForward::Pass {
     return rms_norm(x, weight, config_.rms_norm_eps);
   }
 
-  // RoPE and attention: qkv [T, (N + 2 K) D] -> [T, N D].
-  at::Tensor attend(const at::Tensor& qkv) const {
-    return plan_ ? kernels::tree_attention(qkv, plan_, config_, cos_, sin_)
-                 : reference_->attend(qkv);
+  // RoPE and attention of a layer: qkv [T, (N + 2 K) D] -> [T, N D].
+  at::Tensor attend(const at::Tensor& qkv, int64_t layer) const {
+    const int64_t window = config_.window_of(layer);
+    return plan_ ? kernels::tree_attention(qkv, plan_, config_, window, cos_, sin_)
+                 : reference_->attend(qkv, window);
   }
 
   // gate_up [T, 2 F] -> [T, F].
@@ -137,7 +138,7 @@ at::Tensor TreeForward::norm_heads(const at::Tensor& qkv,
 
 at::Tensor TreeForward::hidden(const TreeBatch& batch) {
   const model::ModelConfig& config = parameters_.config();
-  batch.check(config.vocab_size, config.max_position_embeddings);
+  batch.check(config.vocab_size, config.context());
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   const auto& layers = parameters_.layers();
   const at::Device device = parameters_.device();
@@ -153,7 +154,7 @@ at::Tensor TreeForward::hidden(const TreeBatch& batch) {
     const model::LayerParameters& layer = layers[i];
     const at::Tensor qkv =
         project_fused(h, layer.qkv, layer.qkv_bias, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
-    at::Tensor attended = pass.attend(norm_heads(qkv, layer));
+    at::Tensor attended = pass.attend(norm_heads(qkv, layer), static_cast<int64_t>(i));
     if (i + 1 == layers.size()) {  // after the last attention only the asked rows matter
       const at::Tensor rows = kernels::to_tensor(batch.rows, device);
       attended = attended.index_select(0, rows);

@@ -13,6 +13,7 @@ namespace erank::data {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 const std::string kGolden = std::string(ERANK_SOURCE_DIR) + "/tests/golden/rows.";
 
@@ -49,6 +50,18 @@ TEST_F(Parquet, RowsAreJsonLines) {
   ASSERT_EQ(rows.size(), 300u);
   for (size_t i = 0; i < rows.size(); ++i)
     EXPECT_EQ(base::dump_json(rows[i]), base::dump_json(expected[i])) << i;
+}
+
+TEST_F(Parquet, PartsAreReadAfterTheFirst) {
+  const TestFolder folder;
+  const std::string rows = base::read_file(kGolden + "parquet");
+  const auto first = folder.write("train-00000-of-00002.parquet", rows);
+  EXPECT_THAT([&] { all_of(first); },
+              ThrowsMessage<base::Error>(HasSubstr("train-00001-of-00002.parquet is not there")));
+  folder.write("train-00001-of-00002.parquet", rows);
+  const std::string lines = all_of(kGolden + "parquet");
+  EXPECT_EQ(all_of(first), lines + lines);
+  EXPECT_EQ(all_of(folder.path("train-00001-of-00002.parquet")), lines);
 }
 
 TEST_F(Parquet, IsReadWhereverJsonLinesAre) {

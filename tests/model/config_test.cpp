@@ -29,6 +29,11 @@ Json of_family(const char* architecture, const char* model_type) {
   return json;
 }
 
+Json with(Json json, const char* key, const char* value) {
+  json[key] = Json::parse(value);
+  return json;
+}
+
 // The message of the error that reading `json` gives, or "" when it is read.
 std::string fault(const Json& json) {
   try {
@@ -119,10 +124,23 @@ TEST(ModelConfig, RefusesKeysThatChangeTheMathsByName) {
   const std::pair<const char*, const char*> cases[] = {
       {"quantization_config", R"({"quant_method": "awq"})"},
       {"quantization", R"({"bits": 4})"},
-      {"use_sliding_window", "true"},
-      {"rope_scaling", R"({"rope_type": "yarn", "factor": 4.0})"},
-      {"rope_scaling", R"({"type": "linear", "factor": 2.0})"},
+      {"rope_scaling", R"({"rope_type": "mrope", "factor": 4.0})"},
+      {"rope_scaling", R"({"rope_type": "yarn"})"},
+      {"rope_scaling", R"({"factor": 4.0})"},
+      {"rope_scaling", R"({"type": "linear", "factor": 0})"},
+      {"rope_scaling", R"({"type": "linear", "factor": 2, "mrope_section": [1, 2]})"},
+      {"rope_scaling", R"({"full_attention": {"rope_type": "default"}})"},
+      {"rope_scaling", R"({"rope_type": "default", "partial_rotary_factor": 0.5})"},
+      {"rope_scaling", R"({"rope_type": "yarn", "factor": 4, "truncate": null})"},
+      {"rope_scaling", R"({"rope_type": "yarn", "factor": 4, "beta_fast": 0.5})"},
+      {"rope_scaling", R"({"rope_type": "yarn", "factor": 4,
+                           "original_max_position_embeddings": 0})"},
+      {"rope_scaling", R"({"rope_type": "longrope", "short_factor": [1], "long_factor": [1]})"},
       {"rope_parameters", R"({"rope_type": "llama3", "rope_theta": 1000000})"},
+      {"rope_parameters", R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                              "high_freq_factor": 4})"},
+      {"pruned_heads", R"({"0": [1]})"},
+      {"per_layer_config", R"({"0": {"head_dim": 64}})"},
       {"hidden_act", R"("gelu")"},
       {"mlp_bias", "true"},
       {"partial_rotary_factor", "0.5"},
@@ -142,22 +160,68 @@ TEST(ModelConfig, RefusesKeysThatChangeTheMathsByName) {
       {"eos_token_id", "\"x\""},
       {"tie_word_embeddings", "1"}};
   for (const auto& [key, value] : cases) {
-    Json json = qwen3();
-    json[key] = Json::parse(value);
-    const std::string message = fault(json);
+    const std::string message = fault(with(qwen3(), key, value));
     EXPECT_NE(message, "") << key << " = " << value;
     const bool by_words = std::string(key) == "num_key_value_heads";
     EXPECT_THAT(message, HasSubstr(by_words ? "heads" : key));
   }
   Json llama = of_family("LlamaForCausalLM", "llama");
-  llama["sliding_window"] = 4096;
-  EXPECT_THAT(fault(llama), HasSubstr("sliding_window"));
-  Json qwen2 = of_family("Qwen2ForCausalLM", "qwen2");
-  qwen2["attention_bias"] = false;
-  EXPECT_THAT(fault(qwen2), HasSubstr("attention_bias"));
-  Json two_thetas = qwen3();
-  two_thetas["rope_parameters"] = Json::parse(R"({"rope_theta": 5, "rope_type": "default"})");
-  EXPECT_THAT(fault(two_thetas), HasSubstr("rope_theta"));
+  llama["sliding_window"] = 32;
+  EXPECT_THAT(fault(llama), HasSubstr("\"sliding_window\" is 32"));
+  EXPECT_THAT(fault(with(qwen3(), "some_new_key", "[17]")), HasSubstr("[17]"));
+}
+
+// Transformers' rules of precedence were read off its 5.24: a config of both kinds was loaded.
+TEST(ModelConfig, SaysWhichOfTwoContradictoryKeysTransformersTakes) {
+  EXPECT_THAT(
+      fault(with(qwen3(), "rope_parameters", R"({"rope_theta": 5, "rope_type": "default"})")),
+      HasSubstr("\"rope_theta\" is 1000000.0; transformers takes "
+                "\"rope_parameters.rope_theta\""));
+  Json both = with(qwen3(), "rope_scaling", R"({"rope_type": "linear", "factor": 2})");
+  both["rope_parameters"] = both["rope_scaling"];
+  EXPECT_EQ(fault(both), "");
+  both["rope_parameters"]["factor"] = 4;
+  EXPECT_THAT(fault(both), HasSubstr("transformers takes \"rope_scaling\""));
+  EXPECT_THAT(fault(with(qwen3(), "rope_scaling",
+                         R"({"rope_type": "linear", "type": "yarn", "factor": 2})")),
+              HasSubstr("transformers takes \"rope_scaling.rope_type\""));
+  Json original = with(qwen3(), "rope_scaling", R"({"rope_type": "yarn", "factor": 2,
+      "original_max_position_embeddings": 32})");
+  original["original_max_position_embeddings"] = 16;
+  EXPECT_THAT(fault(original), HasSubstr("is 32; transformers takes "
+                                         "\"original_max_position_embeddings\""));
+  original["rope_scaling"].erase("original_max_position_embeddings");
+  EXPECT_EQ(ModelConfig::from_json(original, "").rope_scaling.original_max_position_embeddings, 16);
+  original.erase("original_max_position_embeddings");
+  EXPECT_EQ(ModelConfig::from_json(original, "").rope_scaling.original_max_position_embeddings, 64);
+  // Kinds that do not use a key ignore it, as transformers does.
+  EXPECT_EQ(fault(with(qwen3(), "rope_scaling",
+                       R"({"rope_type": "linear", "factor": 2, "beta_fast": 32})")),
+            "");
+}
+
+TEST(ModelConfig, SlidingLayersAreThoseThatTransformersNames) {
+  Json json = with(qwen3(), "use_sliding_window", "true");
+  EXPECT_TRUE(ModelConfig::from_json(json, "").sliding_layers.empty());  // 28 layers are full
+  json["max_window_layers"] = 1;
+  EXPECT_EQ(ModelConfig::from_json(json, "").sliding_window, 0);  // 4096: as long as every text
+  json["sliding_window"] = 16;
+  const ModelConfig c = ModelConfig::from_json(json, "");
+  EXPECT_EQ(c.window_of(0), 0);
+  EXPECT_EQ(c.window_of(1), 16);
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_EQ(ModelConfig::from_json(json, "").window_of(0), 16);
+  EXPECT_EQ(ModelConfig::from_json(json, "").window_of(1), 0);
+  json["layer_types"] = {"chunked_attention", "full_attention"};
+  EXPECT_THAT(fault(json), HasSubstr("chunked_attention"));
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  json["use_sliding_window"] = false;
+  EXPECT_THAT(fault(json), HasSubstr("\"use_sliding_window\": true"));
+  json["layer_types"] = nullptr;
+  EXPECT_EQ(ModelConfig::from_json(json, "").sliding_window, 0);
+  json["use_sliding_window"] = true;
+  json["sliding_window"] = -5;
+  EXPECT_THAT(fault(json), HasSubstr("\"sliding_window\" is -5"));
 }
 
 TEST(ModelConfig, AcceptsKeysThatChangeNothing) {
@@ -171,6 +235,41 @@ TEST(ModelConfig, AcceptsKeysThatChangeNothing) {
   json["rope_scaling"] = nullptr;
   json["quantization_config"] = nullptr;
   json["layer_types"] = Json::array({"full_attention", "full_attention"});
+  EXPECT_EQ(fault(json), "");
+  // What Qwen2's class does not know it ignores: q, k and v have biases all the same.
+  Json qwen2 = of_family("Qwen2ForCausalLM", "qwen2");
+  qwen2["attention_bias"] = false;
+  EXPECT_TRUE(ModelConfig::from_json(qwen2, "").qkv_bias);
+  EXPECT_FALSE(ModelConfig::from_json(qwen2, "").o_bias);
+  Json llama = of_family("LlamaForCausalLM", "llama");
+  llama["sliding_window"] = 4096;  // longer than every text
+  EXPECT_EQ(fault(llama), "");
+}
+
+// PreTrainedConfig().to_dict() of transformers 4.46, and what trainers add.
+TEST(ModelConfig, AcceptsTheKeysOfTransformersBaseClassAndOfTrainers) {
+  const char* keys = R"({"return_dict": true, "output_hidden_states": false,
+    "output_attentions": false, "torchscript": false, "torch_dtype": "bfloat16",
+    "use_bfloat16": false, "tf_legacy_loss": false, "pruned_heads": {},
+    "tie_word_embeddings": true, "chunk_size_feed_forward": 0, "is_encoder_decoder": false,
+    "is_decoder": false, "cross_attention_hidden_size": null, "add_cross_attention": false,
+    "tie_encoder_decoder": false, "max_length": 20, "min_length": 0, "do_sample": false,
+    "early_stopping": false, "num_beams": 1, "num_beam_groups": 1, "diversity_penalty": 0.0,
+    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0,
+    "length_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": null, "num_return_sequences": 1, "output_scores": false,
+    "return_dict_in_generate": false, "forced_bos_token_id": null, "forced_eos_token_id": null,
+    "remove_invalid_values": false, "exponential_decay_length_penalty": null,
+    "suppress_tokens": null, "begin_suppress_tokens": null, "finetuning_task": null,
+    "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "num_labels": 1,
+    "tokenizer_class": "Qwen2Tokenizer", "prefix": null, "pad_token_id": 0,
+    "sep_token_id": null, "decoder_start_token_id": null, "task_specific_params": null,
+    "problem_type": null, "_name_or_path": "x", "_attn_implementation_autoset": true,
+    "_attn_implementation": "flash_attention_2", "transformers_version": "4.46.0",
+    "keys_to_ignore_at_inference": ["past_key_values"], "auto_map": {"AutoModel": "x"},
+    "model_max_length": 4096, "gradient_checkpointing": true, "unsloth_version": "2025.1"})";
+  Json json = qwen3();
+  json.update(Json::parse(keys));
   EXPECT_EQ(fault(json), "");
 }
 

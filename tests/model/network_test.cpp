@@ -80,13 +80,18 @@ class Networks : public ::testing::TestWithParam<Factory> {
     parameters.init_random(7, 0.2);
     return GetParam().make(ParametersSource(parameters));
   }
-  // Both families of norms, tied and untied, and a head size that is no power of two.
+  // Both families of norms, tied and untied, a head size that is no power of two, and windows that
+  // begin inside and between the attention's steps of 64.
   std::vector<ModelConfig> configs() const {
     std::vector<ModelConfig> all;
     for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3})
       all.push_back(small_config(family));
     all.push_back(small_config(Family::kQwen3));
     all.back().head_dim = 6;
+    for (const int64_t window : {1, 40, 66}) {
+      all.push_back(small_config(Family::kQwen2));
+      all.back().sliding_window = window, all.back().sliding_layers = {true, false, true};
+    }
     return all;
   }
 };
@@ -102,6 +107,30 @@ TEST_P(Networks, LogitsEqualTransformers) {
     EXPECT_LE(
         largest_difference(whole_pass(*network, sequences), golden["columns"], golden["logits"]),
         GetParam().golden * golden["max_logit"].get<double>());
+  }
+}
+
+// Rotary embeddings that are scaled for long texts, inside and past the original length, and
+// sliding windows; config.json as it is given to transformers and as transformers writes it.
+TEST_P(Networks, LogitsOfLongTextsEqualTransformers) {
+  const base::Json golden = read_golden("model_long.json");
+  for (const auto& [name, one] : golden["cases"].items()) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = ModelConfig::from_json(one["given"], name);
+    const ModelConfig stored = ModelConfig::from_json(one["stored"], name);
+    EXPECT_EQ(stored.rope_scaling, config.rope_scaling);
+    EXPECT_EQ(stored.rope_theta, config.rope_theta);
+    EXPECT_EQ(stored.sliding_window, config.sliding_window);
+    EXPECT_EQ(stored.sliding_layers, config.sliding_layers);
+    Parameters parameters(config, at::kFloat);
+    fill_golden(parameters);
+    const auto network = GetParam().make(ParametersSource(parameters));
+    for (const auto& [place, text] : one["texts"].items())
+      EXPECT_LE(
+          largest_difference(whole_pass(*network, {text["ids"].get<std::vector<int32_t>>()}),
+                             one["columns"], text["rows"], golden["rows_apart"].get<int64_t>()),
+          GetParam().golden * text["max_logit"].get<double>())
+          << place;
   }
 }
 

@@ -138,16 +138,19 @@ TEST_P(GradOps, TheHeadsLogProbabilitiesAreThoseOfItsLogits) {
 }
 
 // libtorch's attention, a sequence at a time.
-TEST(TreeAttention, AttendsAsLibtorchDoes) {
+// `window`: how many positions a query sees; 0: all before it.
+void expect_libtorchs_attention(int64_t window) {
+  SCOPED_TRACE(window);
   model::ModelConfig config;
   config.num_attention_heads = 6, config.num_key_value_heads = 2, config.head_dim = 32;
+  config.sliding_window = window;
   const TreeBatch batch = tree_batch({{-1, 19}, {0, 33}, {0, 31}, {2, 4}});
   const auto plan = kernels::plan_tree(batch);
   const at::Tensor angle = at::arange(512, at::dtype(at::kFloat)).unsqueeze(1) *
                            at::arange(16, at::dtype(at::kFloat)).unsqueeze(0) * 0.01;
   const at::Tensor cos = at::cos(angle), sin = at::sin(angle);
   const at::Tensor qkv = draw({87, 320}), out = at::randn({87, 192});
-  const at::Tensor y = kernels::tree_attention(qkv, plan, config, cos, sin);
+  const at::Tensor y = kernels::tree_attention(qkv, plan, config, window, cos, sin);
   const auto found = gradients(y, out, {qkv});
 
   const at::Tensor at_positions =
@@ -170,8 +173,10 @@ TEST(TreeAttention, AttendsAsLibtorchDoes) {
     const at::Tensor key = at::cat(keys, 0).transpose(0, 1),
                      value = at::cat(values, 0).transpose(0, 1);
     const int64_t before = key.size(1) - n;
-    const at::Tensor mask =
-        at::arange(key.size(1)).unsqueeze(0) <= at::arange(before, before + n).unsqueeze(1);
+    const at::Tensor column = at::arange(key.size(1)).unsqueeze(0),
+                     row = at::arange(before, before + n).unsqueeze(1);
+    at::Tensor mask = column <= row;
+    if (window > 0) mask = mask.logical_and(column > row - window);
     outputs.push_back(
         at::scaled_dot_product_attention(
             rotated.narrow(0, batch.starts[i], n).narrow(1, 0, 6).transpose(0, 1).unsqueeze(0),
@@ -188,9 +193,13 @@ TEST(TreeAttention, AttendsAsLibtorchDoes) {
   const auto padded = kernels::plan_tree(batch, 0.4);
   EXPECT_LT(padded->classes.size(), plan->classes.size());
   const at::Tensor elsewhere =
-      kernels::ReferenceTree(*padded, config, cos, sin, at::kFloat).attend(qkv);
+      kernels::ReferenceTree(*padded, config, cos, sin, at::kFloat).attend(qkv, window);
   EXPECT_LT(relative_error(elsewhere, reference), 1e-5);
   EXPECT_LT(relative_error(gradients(elsewhere, out, {qkv})[0], expected[0]), 1e-5);
+}
+
+TEST(TreeAttention, AttendsAsLibtorchDoes) {
+  for (const int64_t window : {0, 1, 21, 500}) expect_libtorchs_attention(window);
 }
 
 INSTANTIATE_TEST_SUITE_P(Precision, GradOps, testing::Values(at::kFloat, at::kBFloat16),

@@ -149,6 +149,26 @@ INSTANTIATE_TEST_SUITE_P(Tiny, TreeForwardGolden,
                                            "qwen3_tied_biased_narrow_heads"),
                          [](const auto& info) { return info.param; });
 
+// Rotary embeddings that are scaled for long texts, and sliding windows; by our own kernels and by
+// libtorch's.
+TEST(TreeForwardLong, LogitsEqualTransformers) {
+  const base::Json golden = model::read_golden("model_long.json");
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, one] : golden["cases"].items())
+    for (const bool own : {true, false}) {
+      SCOPED_TRACE(name);
+      Parameters parameters(model::ModelConfig::from_json(one["given"], name), at::kFloat);
+      model::fill_golden(parameters);
+      TreeForward forward(parameters, own);
+      for (const auto& [place, text] : one["texts"].items())
+        EXPECT_LE(
+            largest_difference(forward.forward(whole_batch(base::Json::array({text["ids"]}))),
+                               one["columns"], text["rows"], golden["rows_apart"].get<int64_t>()),
+            1e-5 * text["max_logit"].get<double>())
+            << place;
+    }
+}
+
 // Checkpoints that others made, with logits that others computed in float64.
 class TreeForwardStored : public ::testing::TestWithParam<std::string> {};
 

@@ -249,6 +249,7 @@ struct CpuNetwork::State {
       args.page_stride = page_elements();
       args.group = group;
       args.padded_dim = d;
+      args.window = config.window_of(layer);
       args.scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
       args.work = s.work.data();
       typed.attention(args);
@@ -492,7 +493,7 @@ std::unique_ptr<KvCache> CpuNetwork::make_cache(int64_t num_pages) const {
 int64_t CpuNetwork::weight_bytes() const { return state_->weights.bytes(); }
 
 void CpuNetwork::forward(const Batch& batch, KvCache& cache) {
-  batch.check(config_.vocab_size, config_.max_position_embeddings, cache.num_pages());
+  batch.check(config_.vocab_size, config_.context(), cache.num_pages());
   state_->plan(batch);
   char* pages = static_cast<CpuCache&>(cache).data();
   state_->team.run([&](int member) { state_->pass(member, batch, pages); });

@@ -83,7 +83,8 @@ struct AttentionMember {
   const int32_t* pages;    // the sequence's, in order
 };
 
-// softmax(q k^T scale) v over every position up to a query's own, for one key/value head. A page of
+// softmax(q k^T scale) v over every position up to a query's own, or the last `window` of them, for
+// one key/value head. A page of
 // keys is [D' / group][16][group], a page of values [16 / group][D'][group]; group 2 for bf16, 1
 // for float. REQUIRES: the members' tokens times the heads of the group are at most kAttentionRows.
 struct AttentionArgs {
@@ -95,6 +96,7 @@ struct AttentionArgs {
   const void *keys, *values;  // of this head; page p begins at p * page_stride
   int64_t page_stride;
   int64_t group, padded_dim;
+  int64_t window;  // 0: all
   float scale;
   float* work;  // attention_work(padded_dim) floats
 };

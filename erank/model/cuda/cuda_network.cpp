@@ -200,13 +200,17 @@ at::Tensor CudaNetwork::attend(const at::Tensor& qkv, int64_t layer_idx, const B
           .transpose(0, 1)
           .unsqueeze(0);
     };
+    const int64_t window = config_.window_of(layer_idx);
+    const bool cut = window > 0 && context > window;  // whether a window hides anything
     at::Tensor mask;
-    if (count != context && count > 1) {
+    if (cut || (count != context && count > 1)) {
       const at::Tensor row =
           at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
-      mask = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0) <= row;
+      const at::Tensor column = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0);
+      mask = column <= row;
+      if (cut) mask = mask & (column > row - window);
     }
-    const bool causal = count == context && count > 1;
+    const bool causal = !cut && count == context && count > 1;
     const at::Tensor out = at::scaled_dot_product_attention(
         query, gather(keys), gather(values),
         mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, 0.0, causal, std::nullopt,
@@ -218,7 +222,7 @@ at::Tensor CudaNetwork::attend(const at::Tensor& qkv, int64_t layer_idx, const B
 
 void CudaNetwork::forward(const Batch& batch, KvCache& cache) {
   const c10::InferenceMode guard;
-  batch.check(config_.vocab_size, config_.max_position_embeddings, cache.num_pages());
+  batch.check(config_.vocab_size, config_.context(), cache.num_pages());
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   Plan plan;
   const at::Tensor positions = upload(batch.positions, device_);

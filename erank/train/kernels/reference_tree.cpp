@@ -55,20 +55,25 @@ ReferenceTree::ReferenceTree(const TreePlan& plan, const model::ModelConfig& con
     out.key_rows = to_tensor(with_row_zero(c.key_rows), device);
     // A padded query sees keys too, so that its softmax, which nobody reads, is a number.
     const auto ints = at::dtype(at::kInt).device(device);
-    const at::Tensor last =
-        to_tensor(c.ancestors, device).view({-1, 1, 1, 1, 1}) +
-        at::arange(c.queries, ints).view({1, 1, 1, -1, 1});  // the last key that it sees
-    const int64_t group = heads_ / kv_heads_;
-    const at::Tensor hidden = at::arange(c.keys, ints).view({1, 1, 1, 1, -1}) > last;
-    out.mask = at::zeros(hidden.sizes(), ints.dtype(dtype))
-                   .masked_fill_(hidden, -std::numeric_limits<double>::infinity())
-                   .expand({out.sequences, 1, group, c.queries, c.keys})
-                   .reshape({out.sequences, 1, group * c.queries, c.keys});
+    const at::Tensor last =  // the last key that it sees
+        (to_tensor(c.ancestors, device).view({-1, 1, 1, 1, 1}) +
+         at::arange(c.queries, ints).view({1, 1, 1, -1, 1}))
+            .clamp_max(c.keys - 1);
+    const at::Tensor keys = at::arange(c.keys, ints).view({1, 1, 1, 1, -1});
+    const auto mask_of = [&](const at::Tensor& hidden) {
+      return at::zeros(hidden.sizes(), ints.dtype(dtype))
+          .masked_fill_(hidden, -std::numeric_limits<double>::infinity())
+          .expand({out.sequences, 1, heads_ / kv_heads_, c.queries, c.keys})
+          .reshape({out.sequences, 1, heads_ / kv_heads_ * c.queries, c.keys});
+    };
+    out.mask = mask_of(keys > last);
+    if (config.sliding_window > 0)
+      out.window_mask = mask_of((keys > last).logical_or(keys <= last - config.sliding_window));
   }
   order_ = to_tensor(order, device);
 }
 
-at::Tensor ReferenceTree::attend(const at::Tensor& qkv) const {
+at::Tensor ReferenceTree::attend(const at::Tensor& qkv, int64_t window) const {
   const int64_t tokens = qkv.size(0), d = head_dim_, group = heads_ / kv_heads_;
   const at::Tensor rows = qkv.view({tokens, heads_ + 2 * kv_heads_, d});
   // Keys and values stay fp32 until they are gathered: a prefix's collect gradients of all that
@@ -89,8 +94,9 @@ at::Tensor ReferenceTree::attend(const at::Tensor& qkv) const {
                               .to(qkv.scalar_type())
                               .view({c.sequences, c.keys, 2 * kv_heads_, d})
                               .transpose(1, 2);
-    const at::Tensor y = at::scaled_dot_product_attention(
-        q, kv.narrow(1, 0, kv_heads_), kv.narrow(1, kv_heads_, kv_heads_), c.mask);
+    const at::Tensor y = at::scaled_dot_product_attention(q, kv.narrow(1, 0, kv_heads_),
+                                                          kv.narrow(1, kv_heads_, kv_heads_),
+                                                          window > 0 ? c.window_mask : c.mask);
     outputs.push_back(y.view({c.sequences, kv_heads_, group, c.queries, d})
                           .permute({0, 3, 1, 2, 4})
                           .reshape({c.sequences * c.queries, heads_ * d}));

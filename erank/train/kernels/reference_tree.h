@@ -23,14 +23,16 @@ class ReferenceTree {
   ReferenceTree(const TreePlan& plan, const model::ModelConfig& config, const at::Tensor& cos,
                 const at::Tensor& sin, at::ScalarType dtype);
 
-  // RoPE and attention of one layer: qkv [T, (N + 2 K) D] -> [T, N D].
-  at::Tensor attend(const at::Tensor& qkv) const;
+  // RoPE and attention of one layer: qkv [T, (N + 2 K) D] -> [T, N D]. `window`: 0, or the
+  // configuration's sliding_window.
+  at::Tensor attend(const at::Tensor& qkv, int64_t window = 0) const;
 
  private:
   struct Class {
     int64_t sequences = 0, queries = 0, keys = 0;
     at::Tensor query_rows, key_rows;  // [S queries], [S keys]; padding names row 0
-    at::Tensor mask;  // [S, 1, group queries, keys]: 0, or -inf where a query sees no key
+    at::Tensor mask;         // [S, 1, group queries, keys]: 0, or -inf where a query sees no key
+    at::Tensor window_mask;  // likewise of layers that slide, where there are any
   };
   int64_t heads_, kv_heads_, head_dim_;
   std::vector<Class> classes_;

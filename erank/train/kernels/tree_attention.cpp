@@ -33,7 +33,7 @@ void copy_row(T* to, const T* from, int64_t n) {
 }
 
 struct Shape {
-  int64_t heads, kv_heads, head_dim;
+  int64_t heads, kv_heads, head_dim, window;
   int64_t group() const { return heads / kv_heads; }
   int64_t row() const { return (heads + 2 * kv_heads) * head_dim; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
@@ -116,7 +116,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> gather(const at::Tensor& qkv,
   return {q, k, v};
 }
 
-// body(row of [S K G Lq], how many keys it sees).
+// body(row of [S K G Lq], how many keys end at its own position); a window hides the first of them.
 template <typename Body>
 void for_each_row(const TreePlan::Class& c, const Shape& s, const Body& body) {
   const int64_t rows = static_cast<int64_t>(c.sequences.size()) * s.heads * c.queries;
@@ -172,7 +172,10 @@ struct TreeAttention : torch::autograd::Function<TreeAttention> {
         const auto [q, k, v] = gather<T>(rotated, c, s);
         at::Tensor p = at::bmm(q, k.transpose(1, 2));
         for_each_row(c, s, [&](int64_t row, int64_t seen) {
-          cpu_kernels<T>().softmax(data<T>(p) + row * c.keys, c.keys, seen, s.scale());
+          const int64_t hidden = s.window > 0 ? std::max<int64_t>(0, seen - s.window) : 0;
+          T* scores = data<T>(p) + row * c.keys;
+          std::memset(scores, 0, hidden * sizeof(T));
+          cpu_kernels<T>().softmax(scores + hidden, c.keys - hidden, seen - hidden, s.scale());
         });
         const at::Tensor y = at::bmm(p, v);
         scatter_queries<T>(data<T>(y), c, s, {data<T>(out), s.heads * s.head_dim});
@@ -180,7 +183,7 @@ struct TreeAttention : torch::autograd::Function<TreeAttention> {
       }
     });
     ctx->save_for_backward(saved);
-    ctx->saved_data["shape"] = std::vector<int64_t>{s.heads, s.kv_heads, s.head_dim};
+    ctx->saved_data["shape"] = std::vector<int64_t>{s.heads, s.kv_heads, s.head_dim, s.window};
     return out;
   }
 
@@ -188,7 +191,7 @@ struct TreeAttention : torch::autograd::Function<TreeAttention> {
     const auto saved = ctx->get_saved_variables();
     const auto& plan = *static_cast<const TreePlan*>(saved[3].const_data_ptr());
     const auto sizes = ctx->saved_data["shape"].toIntVector();
-    const Shape s{sizes[0], sizes[1], sizes[2]};
+    const Shape s{sizes[0], sizes[1], sizes[2], sizes[3]};
     const at::Tensor &rotated = saved[0], grad_out = grads[0].contiguous();
     const int64_t tokens = rotated.size(0), d = s.head_dim;
     at::Tensor grad = at::empty_like(rotated);
@@ -244,10 +247,11 @@ struct TreeAttention : torch::autograd::Function<TreeAttention> {
 }  // namespace
 
 at::Tensor tree_attention(const at::Tensor& qkv, const std::shared_ptr<const TreePlan>& plan,
-                          const model::ModelConfig& config, const at::Tensor& cos,
+                          const model::ModelConfig& config, int64_t window, const at::Tensor& cos,
                           const at::Tensor& sin) {
   ERANK_CHECK(qkv.size(0) == static_cast<int64_t>(plan->positions.size()));
-  const Shape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim};
+  const Shape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim,
+                    window};
   return TreeAttention::apply(qkv, plan, shape, cos, sin);
 }
 
