@@ -62,8 +62,7 @@ std::string find_base(const Json& base_entry, const std::string& where) {
     return fs::path(place).lexically_normal();
   }
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
-             ", which is not in ", fetched.parent_path().string(),
-             "; run tools/setup to fetch it");
+             ", which is not in ", fetched.parent_path().string(), "; run tools/setup to fetch it");
 }
 
 // For what looks like a model's name on the hub: an owner and a name.
