@@ -17,6 +17,7 @@
 #include "erank/eval/benchmarks.h"
 #include "erank/rank/model_files.h"
 #include "erank/serve/metrics.h"
+#include "erank/serve/page.h"
 #include "erank/serve/server.h"
 #include "erank/serve/service.h"
 
@@ -125,6 +126,20 @@ const std::vector<std::string>& routes() {
   return routes;
 }
 
+// The page's files, which a browser gets before it has a key to send.
+void add_page(serve::Service& service) {
+  for (const serve::PageFile& file : serve::page_files())
+    service.add_route(std::string(file.path), [&file](const serve::HttpRequest&) {
+      return serve::HttpReply{200,
+                              std::string(file.body),
+                              std::string(file.type),
+                              {{"Content-Security-Policy", std::string(serve::kPagePolicy)},
+                               {"X-Content-Type-Options", "nosniff"},
+                               {"Referrer-Policy", "no-referrer"},
+                               {"Cache-Control", "no-cache"}}};
+    });
+}
+
 struct Loaded {
   std::shared_ptr<rank::Reranker> reranker;
   std::string files;  // their digest
@@ -187,6 +202,8 @@ milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(secon
 void run_serve(const ServeFlags& f) {
   serve::ServerOptions options = f.server;
   options.api_keys = all_keys(f);
+  for (const serve::PageFile& file : serve::page_files())
+    options.open_paths.emplace_back(file.path);
   // The service answers 504 itself; this is for what it cannot.
   if (f.request_timeout > 0) options.request_timeout = ms(f.request_timeout + 10);
 
@@ -217,6 +234,8 @@ void run_serve(const ServeFlags& f) {
   service.add_route("/metrics", [&](const serve::HttpRequest&) {
     return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
   });
+
+  add_page(service);
 
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
