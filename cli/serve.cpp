@@ -231,11 +231,11 @@ void run_serve(const ServeFlags& f) {
            },
        .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); }});
   source = &service;
+  add_page(service);
   service.add_route("/metrics", [&](const serve::HttpRequest&) {
     return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
   });
 
-  add_page(service);
 
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
