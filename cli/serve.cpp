@@ -1,3 +1,6 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -35,6 +38,7 @@ struct ServeFlags {
   std::string api_key_file, access_log;
   double request_timeout = 600, drain_seconds = 30;
   int max_document_tokens = 0, max_query_tokens = 0;
+  bool until_stdin_ends = false;
 };
 
 // One key a line; empty lines and those that begin with # are passed over.
@@ -170,6 +174,14 @@ std::vector<std::string> all_keys(const ServeFlags& f) {
   return keys;
 }
 
+// Whether standard input has ended: the program that started this one is gone. Drops what comes.
+bool stdin_ended() {
+  pollfd in{STDIN_FILENO, POLLIN, 0};
+  if (::poll(&in, 1, 0) <= 0) return false;
+  char bytes[4096];
+  return ::read(STDIN_FILENO, bytes, sizeof bytes) <= 0;
+}
+
 milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1000)); }
 
 void run_serve(const ServeFlags& f) {
@@ -217,10 +229,11 @@ void run_serve(const ServeFlags& f) {
     server.stop(drain);
     io.join();
   };
+  const auto is_over = [&] { return interrupted() || (f.until_stdin_ends && stdin_ended()); };
   try {
     std::future<Loaded> loading = start_loading(f);
     while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
-      if (interrupted()) {
+      if (is_over()) {
         end({});
         std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
       }
@@ -232,7 +245,7 @@ void run_serve(const ServeFlags& f) {
     end({});
     throw;
   }
-  while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
+  while (!is_over()) std::this_thread::sleep_for(milliseconds(50));
   end(ms(f.drain_seconds));
 }
 
@@ -298,6 +311,9 @@ void add_serve(CLI::App& app, Context& context) {
   verb->add_option("--tls-key", f.server.tls_key, "the certificate's private key, PEM");
   verb->add_option("--access-log", f.access_log,
                    "append a JSON line for each request to this file; - is stdout");
+  verb->add_flag("--until-stdin-ends", f.until_stdin_ends,
+                 "end, as by SIGTERM, when standard input does: for a program that starts the "
+                 "server\nand may be killed");
   verb->callback([flags, &context] {
     context.ends_by_signal = true;
     context.run = [flags] { run_serve(*flags); };
