@@ -316,7 +316,9 @@ def main():
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
     if args.update_docs:
-        update_docs(ROOT / "docs/performance.md", "\n\n".join(markdown(rows) for rows in tables(found)), MARK)
+        line = f"`{facts['command']}`: {facts['processor']}, {os.cpu_count()} threads, {facts['date']}."
+        text = "\n\n".join([line] + [markdown(rows) for rows in tables(found)])
+        update_docs(ROOT / "docs/performance.md", f"\n{text}\n", MARK)
 
 
 if __name__ == "__main__":

@@ -72,10 +72,12 @@ OrderedJson describe_tokenizer(const std::string& path, OrderedJson& chat_templa
   return out;
 }
 
-OrderedJson describe(const std::string& path) {
+OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
   const rank::Checkpoint found = rank::find_checkpoint(path);
-  const model::ModelConfig c = model::load_config(found.weights);
-  const model::Checkpoint files = model::Checkpoint::open(found.weights);
+  const auto source = model::CheckpointSource::open(found.weights, found.adapter.value_or(""));
+  model::check_finite(source, progress);
+  const model::ModelConfig& c = source.config();
+  const model::Checkpoint& files = source.files();
   std::map<std::string, int64_t> dtypes;
   std::set<std::string> names;
   int64_t bytes = 0;
@@ -130,8 +132,8 @@ void print_table(const OrderedJson& info, Output& output) {
   }
 }
 
-void run_info(const InfoFlags& flags) {
-  const OrderedJson info = describe(flags.model);
+void run_info(const InfoFlags& flags, base::ProgressSink* progress) {
+  const OrderedJson info = describe(flags.model, progress);
   Output output("", false, rank::paths_of_model(flags.model));
   if (flags.json)
     output.write(base::dump_json(info) + "\n");
@@ -324,7 +326,9 @@ void add_info(CLI::App& model, Context& context) {
   verb->add_option("model", flags->model,
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
   verb->add_flag("--json", flags->json, "one JSON object");
-  verb->callback([flags, &context] { context.run = [flags] { run_info(*flags); }; });
+  verb->callback([flags, &context] {
+    context.run = [flags, &context] { run_info(*flags, context.progress.get()); };
+  });
 }
 
 void add_logits(CLI::App& model, Context& context) {

@@ -1,3 +1,6 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -36,6 +39,7 @@ struct ServeFlags {
   std::string api_key_file, access_log;
   double request_timeout = 600, drain_seconds = 30;
   int max_document_tokens = 0, max_query_tokens = 0;
+  bool until_stdin_ends = false;
 };
 
 // One key a line; empty lines and those that begin with # are passed over.
@@ -122,16 +126,17 @@ const std::vector<std::string>& routes() {
   return routes;
 }
 
-// The page at `/`. Its files need no key: the page asks for one.
+// The page's files, which a browser gets before it has a key to send.
 void add_page(serve::Service& service) {
   for (const serve::PageFile& file : serve::page_files())
     service.add_route(std::string(file.path), [&file](const serve::HttpRequest&) {
-      return serve::HttpReply{
-          .body = std::string(file.body),
-          .type = std::string(file.type),
-          .headers = {{"Content-Security-Policy", std::string(serve::kPagePolicy)},
-                      {"Cache-Control", "no-cache"},
-                      {"X-Content-Type-Options", "nosniff"}}};
+      return serve::HttpReply{200,
+                              std::string(file.body),
+                              std::string(file.type),
+                              {{"Content-Security-Policy", std::string(serve::kPagePolicy)},
+                               {"X-Content-Type-Options", "nosniff"},
+                               {"Referrer-Policy", "no-referrer"},
+                               {"Cache-Control", "no-cache"}}};
     });
 }
 
@@ -184,6 +189,14 @@ std::vector<std::string> all_keys(const ServeFlags& f) {
   return keys;
 }
 
+// Whether standard input has ended: the program that started this one is gone. Drops what comes.
+bool stdin_ended() {
+  pollfd in{STDIN_FILENO, POLLIN, 0};
+  if (::poll(&in, 1, 0) <= 0) return false;
+  char bytes[4096];
+  return ::read(STDIN_FILENO, bytes, sizeof bytes) <= 0;
+}
+
 milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1000)); }
 
 void run_serve(const ServeFlags& f) {
@@ -216,12 +229,14 @@ void run_serve(const ServeFlags& f) {
              metrics.add_cache_lookup(!computed);
              if (computed && !result.reasoning.empty()) metrics.add_reasoning(result.new_tokens);
            },
-       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); }});
+       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); },
+       .on_warning = [](const std::string& line) { warn(line); }});
   source = &service;
   add_page(service);
   service.add_route("/metrics", [&](const serve::HttpRequest&) {
     return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
   });
+
 
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
@@ -233,10 +248,11 @@ void run_serve(const ServeFlags& f) {
     server.stop(drain);
     io.join();
   };
+  const auto is_over = [&] { return interrupted() || (f.until_stdin_ends && stdin_ended()); };
   try {
     std::future<Loaded> loading = start_loading(f);
     while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
-      if (interrupted()) {
+      if (is_over()) {
         end({});
         std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
       }
@@ -248,7 +264,7 @@ void run_serve(const ServeFlags& f) {
     end({});
     throw;
   }
-  while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
+  while (!is_over()) std::this_thread::sleep_for(milliseconds(50));
   end(ms(f.drain_seconds));
 }
 
@@ -290,6 +306,8 @@ void add_serve(CLI::App& app, Context& context) {
                    "memory for results that are kept for the same pair, e.g. 64MB; 0 is none "
                    "(default: 64MiB)")
       ->transform(CLI::AsSizeValue(false));
+  verb->add_option("--cache-file", f.service.cache_file,
+                   "keep results in this file, too, so that the next start has them");
   verb->add_option("--max-body-bytes", f.server.max_body_bytes,
                    "size of a request, e.g. 8MB; larger ones get 413 (default: 32MiB)")
       ->transform(CLI::AsSizeValue(false));
@@ -312,6 +330,9 @@ void add_serve(CLI::App& app, Context& context) {
   verb->add_option("--tls-key", f.server.tls_key, "the certificate's private key, PEM");
   verb->add_option("--access-log", f.access_log,
                    "append a JSON line for each request to this file; - is stdout");
+  verb->add_flag("--until-stdin-ends", f.until_stdin_ends,
+                 "end, as by SIGTERM, when standard input does: for a program that starts the "
+                 "server\nand may be killed");
   verb->callback([flags, &context] {
     context.ends_by_signal = true;
     context.run = [flags] { run_serve(*flags); };

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Writes the golden numbers of tests/model with transformers and peft as the reference.
 
-    python tools/make_model_golden.py families | long | lora | adapters | real MODEL.gguf NAME
+    python tools/make_model_golden.py families | long | lora | adapters | float8 | real MODEL.gguf NAME
 
 Run by hand in an environment with torch, transformers, peft, gguf and tokenizers; neither build nor tests need it.
 Checkpoints are not stored: both sides fill them by the same formula (fill() here, golden_fill() in the tests), whose
 values are exact in bf16. `families`, `lora` and `adapters` write tests/golden/model_families.json, model_lora* and
-model_adapters.json; `long` writes model_long.json: rotary embeddings that are scaled for long texts, and sliding
-windows; `real` writes model_real_NAME.json for the texts in tests/golden/model_texts.txt.
+model_adapters.json; `float8` writes float8.json with torch's own type; `long` writes model_long.json: rotary
+embeddings that are scaled for long texts, and sliding windows; `real` writes model_real_NAME.json for the texts in
+tests/golden/model_texts.txt.
 """
 import json
 import pathlib
@@ -314,6 +315,27 @@ def adapters():
     write("model_adapters.json", out)
 
 
+def float8():
+    """All 256 codes of float8_e4m3fn, and a matrix of them with scales of each kind, as bits."""
+    def bits(values):
+        return values.view(torch.int32).flatten().tolist()
+
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    rows, columns, block = 5, 7, (2, 3)
+    stored = [v if v & 0x7F != 0x7F else 0 for v in integers("float8", rows * columns, 256)]
+    matrix = torch.tensor(stored, dtype=torch.uint8).view(torch.float8_e4m3fn).reshape(rows, columns).float()
+    cases = {}
+    for name, shape in {"tensor": [], "tensor_of_one": [1], "row": [rows, 1], "block": [3, 3]}.items():
+        scales = fill("float8." + name, shape if shape else [1]).abs() * 3 + 0.1
+        spread = scales.expand(rows, columns) if shape != [3, 3] else (
+            scales.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns])
+        values = matrix * spread
+        cases[name] = dict(scale_shape=shape, scales=bits(scales), values=bits(values),
+                           bf16=values.bfloat16().view(torch.int16).flatten().tolist())
+    write("float8.json", dict(codes=bits(codes.float()), shape=[rows, columns], block=list(block), stored=stored,
+                              cases=cases))
+
+
 def reference_tokenizer(gguf_path):
     """The published tokenizer, rebuilt from the header's vocabulary and merges with the `tokenizers` package."""
     import gguf
@@ -379,6 +401,8 @@ if __name__ == "__main__":
         lora()
     elif sys.argv[1:] == ["adapters"]:
         adapters()
+    elif sys.argv[1:] == ["float8"]:
+        float8()
     elif len(sys.argv) == 4 and sys.argv[1] == "real":
         real(*sys.argv[2:])
     else:

@@ -103,6 +103,23 @@ class Sha256 {
 
 }  // namespace
 
+namespace {
+
+// What git leaves in place of a large file whose content was not fetched.
+bool is_pointer(std::string_view bytes) {
+  constexpr size_t kLongest = 1024;  // of the format's document
+  return bytes.size() <= kLongest && bytes.starts_with("version https://git-lfs.github.com/spec/");
+}
+
+void refuse_pointer(bool pointer, const std::string& path) {
+  if (pointer)
+    fail(ErrorKind::kCorrupt, "read_file", path,
+         ": is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or "
+         "fetch the file again");
+}
+
+}  // namespace
+
 std::string read_file(const std::string& path, size_t max_bytes) {
   const int fd = open_for_reading("read_file", path);
   std::string out;
@@ -117,6 +134,7 @@ std::string read_file(const std::string& path, size_t max_bytes) {
   ::close(fd);
   if (n < 0) fail(ErrorKind::kCorrupt, "read_file", path, ": ", why);
   if (n > 0) fail(ErrorKind::kExhausted, "read_file", path, ": larger than ", max_bytes, " bytes");
+  refuse_pointer(is_pointer(out), path);
   return out;
 }
 
@@ -140,6 +158,9 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
     const std::string why = reason();
     ::close(fd);
     if (data == MAP_FAILED) fail(ErrorKind::kExhausted, "map_file", path, ": ", why);
+    const bool pointer = is_pointer({static_cast<const char*>(data), size_});
+    if (pointer) ::munmap(data, size_);
+    refuse_pointer(pointer, path);
     data_ = static_cast<const uint8_t*>(data);
   } else {
     ::close(fd);

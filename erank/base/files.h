@@ -111,7 +111,7 @@ void remove_files_of(const std::string& folder, std::span<const char* const> nam
 class MappedFile {
  public:
   explicit MappedFile(
-      const std::string& path);  // throws Error{kNotFound}; an empty file maps to no bytes
+      const std::string& path);  // throws as read_file does; an empty file maps to no bytes
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

@@ -310,10 +310,79 @@ void check_overlap(const std::vector<TensorInfo>& tensors, const std::string& pa
 
 }  // namespace
 
+std::vector<std::string> gguf_files(const std::string& path) {
+  // "-00001-of-00003.gguf"
+  constexpr size_t kDigits = 5, kTail = 1 + kDigits + 4 + kDigits + 5;
+  if (path.size() <= kTail) return {path};
+  const std::string stem = path.substr(0, path.size() - kTail), tail = path.substr(stem.size());
+  const auto number = [&](size_t at) {
+    int value = 0;
+    for (size_t i = at; i < at + kDigits; ++i)
+      value = value < 0 || tail[i] < '0' || tail[i] > '9' ? -1 : value * 10 + (tail[i] - '0');
+    return value;
+  };
+  const int count = number(1 + kDigits + 4);
+  if (tail[0] != '-' || number(1) < 1 || number(1) > count ||
+      tail.compare(1 + kDigits, 4, "-of-") != 0 || !tail.ends_with(".gguf"))
+    return {path};
+  std::vector<std::string> files;
+  for (int i = 1; i <= count; ++i) {
+    std::string name = std::to_string(i);
+    name.insert(0, kDigits - name.size(), '0');
+    files.push_back(stem + "-" + name + tail.substr(1 + kDigits));
+  }
+  return files;
+}
+
 GgufFile GgufFile::open(const std::string& path) {
+  constexpr const char *kCount = "split.count", *kNumber = "split.no",
+                       *kTensors = "split.tensors.count";
+  GgufFile named = open_part(path);
+  const int64_t* given = named.find<int64_t>(kCount);
+  if (!given || *given <= 1) return named;
+  const std::vector<std::string> files = gguf_files(path);
+  const int64_t number = named.find<int64_t>(kNumber) ? named.require<int64_t>(kNumber) : 0;
+  if (std::ssize(files) != *given)
+    fail(ErrorKind::kNotFound, kWhere, path, ": is part ", number + 1, " of ", *given,
+         " of one model ('", kCount,
+         "'); expected all of them under the names that llama.cpp gives "
+         "them, NAME-00001-of-",
+         std::string(5 - std::min<size_t>(5, std::to_string(*given).size()), '0'), *given,
+         ".gguf and so on");
+  std::optional<GgufFile> whole;
+  std::set<std::string> names;
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (!base::file_exists(files[i]))
+      fail(ErrorKind::kNotFound, kWhere, files[i], ": is missing, a part of the same model as ",
+           path);
+    GgufFile part = open_part(files[i]);
+    const int64_t *count = part.find<int64_t>(kCount), *place = part.find<int64_t>(kNumber);
+    if (!count || *count != *given || !place || *place != static_cast<int64_t>(i))
+      fail(ErrorKind::kCorrupt, kWhere, files[i], ": is not part ", i + 1, " of ", *given,
+           " by its '", kNumber, "' and '", kCount, "'");
+    for (TensorInfo& tensor : part.tensors_) {
+      if (!names.insert(tensor.name).second)
+        fail(ErrorKind::kCorrupt, kWhere, files[i], ": tensor ", quoted_name(tensor.name),
+             " is in another part too");
+      tensor.part = i;
+      if (i > 0) whole->tensors_.push_back(std::move(tensor));
+    }
+    if (i == 0)
+      whole.emplace(std::move(part));
+    else
+      whole->files_.push_back(std::move(part.files_.front()));
+  }
+  const int64_t* total = whole->find<int64_t>(kTensors);
+  if (total && *total != std::ssize(whole->tensors_))
+    fail(ErrorKind::kCorrupt, kWhere, files[0], ": its parts hold ", whole->tensors_.size(),
+         " tensors, '", kTensors, "' says ", *total);
+  return std::move(*whole);
+}
+
+GgufFile GgufFile::open_part(const std::string& path) {
   static_assert(std::endian::native == std::endian::little);
   GgufFile out{base::MappedFile(path)};
-  const auto bytes = out.file_.bytes();
+  const auto bytes = out.file().bytes();
   if (bytes.size() < 4 || std::memcmp(bytes.data(), "GGUF", 4) != 0)
     fail(ErrorKind::kCorrupt, kWhere, path, ": does not begin with GGUF");
   Reader reader(path, bytes);
@@ -351,7 +420,7 @@ GgufFile GgufFile::open(const std::string& path) {
 }
 
 std::span<const uint8_t> GgufFile::bytes(const TensorInfo& tensor) const {
-  return file_.bytes().subspan(tensor.begin, tensor.end - tensor.begin);
+  return file_of(tensor).bytes().subspan(tensor.begin, tensor.end - tensor.begin);
 }
 
 template <typename T>
@@ -360,7 +429,7 @@ const T* GgufFile::find(const std::string& key) const {
   if (it == metadata_.end()) return nullptr;
   const T* value = std::get_if<T>(&it->second);
   if (!value)
-    fail(ErrorKind::kCorrupt, kWhere, file_.path(), ": key ", quoted_name(key), " holds ",
+    fail(ErrorKind::kCorrupt, kWhere, file().path(), ": key ", quoted_name(key), " holds ",
          kind_name(it->second.index()), ", expected ", kind_name(GgufValue(T{}).index()));
   return value;
 }
@@ -369,7 +438,7 @@ template <typename T>
 const T& GgufFile::require(const std::string& key) const {
   const T* value = find<T>(key);
   if (!value)
-    fail(ErrorKind::kCorrupt, kWhere, file_.path(), ": key ", quoted_name(key), " is missing");
+    fail(ErrorKind::kCorrupt, kWhere, file().path(), ": key ", quoted_name(key), " is missing");
   return *value;
 }
 

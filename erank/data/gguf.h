@@ -18,9 +18,15 @@ namespace erank::data {
 using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>,
                                std::vector<double>, std::vector<std::string>, std::vector<bool>>;
 
-// One .gguf file, mapped. Immutable after open; thread-safe.
+// The files of the model that `path` is or is a part of: "NAME-00001-of-00003.gguf" and so on, as
+// llama.cpp splits one, else `path` alone. They need not be there.
+std::vector<std::string> gguf_files(const std::string& path);
+
+// One .gguf file, or all parts of a split one, mapped. Immutable after open; thread-safe.
 class GgufFile {
  public:
+  // Any part of a split file opens all of them; the first one's metadata counts, its path is
+  // file()'s. Throws Error{kNotFound} naming a part that is missing.
   // Throws Error{kNotFound} or Error{kCorrupt} naming file and key or tensor: wrong magic or
   // version, truncated anywhere, counts or sizes that the file cannot hold, duplicate keys or
   // tensors, unknown value or tensor type, misaligned or overlapping data, data past the end,
@@ -39,12 +45,14 @@ class GgufFile {
   // In the order of the file's table; shapes slowest first, the reverse of how the file writes
   // them.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
-  const base::MappedFile& file() const { return file_; }
+  const base::MappedFile& file() const { return files_.front(); }
+  const base::MappedFile& file_of(const TensorInfo& tensor) const { return files_[tensor.part]; }
   std::span<const uint8_t> bytes(const TensorInfo& tensor) const;
 
  private:
-  explicit GgufFile(base::MappedFile file) : file_(std::move(file)) {}
-  base::MappedFile file_;
+  explicit GgufFile(base::MappedFile file) { files_.push_back(std::move(file)); }
+  static GgufFile open_part(const std::string& path);
+  std::vector<base::MappedFile> files_;
   std::map<std::string, GgufValue> metadata_;
   std::vector<TensorInfo> tensors_;
 };

@@ -26,8 +26,8 @@ constexpr size_t kMaxDimensions = 64;  // what libtorch can hold
 constexpr const char* kMetadataKey = "__metadata__";
 
 std::optional<DType> dtype_from(std::string_view name) {
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kI32, DType::kU8, DType::kI8})
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kI32,
+                            DType::kU8, DType::kI8, DType::kF8_E4M3})
     if (name == dtype_name(dtype)) return dtype;
   return std::nullopt;
 }
@@ -86,7 +86,8 @@ class HeaderParser : public nlohmann::json_sax<Json> {
     } else if (place_ == Place::kTensor && key_ == "dtype") {
       const auto dtype = dtype_from(text);
       if (!dtype)
-        bad("element type " + quoted_name(text) + ", expected F32, F16, BF16, I64, I32 or U8");
+        bad("element type " + quoted_name(text) +
+            ", expected F32, F16, BF16, F8_E4M3, I64, I32, I8 or U8");
       tensor_.dtype = *dtype;
     } else {
       unexpected("a string");
@@ -264,9 +265,15 @@ std::span<const uint8_t> SafetensorsFile::bytes(const TensorInfo& tensor) const 
 std::vector<std::string> safetensors_files(const std::string& folder) {
   const std::string single = folder + "/model.safetensors", index = single + ".index.json";
   if (base::file_exists(single)) return {single};
-  if (!base::file_exists(index))
+  if (!base::file_exists(index)) {
+    const bool pickled = base::file_exists(folder + "/pytorch_model.bin") ||
+                         base::file_exists(folder + "/pytorch_model.bin.index.json");
     fail(ErrorKind::kNotFound, kWhere, folder,
-         ": has neither model.safetensors nor model.safetensors.index.json");
+         ": has neither model.safetensors nor model.safetensors.index.json",
+         pickled ? "; pytorch_model.bin is for Python alone: load the folder with transformers and "
+                   "save it again (save_pretrained), which writes safetensors"
+                 : "");
+  }
   const Json root = base::parse_json(base::read_file(index, kMaxIndexBytes), index);
   const auto map = root.is_object() ? root.find("weight_map") : root.end();
   if (!root.is_object() || map == root.end() || !map->is_object() || map->empty())

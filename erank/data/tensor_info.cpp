@@ -29,6 +29,8 @@ Layout layout_of(DType dtype) {
       return {"U8", 1, 1};
     case DType::kI8:
       return {"I8", 1, 1};
+    case DType::kF8_E4M3:
+      return {"F8_E4M3", 1, 1};
     case DType::kQ8_0:
       return {"Q8_0", 32, 2 + 32};
     case DType::kQ4_0:

@@ -20,6 +20,7 @@ enum class DType {
   kI32,
   kU8,
   kI8,
+  kF8_E4M3,  // 4 bits of exponent, 3 of mantissa, no infinity: torch's float8_e4m3fn
   kQ8_0,
   kQ4_0,
   kQ4_1,
@@ -43,6 +44,7 @@ struct TensorInfo {
   // pointer.
   size_t begin = 0;
   size_t end = 0;
+  size_t part = 0;  // of a GGUF in several files: which one
 };
 
 // Bytes of a tensor of this shape; a shape without dimensions holds one value. Nothing when a

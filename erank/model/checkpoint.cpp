@@ -7,10 +7,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
+#include <set>
 #include <span>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/json.h"
 #include "erank/model/dequantize.h"
+#include "erank/model/quantization.h"
 
 namespace erank::model {
 namespace {
@@ -27,6 +32,23 @@ bool is_plain(DType dtype) { return data::dtype_block_values(dtype) == 1; }
 bool holds_weights(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || !is_plain(dtype);
 }
+
+bool needs_scale(DType dtype) { return dtype == DType::kI8 || dtype == DType::kF8_E4M3; }
+
+// The 256 values of torch's float8_e4m3fn: sign, 4 bits of exponent (bias 7), 3 of mantissa; all
+// ones but the sign is NaN.
+constexpr std::array<float, 256> kFloat8 = [] {
+  std::array<float, 256> values{};
+  for (int code = 0; code < 256; ++code) {
+    const int exponent = code >> 3 & 15, mantissa = code & 7;
+    float value = exponent == 0 ? static_cast<float>(mantissa) : static_cast<float>(8 + mantissa);
+    for (int e = std::max(exponent, 1); e < 10; ++e) value /= 2;
+    for (int e = 10; e < exponent; ++e) value *= 2;
+    if (exponent == 15 && mantissa == 7) value = std::numeric_limits<float>::quiet_NaN();
+    values[code] = code < 128 ? value : -value;
+  }
+  return values;
+}();
 
 // GGUF's names of a layer's tensors, and of those outside the layers.
 struct NamePair {
@@ -101,16 +123,16 @@ Checkpoint Checkpoint::open(const std::string& path) {
   checkpoint.path_ = path;
   const auto add = [&](const base::MappedFile& map, const data::TensorInfo& info,
                        const std::string& name, int64_t permuted_heads) {
-    if (!holds_weights(info.dtype) && info.dtype != DType::kI8)
+    if (!holds_weights(info.dtype) && !needs_scale(info.dtype))
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
                  "' has element type ", data::dtype_name(info.dtype),
-                 ", expected F32, F16, BF16, I8 with a scale for each row, or one of GGUF's block "
+                 ", expected F32, F16, BF16, F8_E4M3 or I8 with scales, or one of GGUF's block "
                  "formats");
     if (!checkpoint.index_.emplace(name, checkpoint.entries_.size()).second)
       base::fail(ErrorKind::kCorrupt, "load_weights", map.path(), ": tensor '", info.name,
                  "' is in another file of the checkpoint too");
     checkpoint.entries_.push_back(
-        {name, map.path(), &info, &map, permuted_heads, nullptr, nullptr});
+        {name, map.path(), &info, &map, permuted_heads, nullptr, nullptr, {1, 1}});
   };
   if (path.ends_with(".gguf")) {
     checkpoint.ggufs_.push_back(data::GgufFile::open(path));
@@ -122,7 +144,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
       const bool q = info.name.find(".attn_q.") != std::string::npos;
       const bool k = info.name.find(".attn_k.") != std::string::npos;
       const int64_t heads = q ? config.num_attention_heads : k ? config.num_key_value_heads : 0;
-      add(file.file(), info, name_from_gguf(info.name), permuted ? heads : 0);
+      add(file.file_of(info), info, name_from_gguf(info.name), permuted ? heads : 0);
     }
     return checkpoint;
   }
@@ -142,37 +164,57 @@ Checkpoint Checkpoint::open(const std::string& path) {
 
 // Scales become a part of their matrix.
 void Checkpoint::join_scales() {
-  std::vector<Entry> joined;
-  for (Entry& entry : entries_) {
-    const auto matrix_name = [&] {
-      constexpr std::string_view kScale = "_scale";
-      return entry.name.ends_with(kScale) ? entry.name.substr(0, entry.name.size() - kScale.size())
-                                          : std::string();
-    }();
-    const Entry* matrix = find(matrix_name);
-    if (matrix && matrix->info->dtype == DType::kI8) continue;
-    if (entry.info->dtype == DType::kI8) {
-      const Entry* scale = find(entry.name + "_scale");
-      const int64_t rows = entry.info->shape.empty() ? 0 : entry.info->shape[0];
-      if (entry.info->shape.size() != 2 || !scale || !holds_weights(scale->info->dtype) ||
-          (scale->info->shape != std::vector<int64_t>{rows, 1} &&
-           scale->info->shape != std::vector<int64_t>{rows}))
-        base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": int8 tensor '", entry.name,
-                   "' of shape ", shape_text(entry.info->shape), " needs a tensor '", entry.name,
-                   "_scale' with one value for each row");
-      entry.scale = scale->info;
-      entry.scale_map = scale->map;
-    }
-    joined.push_back(entry);
+  const std::string path = path_ + "/config.json";
+  base::Json quantization;
+  if (base::file_exists(path)) {
+    const base::Json config = base::parse_json(base::read_file(path, size_t{16} << 20), path);
+    if (config.is_object() && config.contains("quantization_config"))
+      quantization = config["quantization_config"];
   }
-  entries_ = std::move(joined);
+  const auto block = scale_block(quantization);
+  std::set<std::string> used;
+  for (Entry& entry : entries_) {
+    if (!needs_scale(entry.info->dtype)) continue;
+    const bool int8 = entry.info->dtype == DType::kI8;
+    const Entry* scale = nullptr;
+    for (const char* suffix : {"_scale_inv", "_scale"})
+      if (const Entry* found = find(entry.name + suffix)) scale = found;
+    const std::vector<int64_t>& shape = entry.info->shape;
+    if (shape.size() != 2 || !scale || !holds_weights(scale->info->dtype))
+      base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": ",
+                 data::dtype_name(entry.info->dtype), " tensor '", entry.name, "' of shape ",
+                 shape_text(shape), " needs a tensor '", entry.name, "_scale' or '", entry.name,
+                 "_scale_inv'");
+    const std::vector<int64_t>& scales = scale->info->shape;
+    const auto parts = [](int64_t size, int64_t part) { return (size + part - 1) / part; };
+    using Shape = std::vector<int64_t>;
+    if (scales == Shape{shape[0]} || scales == Shape{shape[0], 1})
+      entry.scale_block = {1, shape[1]};
+    else if (!int8 && (scales.empty() || scales == Shape{1} || scales == Shape{1, 1}))
+      entry.scale_block = {shape[0], shape[1]};
+    else if (!int8 && scales == Shape{parts(shape[0], block[0]), parts(shape[1], block[1])})
+      entry.scale_block = block;
+    else
+      base::fail(
+          ErrorKind::kCorrupt, "load_weights", scale->file, ": tensor '", scale->name,
+          "' has shape ", shape_text(scales), ", expected one value for each row of '", entry.name,
+          "' ", shape_text(shape),
+          int8 ? "" : base::str(", one, or one for each block of ", block[0], " x ", block[1]));
+    entry.scale = scale->info;
+    entry.scale_map = scale->map;
+    used.insert(scale->name);
+    // How activations would be quantised.
+    const std::string layer = entry.name.substr(0, entry.name.rfind('.'));
+    used.insert({layer + ".input_scale", layer + ".activation_scale"});
+  }
+  std::erase_if(entries_, [&](const Entry& entry) { return used.contains(entry.name); });
   index_.clear();
   for (size_t i = 0; i < entries_.size(); ++i) index_.emplace(entries_[i].name, i);
 }
 
 bool Checkpoint::has_int8() const {
   return std::any_of(entries_.begin(), entries_.end(),
-                     [](const Entry& entry) { return entry.scale != nullptr; });
+                     [](const Entry& entry) { return entry.info->dtype == DType::kI8; });
 }
 
 const Checkpoint::Entry* Checkpoint::find(const std::string& name) const {
@@ -210,7 +252,8 @@ void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t beg
   };
   std::vector<float> scales;
   if (entry.scale) {
-    scales.resize(rows);
+    scales.resize((entry.scale->end - entry.scale->begin) /
+                  data::dtype_block_bytes(entry.scale->dtype));
     dequantize(
         entry.scale->dtype,
         entry.scale_map->bytes().subspan(entry.scale->begin, entry.scale->end - entry.scale->begin),
@@ -228,13 +271,21 @@ void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t beg
     const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
     const int64_t n = num_rows * row_values, to = to_row * row_values;
     if (entry.scale) {
-      for (int64_t i = 0; i < n; ++i) {
-        const float value =
-            scales[from_row + i / row_values] * static_cast<float>(static_cast<int8_t>(from[i]));
-        if (dtype == at::kFloat)
-          floats[to + i] = value;
-        else
-          halves[to + i] = c10::BFloat16(value).x;
+      const auto [block_height, block_width] = entry.scale_block;
+      const int64_t across = (row_values + block_width - 1) / block_width;
+      for (int64_t i = 0; i < n; i += std::min(block_width, row_values - i % row_values)) {
+        const int64_t row = from_row + i / row_values, column = i % row_values;
+        const float scale = scales[row / block_height * across + column / block_width];
+        const int64_t end = i + std::min(block_width, row_values - column);
+        for (int64_t j = i; j < end; ++j) {
+          const float stored = info.dtype == DType::kI8
+                                   ? static_cast<float>(static_cast<int8_t>(from[j]))
+                                   : kFloat8[from[j]];
+          if (dtype == at::kFloat)
+            floats[to + j] = scale * stored;
+          else
+            halves[to + j] = c10::BFloat16(scale * stored).x;
+        }
       }
     } else if (dtype == at::kFloat)
       dequantize(info.dtype, from, floats.data() + to, n);

@@ -4,6 +4,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -41,9 +42,11 @@ class Checkpoint {
     // Over 0: in each of so many heads of D rows, row i is followed by row i + D / 2, as
     // llama.cpp's RoPE expects q and k of the llama architecture.
     int64_t permuted_heads = 0;
-    // Of an int8 matrix: its outputs' scales, the tensor "<name>_scale" with one value a row.
+    // Of a matrix of int8 or 8-bit floats: the tensor of its scales, and how many rows and columns
+    // share one. It has the scales of the blocks, row by row.
     const data::TensorInfo* scale = nullptr;
     const base::MappedFile* scale_map = nullptr;
+    std::array<int64_t, 2> scale_block = {1, 1};
   };
   const std::vector<Entry>& entries() const { return entries_; }
   const Entry* find(const std::string& name) const;

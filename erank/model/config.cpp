@@ -7,6 +7,7 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/model/config_rules.h"
+#include "erank/model/quantization.h"
 
 namespace erank::model {
 namespace {
@@ -160,25 +161,6 @@ bool is_one(const Json& v) { return v.is_number() && v.get<double>() == 1; }
 bool is_empty(const Json& v) { return v.empty(); }
 bool is_silu(const Json& v) { return v == "silu"; }
 
-// The int8 of `erank model quantize`, in the words of compressed-tensors: weights with a scale for
-// each output, activations quantised token by token while they are computed. What the checkpoint's
-// tensors are, their element types say.
-bool is_int8(const Json& v) {
-  if (!v.is_object() || v.value("quant_method", "") != "compressed-tensors" ||
-      v.value("format", "") != "int-quantized" || !v.contains("config_groups") ||
-      !v["config_groups"].is_object())
-    return false;
-  for (const auto& [name, group] : v["config_groups"].items()) {
-    if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object())
-      return false;
-    const Json& w = group["weights"];
-    if (w.value("num_bits", 0) != 8 || w.value("type", "") != "int" ||
-        !w.value("symmetric", false) || w.value("strategy", "") != "channel")
-      return false;
-  }
-  return true;
-}
-
 // Keys that change the maths and are honoured with one value only. Null counts as missing.
 struct OnlyValue {
   std::string_view key;
@@ -195,8 +177,10 @@ constexpr OnlyValue kOnly[] = {
     {"pruned_heads", is_empty, "no pruned heads"},
     {"rope_interleaved", is_false, "false"},
     {"use_mrope", is_false, "false"},
-    {"quantization_config", is_int8,
-     "no quantised weights, or compressed-tensors' int8 with a scale for each output"},
+    {"quantization_config", is_known_quantization,
+     "no quantised weights, 8-bit floats (\"fp8\", or compressed-tensors' \"float-quantized\"), or "
+     "compressed-tensors' int8 with a scale for each output; else take the model's unquantised "
+     "folder, or a GGUF of it"},
     {"quantization", nullptr, "no quantised weights"},
 };
 

@@ -166,7 +166,8 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
       text += base::str(text.empty() ? "" : "; ", surplus.size(),
                         " tensor(s) that the model has no place for: ", listed(surplus));
     base::fail(ErrorKind::kCorrupt, "load_weights", path, ": ", text,
-               "; is config.json this checkpoint's?");
+               source.files_.is_gguf() ? "; is the file whole, and of a model that writes text?"
+                                       : "; is config.json this checkpoint's?");
   }
   if (tied_head) {
     check_shape(*tied_head, parameters.at("model.embed_tokens.weight"), "load_weights");

@@ -3,8 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_like.h>
 
+#include <atomic>
+#include <bit>
 #include <cstring>
-#include <map>
 
 #include "erank/base/error.h"
 
@@ -26,6 +27,30 @@ void load_weights(Parameters& parameters, const WeightSource& source,
     if (!tensor.is_cpu()) tensor.copy_(target);
     if (progress)
       progress->update({"load weights", ++done, static_cast<int64_t>(all.size()), "tensors", ""});
+  }
+  if (progress) progress->finish();
+}
+
+void check_finite(const WeightSource& source, base::ProgressSink* progress) {
+  const std::vector<TensorShape> parameters = parameter_shapes(source.config());
+  int64_t done = 0;
+  for (const TensorShape& parameter : parameters) {
+    const int64_t columns = source.size_of(parameter.name).columns;
+    std::atomic<bool> finite{true};
+    source.read(parameter.name, at::kFloat, [&](int64_t, const void* values, int64_t count) {
+      constexpr uint32_t kExponent = 0x7f800000;  // all of it set: infinity or NaN
+      const auto* floats = static_cast<const float*>(values);
+      bool all = true;
+      for (int64_t i = 0; i < count * columns; ++i)
+        all &= (std::bit_cast<uint32_t>(floats[i]) & kExponent) != kExponent;
+      if (!all) finite = false;
+    });
+    if (!finite)
+      base::fail(base::ErrorKind::kCorrupt, "model", "tensor '", parameter.name,
+                 "' has values that are not finite; the model or its adapter is damaged");
+    if (progress)
+      progress->update(
+          {"check weights", ++done, static_cast<int64_t>(parameters.size()), "tensors", ""});
   }
   if (progress) progress->finish();
 }

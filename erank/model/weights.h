@@ -21,6 +21,9 @@ std::unique_ptr<Parameters> load_parameters(const std::string& path, at::ScalarT
                                             at::Device device = at::kCPU,
                                             base::ProgressSink* progress = nullptr);
 
+// Reads every value. Throws Error{kCorrupt} naming a tensor with one that is not finite.
+void check_finite(const WeightSource& source, base::ProgressSink* progress = nullptr);
+
 constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
 
 // Writes `folder`/model.safetensors (shards of at most `max_shard_bytes` with an index) in the

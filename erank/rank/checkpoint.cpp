@@ -54,7 +54,7 @@ std::string find_base(const Json& base_entry, const std::string& where) {
   const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
   // A path joined to another stays what it is when it is absolute.
   const fs::path fetched = fs::path(base::cache_folder()) / "models" / file;
-  for (const std::string place : {fetched.string(), base::find_installed("models/" + file)}) {
+  for (const std::string& place : {fetched.string(), base::find_installed("models/" + file)}) {
     if (!base::file_exists(place)) continue;
     if (const std::string found = known_sha256(place); found != sum)
       base::fail(ErrorKind::kCorrupt, "model", place, ": sha256 is ", found, ", expected ", sum,
@@ -62,8 +62,7 @@ std::string find_base(const Json& base_entry, const std::string& where) {
     return fs::path(place).lexically_normal();
   }
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
-             ", which is not in ", fetched.parent_path().string(),
-             "; run tools/setup to fetch it");
+             ", which is not in ", fetched.parent_path().string(), "; run tools/setup to fetch it");
 }
 
 // For what looks like a model's name on the hub: an owner and a name.

@@ -6,6 +6,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/data/gguf.h"
 #include "erank/data/parquet_lines.h"
 #include "erank/rank/checkpoint.h"
 
@@ -66,8 +67,12 @@ std::vector<std::string> paths_of_model(const std::string& model) {
 }
 
 std::vector<std::string> model_files(const std::string& path) {
-  if (base::file_exists(path)) return {path};
   std::vector<std::string> files;
+  if (base::file_exists(path)) {
+    for (auto& part : data::gguf_files(path))
+      if (base::file_exists(part)) files.push_back(std::move(part));
+    return files;
+  }
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(path, none))
     if (entry.is_regular_file() && may_be_of_a_model(entry.path())) files.push_back(entry.path());
@@ -98,7 +103,7 @@ std::string file_digest(const std::string& path) {
 std::string weights_digest(const std::string& weights) {
   Digest digest;
   if (base::file_exists(weights)) {
-    add_bytes(digest, weights, kThorough);
+    for (const auto& file : model_files(weights)) add_bytes(digest, file, kThorough);
     return digest.hex();
   }
   for (const auto& file : model_files(weights)) {

@@ -22,7 +22,8 @@ class Digest {
 // does.
 std::vector<std::string> paths_of_model(const std::string& model);
 
-// `path`, or those files in it that a model may consist of; sorted. No fault where nothing is.
+// `path` with the other parts of a split GGUF, or those files in it that a model may consist of;
+// sorted. No fault where nothing is.
 std::vector<std::string> model_files(const std::string& path);
 
 // Of the names, sizes and bytes of the files that model_files() gives for each path. Of a file over

@@ -93,6 +93,21 @@ TEST(Files, MapAndHashSeeTheBytes) {
   EXPECT_EQ(MappedFile(path).bytes().size(), 0u);
 }
 
+TEST(Files, APointerOfGitLfsIsNoContent) {
+  const std::string path = scratch("pointer");
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123\n";
+  write_file_atomic(path, pointer);
+  for (const auto& read : {std::function<void()>([&] { read_file(path); }),
+                           std::function<void()>([&] { MappedFile file(path); })}) {
+    const std::string message = message_of(read);
+    EXPECT_NE(message.find(path + ": is a Git LFS pointer"), message.npos) << message;
+    EXPECT_NE(message.find("git lfs pull"), message.npos) << message;
+  }
+  write_file_atomic(path, pointer + std::string(1024, ' '));
+  EXPECT_EQ(message_of([&] { read_file(path); }), "(no error)");
+}
+
 TEST(Random, IsTheSameEverywhereAndFillsTheRange) {
   EXPECT_EQ(Random(0).next(), 0xe220a8397b1dcdafull);  // first value of the published generator
   Random random(1);

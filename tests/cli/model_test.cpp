@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -10,6 +11,7 @@
 #include "erank/base/json.h"
 #include "erank/model/lora.h"
 #include "erank/model/make_network.h"
+#include "erank/model/tensor_file.h"
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "tests/exact_bits.h"
@@ -145,6 +147,19 @@ TEST_F(TinyModelVerb, MergesNothingThatIsNotFinite) {
     EXPECT_EQ(exit_code_, 2);
     EXPECT_FALSE(base::file_exists(path("bad/model.safetensors")));
   }
+}
+
+TEST_F(TinyModelVerb, InfoLooksAtTheValues) {
+  run("random --shape tiny --dtype fp32 --out " + path("m"));
+  EXPECT_THAT(run("info " + path("m")), HasSubstr("family"));
+  EXPECT_EQ(exit_code_, 0);
+  const auto parameters = model::load_parameters(path("m"), at::kFloat);
+  auto named = parameters->named();
+  named.back().tensor[3][5] = std::nanf("");
+  model::save_tensors(path("m/model.safetensors"), named, at::kFloat);
+  EXPECT_THAT(run("info " + path("m")),
+              HasSubstr("'lm_head.weight' has values that are not finite"));
+  EXPECT_EQ(exit_code_, 2);
 }
 
 TEST_F(TinyModelVerb, NamesWhatIsWrongInItsInput) {

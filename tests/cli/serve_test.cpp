@@ -153,13 +153,17 @@ TEST_F(Serve, AsksForKeysOfAllSources) {
   EXPECT_EQ(status("Authorization: Bearer # ours\r\n"), 401);
   for (const char* key : {"one", "two", "three"})
     EXPECT_EQ(status(std::string("Authorization: Bearer ") + key + "\r\n"), 404) << key;
+  const RawReply page = ask(get("/"));  // open: it has a field for the key
+  EXPECT_EQ(page.headers.at("content-type"), "text/html; charset=utf-8");
+  EXPECT_THAT(page.headers.at("content-security-policy"), HasSubstr("default-src 'none'"));
+  EXPECT_EQ(ask(get("/app.js")).status, 200);
   EXPECT_EQ(ask(get("/ready", "X-Request-Id: last\r\n")).status, 200);
   EXPECT_EQ(stop(SIGTERM).exit_code, 0);
   const auto lines = json_lines(base::read_file(path("access.jsonl")));
-  ASSERT_EQ(lines.size(), 6u);
+  ASSERT_EQ(lines.size(), 8u);
   EXPECT_EQ(lines[0]["status"], 401);
-  EXPECT_EQ(lines[5]["id"], "last");
-  EXPECT_EQ(lines[5]["path"], "/ready");
+  EXPECT_EQ(lines[7]["id"], "last");
+  EXPECT_EQ(lines[7]["path"], "/ready");
 }
 
 TEST_F(Serve, ShowsThePageToThoseWithoutAKeyToo) {

@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <functional>
 
 #include "erank/base/error.h"
 #include "tests/fuzz/memory_file.h"
 #include "tests/gguf_bytes.h"
 #include "tests/shared_data.h"
+#include "tests/test_folder.h"
 
 namespace erank::data {
 namespace {
@@ -269,6 +271,70 @@ TEST_F(Gguf, ReadsFilesThatOthersWrote) {
     EXPECT_EQ(file.tensors()[0].shape[1], file.require<int64_t>("llama.embedding_length"));
     EXPECT_EQ(file.tensors()[0].shape[0], file.require<int64_t>("llama.vocab_size"));
   }
+}
+
+// A model in three files, as llama.cpp's llama-gguf-split writes them.
+class SplitGguf : public ::testing::Test {
+ protected:
+  static std::string part(uint16_t number, uint16_t count, const std::string& name, float value,
+                          int32_t tensors = 3) {
+    std::vector<std::string> keys = {key("split.no", kUint16, raw(number)),
+                                     key("split.count", kUint16, raw(count)),
+                                     key("split.tensors.count", kInt32, raw(tensors))};
+    if (number == 0) keys.push_back(key("name", kString, text("whole")));
+    return gguf(keys, {tensor(name, {1}, kF32, 0)}, raw(value));
+  }
+  void SetUp() override {
+    for (uint16_t i = 0; i < 3; ++i)
+      folder_.write(name(i), part(i, 3, std::string(1, static_cast<char>('a' + i)), i + 1.0f));
+  }
+  static std::string name(int number) { return base::str("m-0000", number + 1, "-of-00003.gguf"); }
+  std::string refusal(const std::string& name) const {
+    try {
+      GgufFile::open(folder_.path(name));
+      return "(opened)";
+    } catch (const base::Error& e) {
+      return e.what();
+    }
+  }
+  const TestFolder folder_;
+};
+
+TEST_F(SplitGguf, AnyPartOpensAll) {
+  for (int i = 0; i < 3; ++i) {
+    const GgufFile file = GgufFile::open(folder_.path(name(i)));
+    EXPECT_EQ(file.require<std::string>("name"), "whole");
+    EXPECT_EQ(file.file().path(), folder_.path(name(0)));
+    ASSERT_EQ(file.tensors().size(), 3u);
+    for (size_t t = 0; t < 3; ++t) {
+      const TensorInfo& info = file.tensors()[t];
+      EXPECT_EQ(info.name, std::string(1, static_cast<char>('a' + t)));
+      EXPECT_EQ(file.file_of(info).path(), folder_.path(name(static_cast<int>(t))));
+      float value = 0;
+      std::memcpy(&value, file.bytes(info).data(), sizeof value);
+      EXPECT_EQ(value, static_cast<float>(t + 1));
+    }
+  }
+  EXPECT_EQ(gguf_files("x/m-00002-of-00003.gguf").back(), "x/m-00003-of-00003.gguf");
+  for (const char* alone :
+       {"m.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m-0000a-of-00003.gguf",
+        "m_00001-of-00003.gguf", "00001-of-00003.gguf"})
+    EXPECT_THAT(gguf_files(alone), ElementsAre(alone));
+}
+
+TEST_F(SplitGguf, NamesThePartThatIsMissingOrAnothers) {
+  folder_.write("alone.gguf", part(1, 3, "b", 2));
+  EXPECT_THAT(refusal("alone.gguf"), HasSubstr("part 2 of 3"));
+  EXPECT_THAT(refusal("alone.gguf"), HasSubstr("NAME-00001-of-00003.gguf"));
+  folder_.write(name(1), part(2, 3, "b", 2));
+  EXPECT_THAT(refusal(name(0)), HasSubstr("m-00002-of-00003.gguf: is not part 2 of 3"));
+  folder_.write(name(1), part(1, 3, "a", 2));
+  EXPECT_THAT(refusal(name(0)), HasSubstr("tensor 'a' is in another part too"));
+  folder_.write(name(1), part(1, 3, "b", 2));
+  folder_.write(name(0), part(0, 3, "a", 1, 4));
+  EXPECT_THAT(refusal(name(2)), HasSubstr("hold 3 tensors, 'split.tensors.count' says 4"));
+  std::filesystem::remove(folder_.path(name(1)));
+  EXPECT_THAT(refusal(name(0)), HasSubstr("m-00002-of-00003.gguf: is missing"));
 }
 
 }  // namespace
