@@ -229,13 +229,14 @@ void run_serve(const ServeFlags& f) {
              metrics.add_cache_lookup(!computed);
              if (computed && !result.reasoning.empty()) metrics.add_reasoning(result.new_tokens);
            },
-       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); }});
+       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); },
+       .on_warning = [](const std::string& line) { warn(line); }});
   source = &service;
+  add_page(service);
   service.add_route("/metrics", [&](const serve::HttpRequest&) {
     return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
   });
 
-  add_page(service);
 
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
@@ -305,6 +306,8 @@ void add_serve(CLI::App& app, Context& context) {
                    "memory for results that are kept for the same pair, e.g. 64MB; 0 is none "
                    "(default: 64MiB)")
       ->transform(CLI::AsSizeValue(false));
+  verb->add_option("--cache-file", f.service.cache_file,
+                   "keep results in this file, too, so that the next start has them");
   verb->add_option("--max-body-bytes", f.server.max_body_bytes,
                    "size of a request, e.g. 8MB; larger ones get 413 (default: 32MiB)")
       ->transform(CLI::AsSizeValue(false));

@@ -6,6 +6,8 @@
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
+#include "erank/base/json.h"
+#include "erank/rank/result_json.h"
 
 namespace erank::serve {
 
@@ -38,26 +40,68 @@ void relocate(PassageResult& result, size_t document) {
 
 }  // namespace
 
+ResultCache::ResultCache(CacheOptions options) : options_(std::move(options)) {
+  if (options_.file.empty()) return;
+  const auto start = data::Journal::exists(options_.file) ? data::Journal::Start::kResume
+                                                          : data::Journal::Start::kNew;
+  file_.emplace(data::Journal::open(options_.file, {{"kind", "results of erank serve"}}, start));
+}
+
+// `step` on the file, where there is one; what it throws is the end of its use.
+template <typename Step>
+auto ResultCache::with_file(Step step) const -> decltype(step(std::declval<data::Journal&>())) {
+  if (!file_) return {};
+  try {
+    return step(*file_);
+  } catch (const base::Error& error) {
+    fault_ = error.what();
+    file_.reset();
+    return {};
+  }
+}
+
+std::optional<std::string> ResultCache::take_fault() { return std::exchange(fault_, std::nullopt); }
+
+bool ResultCache::contains(const std::string& key) const {
+  return entries_.contains(key) ||
+         with_file([&](data::Journal& file) { return file.find(key).has_value(); });
+}
+
 std::optional<PassageResult> ResultCache::find(const std::string& key) {
-  const auto it = entries_.find(key);
-  if (it == entries_.end()) return std::nullopt;
-  used_.splice(used_.begin(), used_, it->second);
-  return it->second->result;
+  if (const auto it = entries_.find(key); it != entries_.end()) {
+    used_.splice(used_.begin(), used_, it->second);
+    return it->second->result;
+  }
+  auto result = with_file([&](data::Journal& file) -> std::optional<PassageResult> {
+    const auto line = file.find(key);
+    if (!line) return std::nullopt;
+    return rank::result_from_json(base::parse_json(*line, options_.file), options_.file);
+  });
+  if (result) remember(key, *result);
+  return result;
 }
 
 void ResultCache::insert(const std::string& key, PassageResult result) {
   ERANK_CHECK(!result.error);
+  with_file([&](data::Journal& file) {
+    return file.size() < options_.max_file_results &&
+           file.append(key, base::dump_json(rank::to_json("", 0, result)));
+  });
+  remember(key, std::move(result));
+}
+
+void ResultCache::remember(const std::string& key, PassageResult result) {
   if (const auto it = entries_.find(key); it != entries_.end()) {
     bytes_ -= it->second->bytes;
     used_.erase(it->second);
     entries_.erase(it);
   }
   const int64_t bytes = bytes_of(key, result);
-  if (bytes > max_bytes_) return;
+  if (bytes > options_.max_bytes) return;
   used_.push_front({key, std::move(result), bytes});
   entries_[key] = used_.begin();
   bytes_ += bytes;
-  while (bytes_ > max_bytes_) {
+  while (bytes_ > options_.max_bytes) {
     bytes_ -= used_.back().bytes;
     entries_.erase(used_.back().key);
     used_.pop_back();
@@ -88,11 +132,11 @@ std::string pair_key(const std::string& identity, const ScoreOptions& o, const s
 }
 
 PairPool::PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
-                   int64_t max_cache_bytes, Post post)
+                   ResultCache cache, Post post)
     : reranker_(std::move(reranker)),
       identity_(base::str(files, " ", reranker_->precision_name(), " ",
                           base::dump_json(rank::to_json(reranker_->defaults())))),
-      cache_(max_cache_bytes),
+      cache_(std::move(cache)),
       post_(std::move(post)) {}
 
 PairPool::~PairPool() {

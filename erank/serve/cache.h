@@ -9,25 +9,39 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "erank/data/journal.h"
 #include "erank/rank/reranker.h"
 #include "erank/serve/api.h"
 
 namespace erank::serve {
 
-// Results by key, the least recently used dropped first. One thread at a time.
+struct CacheOptions {
+  int64_t max_bytes = 64 << 20;  // of results in memory; 0: none
+  // Results are also kept in this file, which outlives the process; "": in none. It belongs to one
+  // process at a time and must not be on a network file system.
+  std::string file = {};
+  int64_t max_file_results = 1000000;  // then nothing more is written to it
+};
+
+// Results by key: in memory, the least recently used dropped first, and in a file. One thread at a
+// time.
 class ResultCache {
  public:
-  explicit ResultCache(int64_t max_bytes) : max_bytes_(max_bytes) {}  // 0: keeps nothing
+  // Throws as data::Journal::open for a file that is not a cache or cannot be written.
+  explicit ResultCache(CacheOptions options);
 
   std::optional<rank::PassageResult> find(const std::string& key);
-  bool contains(const std::string& key) const { return entries_.contains(key); }
+  bool contains(const std::string& key) const;
   // Replaces what is there. REQUIRES: no error in `result`.
   void insert(const std::string& key, rank::PassageResult result);
 
-  int64_t size() const { return static_cast<int64_t>(entries_.size()); }
-  int64_t bytes() const { return bytes_; }  // about
+  int64_t size() const { return static_cast<int64_t>(entries_.size()); }  // in memory
+  int64_t bytes() const { return bytes_; }                                // in memory, about
+  // Why the file is not used any more, once: a full disk, a damaged file. Nothing else is lost.
+  std::optional<std::string> take_fault();
 
  private:
   struct Entry {
@@ -35,9 +49,16 @@ class ResultCache {
     rank::PassageResult result;
     int64_t bytes = 0;
   };
-  int64_t max_bytes_, bytes_ = 0;
+  void remember(const std::string& key, rank::PassageResult result);
+  template <typename Step>
+  auto with_file(Step step) const -> decltype(step(std::declval<data::Journal&>()));
+
+  CacheOptions options_;
+  int64_t bytes_ = 0;
   std::list<Entry> used_;  // the last used first
   std::unordered_map<std::string, std::list<Entry>::iterator> entries_;
+  mutable std::optional<data::Journal> file_;
+  mutable std::optional<std::string> fault_;
 };
 
 // What tells one result from another: `identity` (the model's files, its precision, prompt and
@@ -60,8 +81,8 @@ class PairPool {
   using Post = std::function<void(uint64_t job, rank::PassageResult result)>;
 
   // `files` stands for what the model was read from.
-  PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
-           int64_t max_cache_bytes, Post post);
+  PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files, ResultCache cache,
+           Post post);
   ~PairPool();  // cancels all
 
   // The keys of a query's documents; what is not set in `options` is the checkpoint's.
@@ -83,7 +104,7 @@ class PairPool {
 
   int64_t num_computing() const { return num_computing_; }  // pairs that the reranker has
   int64_t num_hits() const { return num_hits_; }            // pairs that were not computed again
-  const ResultCache& cache() const { return cache_; }
+  ResultCache& cache() { return cache_; }
   const rank::Reranker& reranker() const { return *reranker_; }
 
  private:

@@ -118,6 +118,7 @@ struct Service::State {
   std::string files;
 
   // The thread's own.
+  std::optional<ResultCache> cache;  // until the pool has it
   std::unique_ptr<PairPool> pool;
   std::unordered_map<uint64_t, std::unique_ptr<RunningCall>> calls;
   uint64_t next_number = 1;
@@ -225,7 +226,7 @@ void Service::State::run() {
       }
       if (!pool && model)
         pool = std::make_unique<PairPool>(
-            model, files, options.max_cache_bytes,
+            model, files, std::move(*cache),
             [queue = std::weak_ptr<Queue>(queue)](uint64_t job, rank::PassageResult result) {
               if (const auto to = queue.lock()) to->tell(PairDone{job, std::move(result)});
             });
@@ -319,6 +320,8 @@ Clock::time_point Service::State::next_tick() const {
 
 void Service::State::publish(int64_t done) {
   std::erase_if(calls, [](const auto& entry) { return entry.second->ended(); });
+  if (auto fault = pool ? pool->cache().take_fault() : std::nullopt; fault && hooks.on_warning)
+    hooks.on_warning(str("the cache's file is not used any more: ", *fault));
   const std::lock_guard lock(queue->mutex);
   queue->running = std::ssize(calls);
   if (!pool) return;
@@ -336,6 +339,8 @@ void Service::State::publish(int64_t done) {
 Service::Service(ServiceOptions options, ServiceHooks hooks) : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
   state_->hooks = std::move(hooks);
+  state_->cache.emplace(CacheOptions{.max_bytes = state_->options.max_cache_bytes,
+                                     .file = state_->options.cache_file});
   state_->add_routes();
   state_->routes["/live"] = [this](const HttpRequest&) { return json_reply(live_json(stats())); };
   state_->thread = std::thread([state = state_.get()] { state->run(); });

@@ -25,7 +25,8 @@ struct ServiceOptions {
   int64_t max_waiting_bytes = 256 << 20;
   int64_t max_body_bytes = 0;           // only told by /info: the server keeps to it
   int64_t request_timeout_ms = 600000;  // then a call is answered with 504; 0: never
-  int64_t max_cache_bytes = 64 << 20;   // of results that are kept; 0: none
+  int64_t max_cache_bytes = 64 << 20;   // of results that are kept in memory; 0: none
+  std::string cache_file = {};          // in which they are kept, too; "": in none
   std::string version = {};
   // Instructions to choose from, told by /info: a name and a text each.
   std::vector<std::pair<std::string, std::string>> instructions = {};
@@ -42,6 +43,8 @@ struct ServiceHooks {
     int status = 200;          // also of what a stream ended with
   };
   std::function<void(const Call&)> on_call = {};  // that was read and has ended
+  // What the operator should know, a line: the cache's file is not used any more.
+  std::function<void(const std::string&)> on_warning = {};
 };
 
 struct ServiceStats {
@@ -60,6 +63,7 @@ struct ServiceStats {
 // Every method is thread-safe. One thread of its own reads calls and sends answers.
 class Service {
  public:
+  // Throws Error for a cache_file that is something else or cannot be written.
   explicit Service(ServiceOptions options, ServiceHooks hooks = {});
   ~Service();  // what is not answered gets 503
   Service(const Service&) = delete;

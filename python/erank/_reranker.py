@@ -74,7 +74,7 @@ class Reranker:
         """The documents as Results, best first; texts, or dicts with a "text".
 
         options: instruction, mode ("direct" or "think"), max_think_tokens, score, return_reasoning, return_distribution,
-        explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank, "Request". Raises ValueError for what the
+        explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank, "A ranking's request". Raises ValueError for what the
         server refuses, ErankError when it cannot answer.
         """
         documents = list(documents)

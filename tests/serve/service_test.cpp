@@ -3,153 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <condition_variable>
-#include <mutex>
+#include <atomic>
 #include <thread>
 
-#include "erank/base/json.h"
-#include "erank/rank/result_json.h"
-#include "tests/rank/tiny_checkpoint.h"
+#include "tests/serve/test_client.h"
+#include "tests/test_folder.h"
 
 namespace erank::serve {
 namespace {
 
-using base::Json;
 using rank::Mode;
-using std::chrono::milliseconds;
 using ::testing::Contains;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-// A client: keeps what it gets.
-class Client : public Responder {
- public:
-  void send(HttpReply reply) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_FALSE(ended_ || streams_) << "answered twice";
-    reply_ = std::move(reply);
-    ended_ = true;
-    news_.notify_all();
-  }
-  void begin_events(Headers) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_FALSE(ended_ || streams_) << "answered twice";
-    streams_ = true;
-  }
-  bool event(std::string_view name, std::string_view data) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_TRUE(streams_ && !ended_);
-    events_.emplace_back(name, Json::parse(data));
-    news_.notify_all();
-    return true;
-  }
-  void end_events() override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_TRUE(streams_ && !ended_);
-    ended_ = true;
-    news_.notify_all();
-  }
-  void on_client_left(std::function<void()> left) override {
-    const std::lock_guard lock(mutex_);
-    left_ = std::move(left);
-    news_.notify_all();
-  }
-
-  bool wait(milliseconds time = milliseconds(60000)) {
-    std::unique_lock lock(mutex_);
-    return news_.wait_for(lock, time, [&] { return ended_; });
-  }
-  // Waits until the service has begun with it, and leaves.
-  void leave() {
-    std::function<void()> left;
-    {
-      std::unique_lock lock(mutex_);
-      ASSERT_TRUE(news_.wait_for(lock, milliseconds(60000), [&] { return left_ != nullptr; }));
-      left = left_;
-    }
-    left();
-  }
-  void wait_for_start() {
-    std::unique_lock lock(mutex_);
-    ASSERT_TRUE(news_.wait_for(lock, milliseconds(60000), [&] { return left_ != nullptr; }));
-  }
-  const HttpReply& reply() {
-    EXPECT_TRUE(wait()) << "no answer";
-    return reply_;
-  }
-  Json json() { return Json::parse(reply().body); }
-  std::vector<std::pair<std::string, Json>> events() {
-    EXPECT_TRUE(wait()) << "no end";
-    return events_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable news_;
-  bool ended_ = false, streams_ = false;
-  HttpReply reply_;
-  std::vector<std::pair<std::string, Json>> events_;
-  std::function<void()> left_;
-};
-
-using Asked = std::shared_ptr<Client>;
-
-Asked ask(Service& service, const std::string& method, const std::string& path,
-          const std::string& body = "") {
-  auto client = std::make_shared<Client>();
-  service.handle({.method = method,
-                  .path = path,
-                  .query = {},
-                  .headers = {},
-                  .body = body,
-                  .id = "r-1",
-                  .peer = "here"},
-                 client);
-  return client;
-}
-Asked post(Service& service, const Json& body, const std::string& path = "/v1/rerank") {
-  return ask(service, "POST", path, base::dump_json(body));
-}
-Json get(Service& service, const std::string& path) { return ask(service, "GET", path)->json(); }
-
-// Its counts are right once it has nothing to do.
-ServiceStats settled(const Service& service) {
-  while (!service.idle()) std::this_thread::sleep_for(milliseconds(1));
-  return service.stats();
-}
-
-std::shared_ptr<rank::Reranker> tiny(uint64_t seed = 1) {
-  return rank::Reranker::load(
-      rank::tiny_options(rank::random_checkpoint("serve" + std::to_string(seed), seed)));
-}
-
-const std::vector<std::string> kTexts = {
-    "Light is scattered by the molecules of the air.", "Bread rises.", "",
-    "Short waves are scattered far more than long ones, which is why the sky is blue."};
-
-Json direct(const std::vector<std::string>& texts = kTexts) {
-  return {{"query", "why is the sky blue"}, {"documents", texts}, {"mode", "direct"}};
-}
-// Takes long: the model of endless() writes hundreds of tokens for each of many documents.
-Json slow(int tokens = 4000, const std::string& query = "slow", int documents = 400) {
-  Json body = {{"query", query}, {"mode", "think"}, {"max_think_tokens", tokens}};
-  for (int i = 0; i < documents; ++i) body["documents"].push_back(std::to_string(i));
-  return body;
-}
-
-// Chains without an end: the reasoning is as long as it may be.
-std::shared_ptr<rank::Reranker> endless() {
-  return rank::Reranker::load(rank::tiny_options(
-      rank::chain_checkpoint("serve_endless", {{'\n', 'a'}, {'a', 'b'}, {'b', 'a'}})));
-}
-
-template <typename T = double>
-std::vector<T> column(const Json& list, const char* key) {
-  std::vector<T> values;
-  for (const Json& item : list) values.push_back(item.at(key).get<T>());
-  return values;
-}
 
 TEST(TinyService, AnswersWhatTheRerankerSays) {
   const auto reranker = tiny();
@@ -330,152 +195,6 @@ TEST(TinyService, TellsOfAnInstructionWithoutRoom) {
   EXPECT_EQ(asked->json()["error"]["type"], "invalid_request_error");
 }
 
-TEST(TinyService, StreamsResultsThenTheRanking) {
-  Service service({});
-  service.set_reranker(tiny(), "files");
-  Json body = direct();
-  body["stream"] = true;
-  const Asked asked = post(service, body);
-  const auto events = asked->events();
-  ASSERT_GE(events.size(), 6u);
-  EXPECT_EQ(events.front().first, "start");
-  EXPECT_EQ(events.front().second["total"], 4);
-  EXPECT_EQ(events.front().second["mode"], "direct");
-  EXPECT_EQ(events.back().first, "ranking");
-  std::set<size_t> seen;
-  for (const auto& [name, data] : events)
-    if (name == "result") {
-      seen.insert(data["index"].get<size_t>());
-      EXPECT_FALSE(data.contains("document"));
-      EXPECT_FALSE(data.contains("provisional"));
-    }
-  EXPECT_EQ(seen.size(), 4u);
-  body["stream"] = false;
-  Json ranking = events.back().second, whole = post(service, body)->json();
-  ranking.erase("created"), whole.erase("created");
-  EXPECT_EQ(ranking, whole);
-}
-
-TEST(TinyService, EndsAStreamWithItsError) {
-  Service service({});
-  service.set_reranker(
-      rank::Reranker::load(rank::tiny_options(rank::damaged_checkpoint("serve_stream", 'x'))),
-      "files");
-  Json body = direct({"x"});
-  body["stream"] = true;
-  const auto events = post(service, body)->events();
-  EXPECT_EQ(events.back().first, "error");
-  EXPECT_EQ(events.back().second["error"]["code"], 500);
-  // What is wrong from the start is an ordinary answer.
-  body["top_n"] = -1;
-  EXPECT_EQ(post(service, body)->reply().status, 400);
-}
-
-TEST(TinyService, TellsOfProgressWhileTheModelThinks) {
-  Service service({});
-  service.set_reranker(endless(), "files");
-  Json body = slow();
-  body["stream"] = true;
-  body["deadline_ms"] = 2600;
-  const auto events = post(service, body)->events();
-  int progress = 0;
-  for (const auto& [name, data] : events)
-    if (name == "progress") {
-      ++progress;
-      EXPECT_EQ(data["total"], 800);  // each directly, then with reasoning
-      EXPECT_LE(data["done"], 800);
-    }
-  EXPECT_GE(progress, 2);
-  EXPECT_LE(progress, 13);
-}
-
-TEST(TinyService, ExplainsTheBestAlone) {
-  Service service({});
-  service.set_reranker(endless(), "files");
-  Json body = direct({"alpha", "beta", "gamma delta", "epsilon"});
-  const Json before = post(service, body)->json();
-  body["explain_top"] = 2;
-  body["max_think_tokens"] = 20;
-  body["stream"] = true;
-  const auto events = post(service, body)->events();
-  EXPECT_EQ(events.front().second["total"], 6);
-  EXPECT_EQ(events.front().second["mode"], "think");
-  int provisional = 0;
-  for (const auto& [name, data] : events)
-    provisional += name == "result" && data.value("provisional", false);
-  EXPECT_EQ(provisional, 4);
-  std::set<size_t> best, explained;
-  for (int i = 0; i < 2; ++i) best.insert(before["results"][i]["index"].get<size_t>());
-  for (const Json& item : events.back().second["results"])
-    if (item["new_tokens"] == 20) {
-      explained.insert(item["index"].get<size_t>());
-      EXPECT_NE(item["reasoning"], "");
-    } else {
-      EXPECT_EQ(item["reasoning"], "");
-    }
-  EXPECT_EQ(explained, best);
-}
-
-TEST(TinyService, KnowsTheDirectScoresAtTheDeadline) {
-  Service service({});
-  const auto reranker = endless();
-  service.set_reranker(reranker, "files");
-  Json body = slow(4000, "late");
-  body["deadline_ms"] = 1200;
-  const auto began = std::chrono::steady_clock::now();
-  const Json late = post(service, body)->json();
-  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
-  body.erase("deadline_ms");
-  body["mode"] = "direct";
-  const Json direct_scores = post(service, body)->json();
-  ASSERT_EQ(late["results"].size(), 400u);
-  std::vector<double> known(400);
-  for (const Json& item : direct_scores["results"])
-    known[item["index"].get<size_t>()] = item["score"].get<double>();
-  int flagged = 0;
-  for (const Json& item : late["results"]) {
-    const auto flags = item["flags"].get<std::vector<std::string>>();
-    if (std::find(flags.begin(), flags.end(), "deadline") == flags.end()) continue;
-    ++flagged;
-    EXPECT_EQ(item["score"], known[item["index"].get<size_t>()]);
-    EXPECT_EQ(item["new_tokens"], 0);
-  }
-  EXPECT_GT(flagged, 0);
-}
-
-TEST(TinyService, ReturnsEveryIndexWhenNothingIsKnownAtTheDeadline) {
-  Service service({});
-  service.set_reranker(endless(), "files");
-  const Asked first = post(service, slow());
-  first->wait_for_start();
-  Json body = direct(std::vector<std::string>(200, std::string(2000, 'x')));
-  for (size_t i = 0; i < 200; ++i)
-    body["documents"][i] = std::to_string(i) + std::string(2000, 'x');
-  body["deadline_ms"] = 1;
-  const Json json = post(service, body)->json();
-  ASSERT_EQ(json["results"].size(), 200u);
-  int late = 0;
-  for (const Json& item : json["results"])
-    if (item.contains("error")) {
-      ++late;
-      EXPECT_EQ(item["relevance_score"], 0.0);
-      EXPECT_THAT(item["flags"].get<std::vector<std::string>>(), ElementsAre("deadline"));
-    }
-  EXPECT_GT(late, 0);
-  first->leave();
-}
-
-TEST(TinyService, KeepsNoDeadlineFlagWhereThereWasTime) {
-  Service service({});
-  service.set_reranker(endless(), "files");
-  Json body = slow(5, "short", 2);
-  body["deadline_ms"] = 50000;
-  for (const Json& item : post(service, body)->json()["results"]) {
-    EXPECT_EQ(item["new_tokens"], 5);
-    EXPECT_TRUE(item["flags"].empty()) << item["flags"];
-  }
-}
-
 TEST(TinyService, AnswersWithATimeOut) {
   Service service({.request_timeout_ms = 300});
   service.set_reranker(endless(), "files");
@@ -522,6 +241,25 @@ TEST(TinyService, ComputesAPairOnceForAll) {
   other["instruction"] = "Be strict.";
   post(service, other)->reply();
   EXPECT_EQ(reranker->stats().engine.num_done, computed + 5);
+}
+
+TEST(TinyService, HasTheResultsOfItsFileAfterAStart) {
+  const TestFolder folder;
+  const ServiceOptions options{.cache_file = folder.path("results.db")};
+  Json first;
+  {
+    Service service(options);
+    service.set_reranker(tiny(), "files");
+    first = post(service, direct())->json();
+  }
+  const auto reranker = tiny();
+  Service service(options);
+  service.set_reranker(reranker, "files");
+  EXPECT_EQ(post(service, direct())->json()["results"], first["results"]);
+  EXPECT_EQ(reranker->stats().engine.num_done, 0);
+  Service other({});
+  other.set_reranker(tiny(2), "other files");
+  EXPECT_NE(post(other, direct())->json()["results"], first["results"]);
 }
 
 TEST(TinyService, LetsCallsShareWhatIsBeingComputed) {
@@ -654,6 +392,5 @@ TEST(TinyService, ServesManyClientsAtOnce) {
   EXPECT_EQ(good, 64);
   settled(service);
 }
-
 }  // namespace
 }  // namespace erank::serve
