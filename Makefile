@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
+.PHONY: help demo setup build test test-slow web test-web format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -28,13 +28,21 @@ test-slow: test
 	cd $(RELEASE) && ctest --output-on-failure -L slow
 	$(MAKE) fuzz FUZZ_SECONDS=300
 
+## make web              build the page's bundle, web/dist (needs Node 20.19)
+web:
+	cd web && npm ci && npm run build
+
+## make test-web         the bundle is what its sources build, and the page works in a browser (Node, Chromium)
+test-web: build
+	ERANK_PROGRAM=$(CURDIR)/$(RELEASE)/erank web/check
+
 ## make build            only build: the program is build/erank
 build: setup
 	@$(CONFIGURE) -S . -B $(RELEASE) -DCMAKE_BUILD_TYPE=Release -DERANK_TESTS=$(if $(wildcard $(RELEASE)/tests),ON,OFF)
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank
 
 PREFIX ?= /usr/local
-.PHONY: install deb
+.PHONY: install deb wheel
 ## make install          the program, the library liberank.so and its CMake package into PREFIX (/usr/local)
 install: build
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
@@ -44,6 +52,10 @@ install: build
 deb: build
 	cmake --build $(RELEASE) -j $(ERANK_JOBS) --target erank_shared
 	cd $(RELEASE) && cpack -G DEB -B deb
+
+## make wheel            the Python package in build/wheel
+wheel: setup
+	python3 -m pip wheel . --no-deps -w $(RELEASE)/wheel
 
 .PHONY: setup-tests setup-dev
 setup:

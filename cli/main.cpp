@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
   add_demo(app, context);
   add_benchmark(app, context);
   add_synth(app, context);
+  add_serve(app, context);
 #endif
   add_fuse(app, context);
   add_eval(app, context);
@@ -99,7 +100,7 @@ int run(int argc, char** argv) {
     fail_usage(app, e);
   }
   context.run();
-  return g_interrupted ? 130 : 0;
+  return g_interrupted && !context.ends_by_signal ? 130 : 0;
 }
 
 }  // namespace

@@ -17,9 +17,12 @@ struct Context {
   std::unique_ptr<base::ProgressSink>
       progress;               // a line on stderr; silent when that is not a terminal
   std::function<void()> run;  // the chosen verb's work: set by its callback, called by main
+  // Of a verb that works until a signal comes: main exits with 0 then.
+  bool ends_by_signal = false;
 };
 
-// True once SIGINT or SIGTERM has come: long work ends at the next safe point, main exits with 130.
+// True once SIGINT or SIGTERM has come: long work ends at the next safe point, main exits with 130,
+// or with 0 where that is how the verb's work ends.
 bool interrupted();
 
 // A warning line on stderr ("erank: warning: ..."), never in the middle of the progress line.
@@ -43,6 +46,7 @@ void add_bench(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_benchmark(CLI::App& app, Context& context);
 void add_synth(CLI::App& app, Context& context);
+void add_serve(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
 void add_train_plot(CLI::App& train, Context& context);
 

@@ -202,8 +202,13 @@ std::string cache_folder() {
 
 std::string sha256_file(const std::string& path) {
   const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+std::string sha256(std::string_view bytes) {
   Sha256 sum;
-  sum.update(file.bytes().data(), file.bytes().size());
+  sum.update(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   return sum.hex();
 }
 

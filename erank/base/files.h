@@ -132,7 +132,9 @@ class MappedFile {
 // $ERANK_CACHE, else $XDG_CACHE_HOME/erank, else $HOME/.cache/erank: where set-up puts downloads.
 std::string cache_folder();
 
-// Lower-case hex SHA-256 of a file's bytes (FIPS 180-4). Throws Error{kNotFound}.
+// Lower-case hex SHA-256 (FIPS 180-4), of a file's bytes. Throws Error{kNotFound}.
 std::string sha256_file(const std::string& path);
+// The same of bytes in memory.
+std::string sha256(std::string_view bytes);
 
 }  // namespace erank::base

@@ -233,6 +233,44 @@ std::string cut(const Tokenizer& tokenizer, const PromptOptions& options, std::s
   return kept;
 }
 
+// What a text of ours still has to say of the reasoning after a suffix that opens it itself, as
+// those of thinking models and of R1's distillations do ("<|im_start|>assistant\n<think>\n"), or
+// that has opened and closed it. REQUIRES: tags are written as in the frame.
+class OpenedReasoning {
+ public:
+  explicit OpenedReasoning(std::string_view suffix) {
+    const size_t open = suffix.rfind(kThinkOpen.text), close = suffix.rfind(kThinkClose.text);
+    if (open == std::string_view::npos) return;
+    closed_ = close != std::string_view::npos && close > open;
+    open_ = !closed_;
+    if (open_) after_ = suffix.substr(open + kThinkOpen.text.size());
+  }
+
+  // Without an opening that the suffix has written, with as much of the white space after it.
+  std::string_view opening(std::string_view text) const {
+    const size_t begin = skip_white_space(text, 0);
+    if (!open_ || !text.substr(begin).starts_with(kThinkOpen.text)) return text;
+    text.remove_prefix(begin + kThinkOpen.text.size());
+    const auto common = std::mismatch(text.begin(), text.end(), after_.begin(), after_.end());
+    return text.substr(common.first - text.begin());
+  }
+  // Of an answer prefix: what is open it closes, what is closed it does not open again.
+  std::string closing(std::string_view text) const {
+    const size_t close = text.find(kThinkClose.text);
+    if (open_ && close == std::string_view::npos)
+      return std::string(kThinkClose.text) + std::string(text);
+    if (open_) return std::string(opening(text));
+    const bool opens = text.substr(skip_white_space(text, 0)).starts_with(kThinkOpen.text);
+    if (!closed_ || !opens || close == std::string_view::npos) return std::string(text);
+    text.remove_prefix(close + kThinkClose.text.size());
+    return std::string(text.substr(skip_white_space(text, 0)));
+  }
+
+ private:
+  bool open_ = false, closed_ = false;
+  std::string_view after_;  // what follows the suffix's opening
+};
+
 [[noreturn]] void refuse_template(const std::string& what) {
   base::fail(
       ErrorKind::kInvalidInput, "prompt_format", what,
@@ -363,9 +401,10 @@ void PromptFormat::prepare() {
     if (const std::string& bytes = tokenizer_->bytes_of(id); tokenizer_->special(bytes) == id)
       add_marker(bytes);
 
-  direct_close_ = tokenizer_->encode(options_.direct_close, ours);
-  think_open_ = tokenizer_->encode(options_.think_open, ours);
-  think_close_ = tokenizer_->encode(options_.think_close, ours);
+  const OpenedReasoning reasoning(suffix_);
+  direct_close_ = tokenizer_->encode(reasoning.closing(options_.direct_close), ours);
+  think_open_ = tokenizer_->encode(reasoning.opening(options_.think_open), ours);
+  think_close_ = tokenizer_->encode(reasoning.closing(options_.think_close), ours);
   answer_close_ = tokenizer_->encode("</answer>", ours);
 }
 

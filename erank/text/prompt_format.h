@@ -30,6 +30,8 @@ struct PromptOptions {
   // A query or document without a lower-case letter, in which at least three words have upper-case
   // letters, is lower-cased (Unicode's simple mapping). "NATO" and "US GDP" are kept.
   bool lower_capitals = false;
+  // Where the suffix after the user's turn opens the reasoning itself, none of these opens it again
+  // and both answer prefixes close it; where it has closed it too, direct mode only answers.
   std::string think_open{};  // appended to the prompt in thinking mode; "" for none
   std::string think_close = "</think><answer>";          // answer prefix that ends the reasoning
   std::string direct_close = "<think></think><answer>";  // answer prefix of direct mode

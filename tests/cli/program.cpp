@@ -43,6 +43,11 @@ Outcome Program::finish(pid_t pid) const {
           base::read_file(streams_.path("err"))};
 }
 
+std::string Program::error_text() const {
+  const std::string file = streams_.path("err");
+  return base::file_exists(file) ? base::read_file(file) : "";
+}
+
 Outcome Program::run(const std::vector<std::string>& args, const std::string& input) const {
   return finish(start(args, input));
 }

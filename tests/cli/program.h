@@ -25,6 +25,7 @@ class Program : public ::testing::Test {
   // Starts it and returns at once; finish() waits.
   pid_t start(const std::vector<std::string>& args, const std::string& input = "") const;
   Outcome finish(pid_t pid) const;
+  std::string error_text() const;  // what it has written to stderr so far
 
   // Runs `erank rerank --model TINY ARGS`.
   std::vector<std::string> rerank_args(const std::vector<std::string>& args);

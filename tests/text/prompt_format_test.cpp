@@ -278,6 +278,60 @@ void expect_refused(const Tokenizer& tokenizer, const std::string& message) {
   }
 }
 
+// What the prompt and each of the three texts that may follow it spell together.
+struct Spelled {
+  std::string direct, think, forced;
+};
+Spelled spelled(const std::string& generation_prompt, const PromptOptions& options = {}) {
+  const TestFolder folder;
+  const Tokenizer tokenizer = byte_tokenizer(
+      folder,
+      "{% for m in messages %}{% set text = m.content.split('</think>')[-1] if m.role == "
+      "'assistant' else m.content %}{{ '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}"
+      "{% endfor %}{% if add_generation_prompt %}{{ '" +
+          generation_prompt + "' }}{% endif %}");
+  const PromptFormat format(tokenizer, options);
+  const std::string prompt = format.render("i", "q", "d").text;
+  const std::string start = prompt.substr(prompt.rfind("<|im_start|>"));
+  const auto with = [&](const Ids& ids) { return start + tokenizer.decode(ids); };
+  return {with(format.direct_close()), with(format.think_open()), with(format.think_close())};
+}
+
+TEST(PromptFormat, ClosesTheReasoningThatATemplateOpensAndNeverOpensItTwice) {
+  // Qwen3's hybrid releases and SmolLM2: the model opens its reasoning.
+  const Spelled own = spelled("<|im_start|>assistant\\n");
+  EXPECT_EQ(own.direct, "<|im_start|>assistant\n<think></think><answer>");
+  EXPECT_EQ(own.think, "<|im_start|>assistant\n");
+  EXPECT_EQ(own.forced, "<|im_start|>assistant\n</think><answer>");
+  // Qwen3's thinking releases and R1's distillations.
+  const Spelled opened = spelled("<|im_start|>assistant\\n<think>\\n");
+  EXPECT_EQ(opened.direct, "<|im_start|>assistant\n<think>\n</think><answer>");
+  EXPECT_EQ(opened.think, "<|im_start|>assistant\n<think>\n");
+  EXPECT_EQ(opened.forced, "<|im_start|>assistant\n<think>\n</think><answer>");
+  // Those that never think.
+  const Spelled closed = spelled("<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n");
+  EXPECT_EQ(closed.direct, "<|im_start|>assistant\n<think>\n\n</think>\n\n<answer>");
+
+  // Texts of the model's own configuration.
+  const PromptOptions options = {.think_open = "<think>\nLet me see.",
+                                 .think_close = "\n</think>\n\n<answer>",
+                                 .direct_close = "<think>\n\n</think>\n\n<answer>"};
+  const Spelled hybrid = spelled("<|im_start|>assistant\\n", options);
+  EXPECT_EQ(hybrid.direct, "<|im_start|>assistant\n<think>\n\n</think>\n\n<answer>");
+  EXPECT_EQ(hybrid.think, "<|im_start|>assistant\n<think>\nLet me see.");
+  const Spelled thinking = spelled("<|im_start|>assistant\\n<think>\\n", options);
+  EXPECT_EQ(thinking.direct, hybrid.direct);
+  EXPECT_EQ(thinking.think, hybrid.think);
+  EXPECT_EQ(thinking.forced, "<|im_start|>assistant\n<think>\n\n</think>\n\n<answer>");
+  const Spelled instruct = spelled("<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n", options);
+  EXPECT_EQ(instruct.direct, hybrid.direct);
+  // An answer prefix that leaves the reasoning alone closes what the template opened.
+  const Spelled plain = spelled("<|im_start|>assistant\\n<think>\\n",
+                                {.think_close = "<answer>", .direct_close = "<answer>"});
+  EXPECT_EQ(plain.direct, "<|im_start|>assistant\n<think>\n</think><answer>");
+  EXPECT_EQ(plain.forced, "<|im_start|>assistant\n<think>\n</think><answer>");
+}
+
 TEST(PromptFormat, ListsTheMarkersThatNoReasoningMayHold) {
   const TestFolder folder;
   const Tokenizer tokenizer = byte_tokenizer(folder, kChatMl);

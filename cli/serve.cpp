@@ -1,0 +1,339 @@
+#include <poll.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <future>
+#include <iostream>
+#include <thread>
+
+#include "cli/checks.h"
+#include "cli/model_options.h"
+#include "cli/progress_line.h"
+#include "cli/verbs.h"
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/eval/benchmarks.h"
+#include "erank/rank/model_files.h"
+#include "erank/serve/metrics.h"
+#include "erank/serve/page.h"
+#include "erank/serve/server.h"
+#include "erank/serve/service.h"
+
+namespace erank::cli {
+namespace {
+
+using base::ErrorKind;
+using std::chrono::milliseconds;
+
+constexpr const char* kExample =
+    "Examples:\n"
+    "  erank serve --port 8080\n"
+    "  erank serve --host 0.0.0.0 --api-key-file keys.txt --access-log access.jsonl";
+
+struct ServeFlags {
+  ModelFlags model;
+  serve::ServerOptions server;
+  serve::ServiceOptions service;
+  std::string api_key_file, access_log;
+  double request_timeout = 600, drain_seconds = 30;
+  int max_document_tokens = 0, max_query_tokens = 0;
+  bool until_stdin_ends = false;
+};
+
+// One key a line; empty lines and those that begin with # are passed over.
+std::vector<std::string> read_keys(const std::string& file) {
+  std::vector<std::string> keys;
+  std::istringstream in(base::read_file(file));
+  for (std::string line; std::getline(in, line);) {
+    const size_t begin = line.find_first_not_of(" \t\r");
+    if (begin == line.npos || line[begin] == '#') continue;
+    keys.push_back(line.substr(begin, line.find_last_not_of(" \t\r") - begin + 1));
+  }
+  if (keys.empty())
+    base::fail(ErrorKind::kInvalidInput, "--api-key-file", file,
+               " holds no key, expected one a line");
+  return keys;
+}
+
+// Lines of JSON for each request, at the end of a file or to stdout. Each is written at once, so
+// that a file may be renamed or cut by whoever rotates it.
+class AccessFile {
+ public:
+  explicit AccessFile(const std::string& name) {
+    if (name == "-") return;
+    file_.open(name, std::ios::app | std::ios::binary);
+    if (!file_)
+      base::fail(ErrorKind::kInvalidInput, "--access-log", name, ": cannot be written to");
+  }
+  void add(const serve::AccessRecord& record) {
+    std::ostream& out = file_.is_open() ? file_ : std::cout;
+    out << serve::access_line(record) + "\n" << std::flush;
+    if (!out && !std::exchange(warned_, true))
+      warn("--access-log: cannot write; requests go on without it until it can be");
+    out.clear();
+  }
+
+ private:
+  std::ofstream file_;
+  bool warned_ = false;
+};
+
+serve::EngineFigures engine_figures(const serve::ServiceStats& stats, int64_t max_queued_pairs) {
+  const engine::EngineStats& engine = stats.reranker.engine;
+  serve::EngineFigures figures;
+  figures.ready = stats.ready;
+  figures.waiting_calls = stats.waiting_calls;
+  figures.running_calls = stats.running_calls;
+  figures.queued_pairs = stats.queued_pairs;
+  figures.max_queued_pairs = max_queued_pairs;
+  figures.cached_results = stats.cached_results;
+  figures.running = engine.num_running;
+  figures.waiting = engine.num_waiting;
+  figures.passes = engine.steps;
+  figures.computed_tokens = engine.computed_tokens;
+  figures.reused_tokens = engine.cached_tokens;
+  figures.new_tokens = engine.new_tokens;
+  figures.scored_pairs = engine.num_done;
+  figures.failed_pairs = engine.num_failed;
+  figures.cancelled_pairs = engine.num_cancelled;
+  figures.cache_pages = engine.pages;
+  figures.cache_pages_used = engine.pages_used;
+  return figures;
+}
+
+// The paper's instructions, by what they are for.
+std::vector<std::pair<std::string, std::string>> presets() {
+  const auto of = [](const char* name, const char* benchmark, const char* task) {
+    return std::pair<std::string, std::string>(
+        name, eval::instruction_of(eval::find_benchmark(benchmark), task));
+  };
+  return {of("passages", "beir", ""),
+          of("answers to hard questions", "bright", "biology"),
+          of("queries with requirements", "followir", ""),
+          of("programming problems of a kind", "bright", "leetcode"),
+          of("mathematics problems of a kind", "bright", "aops"),
+          of("theorems for a problem", "bright", "theoremqa_theorems"),
+          of("documentation for code", "bright", "pony")};
+}
+
+const std::vector<std::string>& routes() {
+  static const std::vector<std::string> routes = {
+      "/",      "/health",   "/ready",     "/ping",         "/version",      "/info",
+      "/live",  "/metrics",  "/v1/models", "/rerank",       "/v1/rerank",    "/v2/rerank",
+      "/score", "/v1/score", "/reranking", "/v1/reranking", "/openapi.json", "/docs"};
+  return routes;
+}
+
+// The page's files, which a browser gets before it has a key to send.
+void add_page(serve::Service& service) {
+  for (const serve::PageFile& file : serve::page_files())
+    service.add_route(std::string(file.path), [&file](const serve::HttpRequest&) {
+      return serve::HttpReply{200,
+                              std::string(file.body),
+                              std::string(file.type),
+                              {{"Content-Security-Policy", std::string(serve::kPagePolicy)},
+                               {"X-Content-Type-Options", "nosniff"},
+                               {"Referrer-Policy", "no-referrer"},
+                               {"Cache-Control", "no-cache"}}};
+    });
+}
+
+struct Loaded {
+  std::shared_ptr<rank::Reranker> reranker;
+  std::string files;  // their digest
+};
+
+// Loads the model and scores one pair, so that the first client does not wait for memory.
+Loaded load_warm(const rank::RerankerOptions& options, const std::vector<std::string>& files) {
+  Loaded loaded{rank::Reranker::load(options), rank::files_digest(files)};
+  rank::RankRequest request;
+  request.query = "why is the sky blue";
+  request.passages = {{"1", "Air scatters blue light more than red light.", {}}};
+  request.options.max_think_tokens = 8;
+  const rank::Ranking ranking = loaded.reranker->rank(std::move(request));
+  if (!ranking.failed.empty())
+    base::fail(ErrorKind::kInvalidInput, "serve",
+               "the model cannot score a pair: ", ranking.failed[0].error->message);
+  return loaded;
+}
+
+// The same on a thread of its own, since a signal must end the program while it loads.
+std::future<Loaded> start_loading(const ServeFlags& f) {
+  rank::RerankerOptions options = f.model.resolved();
+  if (f.max_document_tokens > 0) options.max_document_tokens = f.max_document_tokens;
+  if (f.max_query_tokens > 0) options.max_query_tokens = f.max_query_tokens;
+  // The service refuses what is too much; a call of many windows is no more than it let in.
+  options.max_queued_pairs = 0;
+  std::promise<Loaded> promise;
+  auto future = promise.get_future();
+  std::thread([promise = std::move(promise), options, files = f.model.files()]() mutable {
+    try {
+      promise.set_value(load_warm(options, files));
+    } catch (...) {
+      promise.set_exception(std::current_exception());
+    }
+  }).detach();
+  return future;
+}
+
+std::vector<std::string> all_keys(const ServeFlags& f) {
+  std::vector<std::string> keys = f.server.api_keys;
+  for (const auto& key : keys)
+    if (key.find_first_not_of(" \t") == key.npos)
+      base::fail(ErrorKind::kInvalidInput, "--api-key",
+                 "is empty, expected a secret of your choice");
+  if (!f.api_key_file.empty())
+    for (auto& key : read_keys(f.api_key_file)) keys.push_back(std::move(key));
+  return keys;
+}
+
+// Whether standard input has ended: the program that started this one is gone. Drops what comes.
+bool stdin_ended() {
+  pollfd in{STDIN_FILENO, POLLIN, 0};
+  if (::poll(&in, 1, 0) <= 0) return false;
+  char bytes[4096];
+  return ::read(STDIN_FILENO, bytes, sizeof bytes) <= 0;
+}
+
+milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1000)); }
+
+void run_serve(const ServeFlags& f) {
+  serve::ServerOptions options = f.server;
+  options.api_keys = all_keys(f);
+  for (const serve::PageFile& file : serve::page_files())
+    options.open_paths.emplace_back(file.path);
+  // The service answers 504 itself; this is for what it cannot.
+  if (f.request_timeout > 0) options.request_timeout = ms(f.request_timeout + 10);
+
+  const serve::Service* source = nullptr;
+  serve::Metrics metrics(
+      routes(), [&] { return engine_figures(source->stats(), f.service.max_queued_pairs); });
+  std::optional<AccessFile> log;
+  if (!f.access_log.empty()) log.emplace(f.access_log);
+  options.on_request = [&](const serve::AccessRecord& record) {
+    metrics.add(record);
+    if (log) log->add(record);
+  };
+
+  serve::ServiceOptions service_options = f.service;
+  service_options.max_body_bytes = options.max_body_bytes;
+  service_options.request_timeout_ms = ms(f.request_timeout).count();
+  service_options.version = ERANK_VERSION;
+  service_options.instructions = presets();
+  serve::Service service(
+      service_options,
+      {.on_pair =
+           [&](const rank::PassageResult& result, bool computed) {
+             metrics.add_cache_lookup(!computed);
+             if (computed && !result.reasoning.empty()) metrics.add_reasoning(result.new_tokens);
+           },
+       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); }});
+  source = &service;
+  service.add_route("/metrics", [&](const serve::HttpRequest&) {
+    return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
+  });
+
+  add_page(service);
+
+  serve::Server server(std::move(options), [&](serve::HttpRequest request,
+                                               std::shared_ptr<serve::Responder> responder) {
+    service.handle(std::move(request), std::move(responder));
+  });
+  std::thread io([&] { server.run(); });
+  const auto end = [&](milliseconds drain) {
+    service.drain();
+    server.stop(drain);
+    io.join();
+  };
+  const auto is_over = [&] { return interrupted() || (f.until_stdin_ends && stdin_ended()); };
+  try {
+    std::future<Loaded> loading = start_loading(f);
+    while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
+      if (is_over()) {
+        end({});
+        std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
+      }
+    const Loaded loaded = loading.get();
+    service.set_reranker(loaded.reranker, loaded.files);
+    ProgressLine::print_above(base::str("erank: serving ", loaded.reranker->model_name(), " (",
+                                        loaded.reranker->precision_name(), ") at ", server.url()));
+  } catch (...) {
+    end({});
+    throw;
+  }
+  while (!is_over()) std::this_thread::sleep_for(milliseconds(50));
+  end(ms(f.drain_seconds));
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Context& context) {
+  auto* verb = app.add_subcommand("serve", "Answer rerank requests over HTTP");
+  auto flags = std::make_shared<ServeFlags>();
+  ServeFlags& f = *flags;
+  f.server.port = 8080;
+  verb->footer(kExample);
+  verb->add_option("--host", f.server.host,
+                   "the address to listen on; 0.0.0.0 or :: for every one of this machine")
+      ->capture_default_str();
+  verb->add_option("--port", f.server.port, "the port to listen on; 0 takes a free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  f.model.add_to(*verb);
+  verb->add_option("--max-doc-tokens", f.max_document_tokens,
+                   "tokens of a document that are read at once (default: the checkpoint's)")
+      ->check(positive_number());
+  verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
+      ->check(positive_number());
+  verb->add_option("--api-key", f.server.api_keys,
+                   "clients must send this key as Authorization: Bearer KEY; may be given several "
+                   "times\n(others on this machine can read it here: better use the variable or "
+                   "--api-key-file)")
+      ->envname("ERANK_API_KEY");
+  verb->add_option("--api-key-file", f.api_key_file, "a file with more keys, one a line");
+  verb->add_option("--max-queued-pairs", f.service.max_queued_pairs,
+                   "pairs that wait or are being scored; requests over it get 429")
+      ->check(positive_number())
+      ->capture_default_str();
+  verb->add_option("--max-documents", f.service.limits.max_documents,
+                   "documents of a request, for all its queries; more get 413")
+      ->check(positive_number())
+      ->capture_default_str();
+  verb->add_option("--cache-bytes", f.service.max_cache_bytes,
+                   "memory for results that are kept for the same pair, e.g. 64MB; 0 is none "
+                   "(default: 64MiB)")
+      ->transform(CLI::AsSizeValue(false));
+  verb->add_option("--max-body-bytes", f.server.max_body_bytes,
+                   "size of a request, e.g. 8MB; larger ones get 413 (default: 32MiB)")
+      ->transform(CLI::AsSizeValue(false));
+  verb->add_option("--max-connections", f.server.max_connections,
+                   "clients that are connected at once; more get 503")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  verb->add_option("--request-timeout", f.request_timeout,
+                   "seconds until a request without a reply gets 504; 0 is never")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb->add_option("--drain-seconds", f.drain_seconds,
+                   "how long running requests may go on after SIGTERM or SIGINT")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb->add_option("--cors-origin", f.server.cors_origins,
+                   "a page's origin, e.g. https://example.org, that may read replies in browsers; "
+                   "'*' is every one");
+  verb->add_option("--tls-cert", f.server.tls_certificate, "serve HTTPS with this PEM certificate");
+  verb->add_option("--tls-key", f.server.tls_key, "the certificate's private key, PEM");
+  verb->add_option("--access-log", f.access_log,
+                   "append a JSON line for each request to this file; - is stdout");
+  verb->add_flag("--until-stdin-ends", f.until_stdin_ends,
+                 "end, as by SIGTERM, when standard input does: for a program that starts the "
+                 "server\nand may be killed");
+  verb->callback([flags, &context] {
+    context.ends_by_signal = true;
+    context.run = [flags] { run_serve(*flags); };
+  });
+}
+
+}  // namespace erank::cli

@@ -1,0 +1,219 @@
+#include "erank/serve/cache.h"
+
+#include <algorithm>
+#include <unordered_set>
+#include <utility>
+
+#include "erank/base/error.h"
+#include "erank/base/files.h"
+
+namespace erank::serve {
+
+using rank::PassageResult;
+using rank::ScoreOptions;
+
+namespace {
+
+// Raised when the same key would mean another score: a change of prompt or scoring in the code.
+constexpr const char* kVersion = "1";
+
+int64_t bytes_of(const std::string& key, const PassageResult& result) {
+  int64_t bytes = std::ssize(result.reasoning) + std::ssize(result.docid);
+  for (const std::string& flag : result.flags) bytes += std::ssize(flag) + 32;
+  constexpr int64_t kNodes = 160;  // of the list and the map
+  return bytes + 2 * std::ssize(key) + kNodes + static_cast<int64_t>(sizeof(PassageResult));
+}
+
+// The reranker's message names its own numbers of query and document.
+void relocate(PassageResult& result, size_t document) {
+  result.index = document;
+  result.docid = std::to_string(document);
+  if (!result.error) return;
+  std::string& message = result.error->message;
+  constexpr std::string_view kMark = ", document ";
+  const size_t mark = message.find(kMark);
+  const size_t colon = mark == message.npos ? mark : message.find(": ", mark);
+  if (colon != message.npos) message = base::str("document ", document, message.substr(colon));
+}
+
+}  // namespace
+
+std::optional<PassageResult> ResultCache::find(const std::string& key) {
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return std::nullopt;
+  used_.splice(used_.begin(), used_, it->second);
+  return it->second->result;
+}
+
+void ResultCache::insert(const std::string& key, PassageResult result) {
+  ERANK_CHECK(!result.error);
+  if (const auto it = entries_.find(key); it != entries_.end()) {
+    bytes_ -= it->second->bytes;
+    used_.erase(it->second);
+    entries_.erase(it);
+  }
+  const int64_t bytes = bytes_of(key, result);
+  if (bytes > max_bytes_) return;
+  used_.push_front({key, std::move(result), bytes});
+  entries_[key] = used_.begin();
+  bytes_ += bytes;
+  while (bytes_ > max_bytes_) {
+    bytes_ -= used_.back().bytes;
+    entries_.erase(used_.back().key);
+    used_.pop_back();
+  }
+}
+
+std::string pair_key(const std::string& identity, const ScoreOptions& o, const std::string& query,
+                     const std::string& document) {
+  std::string text;
+  const auto add = [&](std::string_view part) {
+    text += std::to_string(part.size());
+    text += ':';
+    text += part;
+  };
+  add(kVersion);
+  add(identity);
+  add(*o.instruction);
+  const bool think = *o.mode == rank::Mode::kThink;
+  add(think ? "think" : "direct");
+  add(std::to_string(static_cast<int>(*o.score)));
+  // What only reasoning depends on must not tell direct answers apart.
+  add(think ? base::str(*o.max_think_tokens, " ", o.temperature, " ", o.seed, " ", o.samples) : "");
+  add(o.long_documents == rank::LongDocuments::kWindows ? base::str("windows ", o.max_windows)
+                                                        : "cut");
+  add(query);
+  add(document);
+  return base::sha256(text);
+}
+
+PairPool::PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
+                   int64_t max_cache_bytes, Post post)
+    : reranker_(std::move(reranker)),
+      identity_(base::str(files, " ", reranker_->precision_name(), " ",
+                          base::dump_json(rank::to_json(reranker_->defaults())))),
+      cache_(max_cache_bytes),
+      post_(std::move(post)) {}
+
+PairPool::~PairPool() {
+  for (auto& [number, job] : jobs_) job.ticket.cancel();
+}
+
+ScoreOptions PairPool::resolved(ScoreOptions options) const {
+  const rank::CheckpointDefaults& defaults = reranker_->defaults();
+  if (!options.instruction) options.instruction = defaults.instruction;
+  if (!options.mode) options.mode = defaults.mode;
+  if (!options.score) options.score = defaults.score;
+  if (!options.max_think_tokens) options.max_think_tokens = defaults.max_think_tokens;
+  options.hybrid_weight.reset();  // a pair's own score does not depend on its list
+  return options;
+}
+
+std::vector<std::string> PairPool::keys(const QueryCall& query,
+                                        const std::vector<size_t>& documents,
+                                        const ScoreOptions& options) const {
+  const ScoreOptions all = resolved(options);
+  std::vector<std::string> keys;
+  for (const size_t d : documents)
+    keys.push_back(pair_key(identity_, all, query.query, query.documents->at(d)));
+  return keys;
+}
+
+int64_t PairPool::num_missing(const std::vector<std::string>& keys) const {
+  return std::count_if(keys.begin(), keys.end(), [&](const std::string& key) {
+    return !cache_.contains(key) && !pairs_.contains(key);
+  });
+}
+
+std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number,
+                                            const QueryCall& query,
+                                            const std::vector<size_t>& documents,
+                                            const ScoreOptions& options,
+                                            const std::vector<std::string>& keys) {
+  ERANK_CHECK(keys.size() == documents.size());
+  std::vector<Answer> answers;
+  std::vector<std::pair<std::string, size_t>> waits;
+  rank::RankRequest request;
+  Job job;
+  std::unordered_set<std::string> own;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (auto known = cache_.find(keys[i])) {
+      relocate(*known, documents[i]);
+      answers.push_back({caller, query_number, std::move(*known), true});
+      continue;
+    }
+    waits.emplace_back(keys[i], documents[i]);
+    if (pairs_.contains(keys[i]) || !own.insert(keys[i]).second) continue;
+    request.passages.push_back(
+        {std::to_string(documents[i]), query.documents->at(documents[i]), std::nullopt});
+    job.keys.push_back(keys[i]);
+  }
+  const uint64_t number = next_job_++;
+  const auto computed = std::ssize(job.keys);
+  if (computed > 0) {
+    request.qid = std::to_string(query_number);
+    request.query = query.query;
+    request.options = resolved(options);
+    job.ticket = reranker_->submit(
+        std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
+          post(number, result);
+        }});
+    for (const std::string& key : job.keys) pairs_[key] = {number, {}};
+    job.num_left = job.keys.size();
+    jobs_.emplace(number, std::move(job));
+    num_computing_ += computed;
+  }
+  num_hits_ += std::ssize(keys) - computed;
+  for (auto& [key, document] : waits) {
+    Pair& pair = pairs_.at(key);
+    if (pair.waiters.empty()) ++jobs_.at(pair.job).num_wanted;
+    pair.waiters.push_back({caller, query_number, document});
+    asked_[caller].push_back(std::move(key));
+  }
+  return answers;
+}
+
+std::vector<PairPool::Answer> PairPool::take(uint64_t number, PassageResult result) {
+  Job& job = jobs_.at(number);
+  const std::string key = job.keys.at(result.index);
+  std::vector<Answer> answers;
+  // It is another job's pair when this one was cancelled and somebody asked again.
+  if (const auto it = pairs_.find(key); it != pairs_.end() && it->second.job == number) {
+    bool first = true;
+    for (const Waiter& waiter : it->second.waiters) {
+      answers.push_back({waiter.caller, waiter.query, result, !std::exchange(first, false)});
+      relocate(answers.back().result, waiter.document);
+    }
+    if (!it->second.waiters.empty()) --job.num_wanted;
+    pairs_.erase(it);
+  }
+  if (!result.error) cache_.insert(key, std::move(result));
+  --num_computing_;
+  if (--job.num_left == 0) jobs_.erase(number);
+  return answers;
+}
+
+void PairPool::leave(uint64_t caller) {
+  const auto asked = asked_.find(caller);
+  if (asked == asked_.end()) return;
+  const auto keys = std::move(asked->second);
+  asked_.erase(asked);
+  for (const std::string& key : keys) {
+    const auto it = pairs_.find(key);
+    if (it == pairs_.end()) continue;
+    Pair& pair = it->second;
+    if (std::erase_if(pair.waiters, [&](const Waiter& w) { return w.caller == caller; }) == 0 ||
+        !pair.waiters.empty())
+      continue;
+    Job& job = jobs_.at(pair.job);
+    if (--job.num_wanted > 0) continue;
+    job.ticket.cancel();
+    // Nobody may wait for a pair that will not come.
+    const uint64_t number = pair.job;
+    for (const std::string& cancelled : job.keys)
+      if (const auto at = pairs_.find(cancelled); at != pairs_.end() && at->second.job == number)
+        pairs_.erase(at);
+  }
+}
+
+}  // namespace erank::serve

@@ -1,0 +1,118 @@
+// Scores of pairs for several callers at once: what was computed is kept, and what is being
+// computed is computed once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "erank/rank/reranker.h"
+#include "erank/serve/api.h"
+
+namespace erank::serve {
+
+// Results by key, the least recently used dropped first. One thread at a time.
+class ResultCache {
+ public:
+  explicit ResultCache(int64_t max_bytes) : max_bytes_(max_bytes) {}  // 0: keeps nothing
+
+  std::optional<rank::PassageResult> find(const std::string& key);
+  bool contains(const std::string& key) const { return entries_.contains(key); }
+  // Replaces what is there. REQUIRES: no error in `result`.
+  void insert(const std::string& key, rank::PassageResult result);
+
+  int64_t size() const { return static_cast<int64_t>(entries_.size()); }
+  int64_t bytes() const { return bytes_; }  // about
+
+ private:
+  struct Entry {
+    std::string key;
+    rank::PassageResult result;
+    int64_t bytes = 0;
+  };
+  int64_t max_bytes_, bytes_ = 0;
+  std::list<Entry> used_;  // the last used first
+  std::unordered_map<std::string, std::list<Entry>::iterator> entries_;
+};
+
+// What tells one result from another: `identity` (the model's files, its precision, prompt and
+// defaults), every option that changes a score, the query and the document. REQUIRES: mode, score,
+// instruction and max_think_tokens are set.
+std::string pair_key(const std::string& identity, const rank::ScoreOptions& options,
+                     const std::string& query, const std::string& document);
+
+// Asks the reranker for pairs on behalf of callers, whose numbers are the user's choice. One thread
+// at a time.
+class PairPool {
+ public:
+  struct Answer {
+    uint64_t caller = 0;
+    size_t query = 0;            // as it was asked for
+    rank::PassageResult result;  // its index is the document's
+    bool cached = false;         // was not computed for this caller
+  };
+  // Called on the reranker's thread for each pair that is done: the arguments are to reach take().
+  using Post = std::function<void(uint64_t job, rank::PassageResult result)>;
+
+  // `files` stands for what the model was read from.
+  PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
+           int64_t max_cache_bytes, Post post);
+  ~PairPool();  // cancels all
+
+  // The keys of a query's documents; what is not set in `options` is the checkpoint's.
+  std::vector<std::string> keys(const QueryCall& query, const std::vector<size_t>& documents,
+                                const rank::ScoreOptions& options) const;
+  // How many of them would have to be computed.
+  int64_t num_missing(const std::vector<std::string>& keys) const;
+
+  // What is known is returned; the rest comes from take(). Throws as Reranker::submit, and then
+  // nothing was asked for. REQUIRES: `keys` are those of the same arguments.
+  std::vector<Answer> ask(uint64_t caller, size_t query_number, const QueryCall& query,
+                          const std::vector<size_t>& documents, const rank::ScoreOptions& options,
+                          const std::vector<std::string>& keys);
+  // For whom a result is that was posted.
+  std::vector<Answer> take(uint64_t job, rank::PassageResult result);
+  // The caller gets no further answers. A request of the reranker for whose pairs nobody waits any
+  // more is cancelled.
+  void leave(uint64_t caller);
+
+  int64_t num_computing() const { return num_computing_; }  // pairs that the reranker has
+  int64_t num_hits() const { return num_hits_; }            // pairs that were not computed again
+  const ResultCache& cache() const { return cache_; }
+  const rank::Reranker& reranker() const { return *reranker_; }
+
+ private:
+  struct Waiter {
+    uint64_t caller;
+    size_t query, document;
+  };
+  struct Pair {  // that is being computed
+    uint64_t job;
+    std::vector<Waiter> waiters;
+  };
+  struct Job {  // a request of the reranker
+    rank::Ticket ticket;
+    std::vector<std::string> keys;  // by passage
+    size_t num_left = 0;            // passages without an outcome
+    size_t num_wanted = 0;          // of them those for which somebody waits
+  };
+
+  rank::ScoreOptions resolved(rank::ScoreOptions options) const;
+
+  std::shared_ptr<rank::Reranker> reranker_;
+  std::string identity_;
+  ResultCache cache_;
+  Post post_;
+  uint64_t next_job_ = 1;
+  int64_t num_computing_ = 0, num_hits_ = 0;
+  std::unordered_map<std::string, Pair> pairs_;
+  std::unordered_map<uint64_t, Job> jobs_;
+  std::unordered_map<uint64_t, std::vector<std::string>> asked_;  // by caller
+};
+
+}  // namespace erank::serve

@@ -1,0 +1,538 @@
+#include "erank/serve/connection.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <cstdio>
+#include <utility>
+
+#include "erank/base/error.h"
+#include "erank/base/utf8.h"
+#include "erank/serve/exchange.h"
+#include "erank/serve/http_text.h"
+
+namespace erank::serve {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+using TimePoint = Clock::time_point;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr size_t kPieceBytes = 16 << 10;      // of a read
+constexpr size_t kMaxPipelined = 64 << 10;    // read ahead while a request is being answered
+constexpr size_t kMaxChunkHead = 16 << 10;    // a chunk's size line, or the trailer
+constexpr size_t kMaxLingerBytes = 64 << 20;  // thrown away of a refused request
+constexpr seconds kLinger{2};                 // waits for a client to see the reply and close
+constexpr seconds kStreamSilence{15};         // then a comment keeps proxies from giving up
+constexpr TimePoint kNever = TimePoint::max();
+
+struct Fault {
+  int status;
+  const char* type;
+  std::string message;
+};
+
+// What a request that was read in full, or as far as it goes, has become.
+struct Incoming {
+  HttpRequest request;
+  bool head = false;  // HEAD
+  bool http10 = false, keep_alive = false;
+  std::optional<Fault> fault;
+};
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  return out;
+}
+
+std::string fresh_id(std::mt19937_64& random) {
+  char text[33];
+  std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(random()),
+                static_cast<unsigned long long>(random()));
+  return text;
+}
+
+// One connection. All of it runs on the server's thread: reads and writes are started, set a flag
+// when they are done, and wake the coroutine, which alone decides what comes next.
+class ServedConnection : public Connection, public std::enable_shared_from_this<ServedConnection> {
+ public:
+  ServedConnection(ServerCore& core, tcp::socket socket, bool refused)
+      : core_(core), socket_(std::move(socket)), timer_(core.io), refused_(refused) {
+    if (core.tls) tls_.emplace(socket_, *core.tls);
+    core_.connections.insert(this);
+    core_.num_refused += refused_;
+    error_code ec;
+    const auto peer = socket_.remote_endpoint(ec);
+    if (!ec) peer_ = peer.address().to_string(ec);
+    socket_.set_option(tcp::no_delay(true), ec);
+  }
+  ~ServedConnection() override {
+    if (exchange_) exchange_->close(true);
+    core_.connections.erase(this);
+    core_.num_refused -= refused_;
+    if (core_.stopping && core_.connections.empty()) core_.drain_timer.cancel();
+  }
+
+  void wake() override { timer_.cancel(); }
+  // Every step that waits for the client ends now.
+  void cut() override {
+    error_code ignored;
+    socket_.close(ignored);
+    cut_ = read_ended_ = true;
+    wake();
+  }
+
+  asio::awaitable<void> run() override {
+    const auto self = shared_from_this();
+    if (co_await shake_hands()) {
+      if (refused_)
+        co_await refuse();
+      else
+        while (co_await serve_one()) {
+        }
+      co_await end();
+    }
+    cut();
+  }
+
+ private:
+  using Parser = http::request_parser<http::string_body>;
+
+  // Until wake() or `deadline`; may also return for no reason.
+  asio::awaitable<void> wait(TimePoint deadline) {
+    timer_.expires_at(deadline);
+    error_code ignored;
+    co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  }
+
+  void start_read() {
+    if (reading_ || read_ended_) return;
+    reading_ = true;
+    const auto done = [self = shared_from_this()](error_code ec, size_t n) {
+      self->reading_ = false;
+      self->input_.append(self->piece_.data(), n);
+      if (ec) self->read_ended_ = true;
+      self->wake();
+    };
+    if (tls_)
+      tls_->async_read_some(asio::buffer(piece_), done);
+    else
+      socket_.async_read_some(asio::buffer(piece_), done);
+  }
+
+  void start_write(std::string_view bytes) {
+    writing_ = true;
+    const auto done = [self = shared_from_this()](error_code ec, size_t n) {
+      self->writing_ = false;
+      self->written_ = n;
+      if (ec) self->write_failed_ = true;
+      self->wake();
+    };
+    if (tls_)
+      tls_->async_write_some(asio::buffer(bytes), done);
+    else
+      socket_.async_write_some(asio::buffer(bytes), done);
+  }
+
+  // All of `bytes`; false when the client does not take them.
+  asio::awaitable<bool> write(std::string bytes) {
+    output_ = std::move(bytes);
+    for (size_t done = 0; done < output_.size();) {
+      if (cut_) co_return false;
+      const TimePoint deadline = Clock::now() + core_.options.client_timeout;
+      start_write(std::string_view(output_).substr(done));
+      while (writing_) {
+        const bool too_slow = exchange_ && exchange_->too_slow();
+        if (!cut_ && (Clock::now() >= deadline || too_slow)) cut();
+        co_await wait(cut_ ? kNever : deadline);
+      }
+      if (write_failed_ || cut_) co_return false;
+      done += written_;
+      bytes_out_ += static_cast<int64_t>(written_);
+    }
+    co_return true;
+  }
+
+  asio::awaitable<bool> shake_hands() {
+    if (!tls_) co_return true;
+    bool done = false;
+    error_code result;
+    tls_->async_handshake(asio::ssl::stream_base::server,
+                          [&, self = shared_from_this()](error_code ec) {
+                            done = true, result = ec;
+                            self->wake();
+                          });
+    const TimePoint deadline = Clock::now() + core_.options.client_timeout;
+    while (!done) {
+      if (!cut_ && (Clock::now() >= deadline || core_.stopping)) cut();
+      co_await wait(cut_ ? kNever : deadline);
+    }
+    co_return !result && !cut_;
+  }
+
+  // After the last reply. What a client still sends of a request that was refused is thrown away
+  // until it closes too, so that its system does not drop the reply for a reset.
+  asio::awaitable<void> end() {
+    if (cut_) co_return;
+    const TimePoint deadline = Clock::now() + (linger_ ? kLinger : milliseconds(200));
+    error_code ignored;
+    if (tls_) {
+      bool done = false;
+      tls_->async_shutdown([&, self = shared_from_this()](error_code) {
+        done = true;
+        self->wake();
+      });
+      while (!done) {
+        if (!cut_ && Clock::now() >= deadline) cut();
+        co_await wait(cut_ ? kNever : deadline);
+      }
+      co_return;
+    }
+    socket_.shutdown(tcp::socket::shutdown_send, ignored);
+    if (!linger_) co_return;
+    size_t thrown = 0;
+    while (!read_ended_ && Clock::now() < deadline && thrown < kMaxLingerBytes) {
+      thrown += input_.size();
+      input_.clear();
+      start_read();
+      co_await wait(deadline);
+    }
+  }
+
+  asio::awaitable<void> refuse() {
+    Incoming none;
+    none.fault = {503, "overloaded", "too many connections; try again later"};
+    linger_ = true;
+    begin_request();
+    HttpReply reply = fault_reply(none);
+    co_await reply_to(none, std::move(reply));
+  }
+
+  void begin_request() {
+    started_ = Clock::now();
+    record_ = {};
+    record_.begin = std::chrono::system_clock::now();
+    record_.peer = peer_;
+    record_.id = fresh_id(core_.random);
+    bytes_out_ = 0;
+    origin_.clear();
+  }
+
+  // One request and its reply. False: the connection is to end.
+  asio::awaitable<bool> serve_one() {
+    const TimePoint idle =
+        Clock::now() + (first_ ? core_.options.client_timeout : core_.options.idle_timeout);
+    first_ = false;
+    for (;;) {
+      // RFC 9112, section 2.2: empty lines before a request are passed over.
+      input_.erase(0, std::min(input_.find_first_not_of("\r\n"), input_.size()));
+      if (!input_.empty()) break;
+      if (read_ended_ || core_.stopping || Clock::now() >= idle) co_return false;
+      start_read();
+      co_await wait(idle);
+    }
+    begin_request();
+    Incoming in;
+    if (!co_await read(in)) {  // the client left in the middle
+      record_.status = 499, record_.complete = false;
+      note();
+      co_return false;
+    }
+    if (!in.fault && in.request.method != "OPTIONS") co_return co_await answer(in);
+    HttpReply reply = in.fault ? fault_reply(in) : options_reply();
+    co_return co_await reply_to(in, std::move(reply));
+  }
+
+  HttpReply fault_reply(const Incoming& in) const {
+    HttpReply reply = error_reply(in.fault->status, in.fault->type, in.fault->message, record_.id);
+    if (reply.status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
+    if (reply.status == 503) reply.headers.emplace_back("Retry-After", "1");
+    return reply;
+  }
+
+  HttpReply options_reply() const {
+    Headers headers = core_.origins.preflight_headers(origin_);
+    headers.emplace_back("Allow", "GET, HEAD, POST, OPTIONS");
+    return {204, "", "", std::move(headers)};
+  }
+
+  // Feeds the parser until `done`. The client has the time-out and a second for each KiB.
+  template <typename Done>
+  asio::awaitable<bool> feed(Parser& parser, Done done, std::optional<Fault>& fault) {
+    size_t taken = 0;
+    const TimePoint begin = Clock::now();
+    while (!done(parser)) {
+      if (!input_.empty()) {
+        error_code ec;
+        const size_t n = parser.put(asio::buffer(input_), ec);
+        input_.erase(0, n);
+        taken += n;
+        if (ec && ec != http::error::need_more) {
+          fault = fault_of(ec);
+          co_return true;
+        }
+        if (done(parser)) break;
+        if (ec == http::error::need_more && parser.is_header_done() &&
+            input_.size() > kMaxChunkHead) {
+          fault = Fault{400, "invalid_request_error", "a chunk's head or the trailer is too long"};
+          co_return true;
+        }
+        if (n > 0 && !ec) continue;
+      }
+      if (read_ended_) co_return false;
+      const TimePoint deadline = begin + core_.options.client_timeout +
+                                 milliseconds((taken + input_.size()) * 1000 / 1024);
+      if (Clock::now() >= deadline) {
+        fault = Fault{408, "timeout_error", "the request came too slowly"};
+        co_return true;
+      }
+      start_read();
+      co_await wait(deadline);
+    }
+    co_return true;
+  }
+
+  Fault fault_of(error_code ec) const {
+    const char* kind = "invalid_request_error";
+    if (ec == http::error::header_limit)
+      return {431, kind,
+              base::str("the request's head is larger than ", core_.options.max_header_bytes,
+                        " bytes")};
+    if (ec == http::error::body_limit)
+      return {413, kind,
+              base::str("the request's body is larger than ", core_.options.max_body_bytes,
+                        " bytes; send fewer documents at once")};
+    if (ec == http::error::bad_version)
+      return {505, kind, "this server speaks HTTP/1.1 and HTTP/1.0"};
+    return {400, kind, "this is no HTTP/1.1 request: " + ec.message()};
+  }
+
+  // Reads one request into `in`, refused or whole. False when the client left before its end.
+  asio::awaitable<bool> read(Incoming& in) {
+    Parser parser;
+    parser.header_limit(static_cast<uint32_t>(core_.options.max_header_bytes));
+    parser.body_limit(static_cast<uint64_t>(core_.options.max_body_bytes));
+    parser.eager(false);
+    if (!co_await feed(
+            parser, [](Parser& p) { return p.is_header_done(); }, in.fault))
+      co_return false;
+    const auto too_large = std::exchange(in.fault, {});
+    if (too_large && too_large->status != 413) {
+      in.fault = too_large, linger_ = true;
+      co_return true;
+    }
+    take_head(parser, in);
+    if (!in.fault) in.fault = too_large;
+    const bool complete = parser.is_done();
+    if (!in.fault && !complete && in.request.method != "OPTIONS") {
+      if (!in.request.header("expect").empty() && !in.http10 && input_.empty() &&
+          !co_await write("HTTP/1.1 100 Continue\r\n\r\n"))
+        co_return false;
+      parser.eager(true);
+      if (!co_await feed(
+              parser, [](Parser& p) { return p.is_done(); }, in.fault))
+        co_return false;
+    }
+    if (!parser.is_done()) in.keep_alive = false, linger_ = true;
+    if (in.fault) co_return true;
+    in.request.body = std::move(parser.get().body());
+    record_.bytes_in = static_cast<int64_t>(in.request.body.size());
+    co_return true;
+  }
+
+  // The head's checks, in the order in which their faults are told.
+  void take_head(Parser& parser, Incoming& in) {
+    const auto& message = parser.get();
+    in.http10 = message.version() == 10;
+    in.keep_alive = message.keep_alive();
+    in.request.method = std::string(message.method_string());
+    in.request.peer = peer_;
+    int hosts = 0, codings = 0;
+    bool chunked = true;
+    for (const auto& field : message) {
+      std::string name = lower({field.name_string().data(), field.name_string().size()});
+      std::string value(field.value());
+      hosts += name == "host";
+      if (name == "transfer-encoding") ++codings, chunked = lower(value) == "chunked";
+      in.request.headers.emplace_back(std::move(name), std::move(value));
+    }
+    const HttpRequest& request = in.request;
+    record_.id = request_id(request.header("x-request-id"), record_.id);
+    record_.trace_id = trace_id(request.header("traceparent"));
+    record_.method = base::printable(request.method.substr(0, 32));
+    in.request.id = record_.id;
+    origin_ = request.header("origin");
+    if (request.method == "HEAD") in.head = true, in.request.method = "GET";
+    const auto fail = [&](int status, const char* type, std::string what) {
+      in.fault = {status, type, std::move(what)};
+    };
+    const char* kInvalid = "invalid_request_error";
+    if (codings > 0 && (codings > 1 || !chunked || in.http10)) {
+      in.keep_alive = false;  // where the request ends cannot be told
+      in.fault = {501, kInvalid, "of transfer codings this server knows chunked alone"};
+      return;
+    }
+    if (hosts > 1 || (hosts == 0 && !in.http10))
+      return fail(400, kInvalid, "a request has one header Host");
+    const std::string_view target{message.target().data(), message.target().size()};
+    const auto parts = parse_target(target);
+    if (!parts || (parts->path == "*" && request.method != "OPTIONS"))
+      return fail(400, kInvalid, "the request's target is no path, or one with broken escapes");
+    in.request.path = parts->path, in.request.query = parts->query;
+    record_.path = parts->path.substr(0, base::utf8_prefix(parts->path, 256));
+    if (request.method == "OPTIONS") return;
+    if (!core_.keys.admit(request.path, request.header("authorization")))
+      return fail(401, "authentication_error",
+                  "this server needs a key: send the header Authorization: Bearer KEY");
+    if (const auto expect = request.header("expect");
+        !expect.empty() && lower(expect) != "100-continue")
+      return fail(417, kInvalid, "of expectations this server knows 100-continue alone");
+  }
+
+  asio::awaitable<bool> answer(Incoming& in) {
+    exchange_ = std::make_shared<Exchange>(
+        [self = weak_from_this(), &io = core_.io] {
+          asio::post(io, [self] {
+            if (const auto connection = self.lock()) connection->wake();
+          });
+        },
+        static_cast<size_t>(core_.options.max_waiting_event_bytes));
+    hand_over(std::move(in.request));
+    const auto limit = core_.options.request_timeout;
+    const TimePoint deadline = limit.count() > 0 ? Clock::now() + limit : kNever;
+    bool again = false;
+    ExchangeOutput out;
+    for (;;) {
+      out = exchange_->take();
+      if (out.reply || out.begun) break;
+      if (read_ended_ || cut_ || core_.over || Clock::now() >= deadline) break;
+      if (input_.size() < kMaxPipelined) start_read();  // tells when the client leaves
+      co_await wait(deadline);
+    }
+    if (out.reply) {
+      again = co_await reply_to(in, std::move(*out.reply));
+    } else if (out.begun) {
+      again = co_await stream_to(in, std::move(out));
+    } else if (read_ended_ || cut_) {
+      record_.status = 499, record_.complete = false;
+      note();
+    } else {
+      exchange_->close(true);
+      if (core_.over)
+        in.fault = Fault{503, "unavailable_error", "the server is going down; try again later"};
+      else
+        in.fault = Fault{504, "timeout_error", "the request took too long"};
+      HttpReply reply = fault_reply(in);
+      again = co_await reply_to(in, std::move(reply));
+    }
+    exchange_->close(!record_.complete);
+    exchange_ = nullptr;
+    co_return again;
+  }
+
+  void hand_over(HttpRequest request) {
+    try {
+      core_.handler(std::move(request), exchange_->responder(record_.id));
+    } catch (const std::exception&) {  // the responder is gone with it: 500
+    }
+  }
+
+  asio::awaitable<bool> stream_to(const Incoming& in, ExchangeOutput out) {
+    const bool chunked = !in.http10;
+    const bool close = in.http10 || in.head || !in.keep_alive || core_.stopping;
+    const HeadOptions options{.http10 = in.http10,
+                              .close = close,
+                              .chunked = chunked,
+                              .id = record_.id,
+                              .type = "text/event-stream"};
+    Headers headers = core_.origins.reply_headers(origin_);
+    headers.insert(headers.end(), {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
+    headers.insert(headers.end(), out.begun->begin(), out.begun->end());
+    record_.status = 200, record_.stream = true;
+    std::string text = head_text(200, options, headers);
+    bool good = co_await write(std::move(text));
+    TimePoint silent = Clock::now() + kStreamSilence;
+    while (good && !in.head) {
+      if (out.events.empty() && !out.ended) out = exchange_->take();
+      text = std::exchange(out.events, {});
+      if (text.empty() && !out.ended && Clock::now() >= silent) text = ": \n\n";
+      if (out.too_slow || cut_ || core_.over || (read_ended_ && !out.ended)) {
+        good = false;
+      } else if (!text.empty()) {
+        if (chunked) text = chunk_text(text);
+        good = co_await write(std::move(text));
+        silent = Clock::now() + kStreamSilence;
+      } else if (out.ended) {
+        if (chunked) good = co_await write("0\r\n\r\n");
+        break;
+      } else {
+        if (input_.size() < kMaxPipelined) start_read();
+        co_await wait(silent);
+      }
+    }
+    record_.complete = good;
+    note();
+    if (!good) cut();  // without the last chunk, so that nobody takes it for complete
+    co_return good && !close;
+  }
+
+  asio::awaitable<bool> reply_to(const Incoming& in, HttpReply reply) {
+    const bool close = !in.keep_alive || core_.stopping;
+    const bool bare = reply.status == 204 || reply.status == 304;
+    HeadOptions options{.http10 = in.http10, .close = close, .id = record_.id};
+    if (!bare) options.length = reply.body.size(), options.type = reply.type;
+    Headers headers = core_.origins.reply_headers(origin_);
+    headers.insert(headers.end(), reply.headers.begin(), reply.headers.end());
+    std::string text = head_text(reply.status, options, headers);
+    if (!in.head && !bare) text += reply.body;
+    record_.status = reply.status;
+    record_.complete = co_await write(std::move(text));
+    note();
+    co_return record_.complete && !close;
+  }
+
+  void note() {
+    record_.bytes_out = bytes_out_;
+    record_.seconds = std::chrono::duration<double>(Clock::now() - started_).count();
+    if (core_.options.on_request) core_.options.on_request(record_);
+  }
+
+  ServerCore& core_;
+  tcp::socket socket_;
+  std::optional<asio::ssl::stream<tcp::socket&>> tls_;
+  asio::steady_timer timer_;
+  const bool refused_;
+  std::string peer_;
+  std::array<char, kPieceBytes> piece_;  // a read goes here,
+  std::string input_;                    // then here, until the parser has taken it
+  std::string output_;                   // being written
+  size_t written_ = 0;
+  bool first_ = true, reading_ = false, read_ended_ = false, writing_ = false,
+       write_failed_ = false, cut_ = false, linger_ = false;
+
+  // Of the request that is being answered.
+  std::shared_ptr<Exchange> exchange_;
+  AccessRecord record_;
+  std::string origin_;
+  TimePoint started_;
+  int64_t bytes_out_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<Connection> make_connection(ServerCore& core, tcp::socket socket, bool refused) {
+  return std::make_shared<ServedConnection>(core, std::move(socket), refused);
+}
+
+}  // namespace erank::serve

@@ -1,0 +1,132 @@
+#include "erank/serve/server.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <utility>
+
+#include "erank/base/error.h"
+#include "erank/base/utf8.h"
+#include "erank/serve/connection.h"
+
+namespace erank::serve {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr int kMaxRefused = 64;  // connections over the limit that are told so
+
+}  // namespace
+
+void ServerCore::listen() {
+  const std::string where = base::str(options.host, ":", options.port);
+  error_code ec;
+  tcp::resolver resolver(io);
+  const auto found =
+      resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, ec);
+  if (ec || found.empty())
+    base::fail(base::ErrorKind::kInvalidInput, "serve", "--host ", base::in_quotes(options.host),
+               " is no address of this machine: ", ec.message());
+  const tcp::endpoint endpoint = found.begin()->endpoint();
+  acceptor.open(endpoint.protocol(), ec);
+  if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
+  if (!ec) acceptor.bind(endpoint, ec);
+  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
+  if (ec)
+    base::fail(base::ErrorKind::kExhausted, "serve", "cannot listen on ", where, ": ", ec.message(),
+               "; choose another --port or --host");
+  port = acceptor.local_endpoint().port();
+}
+
+void ServerCore::load_tls() {
+  if (options.tls_certificate.empty() && options.tls_key.empty()) return;
+  if (options.tls_certificate.empty() || options.tls_key.empty())
+    base::fail(base::ErrorKind::kInvalidInput, "serve",
+               "TLS needs a certificate and its key, both as PEM files");
+  tls.emplace(asio::ssl::context::tls_server);
+  error_code ec;
+  tls->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 |
+                       asio::ssl::context::no_tlsv1_1 | asio::ssl::context::no_compression,
+                   ec);
+  if (!ec) tls->use_certificate_chain_file(options.tls_certificate, ec);
+  if (ec)
+    base::fail(base::ErrorKind::kInvalidInput, "serve", options.tls_certificate,
+               ": no certificate in PEM form: ", ec.message());
+  tls->use_private_key_file(options.tls_key, asio::ssl::context::pem, ec);
+  if (ec)
+    base::fail(base::ErrorKind::kInvalidInput, "serve", options.tls_key,
+               ": not the certificate's private key in PEM form: ", ec.message());
+}
+
+asio::awaitable<void> ServerCore::accept() {
+  while (!stopping) {
+    error_code ec;
+    tcp::socket socket(io);
+    co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable, ec));
+    if (ec == asio::error::operation_aborted || !acceptor.is_open()) co_return;
+    if (ec) {  // no descriptor is free, or the client is gone already
+      asio::steady_timer pause(io, milliseconds(50));
+      co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+      continue;
+    }
+    const int num_served = static_cast<int>(connections.size()) - num_refused;
+    const bool refused = num_served >= options.max_connections;
+    if (refused && num_refused >= kMaxRefused) continue;  // and closed
+    const auto connection = make_connection(*this, std::move(socket), refused);
+    asio::co_spawn(
+        io, [connection] { return connection->run(); }, asio::detached);
+  }
+}
+
+void ServerCore::begin_stop(milliseconds drain) {
+  stopping = true;
+  error_code ignored;
+  acceptor.close(ignored);
+  for (Connection* connection : connections) connection->wake();
+  if (connections.empty()) return;
+  drain_timer.expires_after(drain);
+  drain_timer.async_wait([this](error_code ec) {
+    if (ec || connections.empty()) return;
+    over = true;
+    for (Connection* connection : connections) connection->wake();
+    drain_timer.expires_after(seconds(1));
+    drain_timer.async_wait([this](error_code cancelled) {
+      if (cancelled) return;
+      for (Connection* connection : connections) connection->cut();
+    });
+  });
+}
+
+Server::Server(ServerOptions options, Handler handler)
+    : core_(std::make_unique<ServerCore>(std::move(options), std::move(handler))) {
+  core_->load_tls();
+  core_->listen();
+}
+
+Server::~Server() = default;
+
+int Server::port() const { return core_->port; }
+
+std::string Server::url() const {
+  const std::string& host = core_->options.host;
+  const bool six = host.find(':') != host.npos;
+  return base::str(core_->tls ? "https://" : "http://", six ? "[" : "", host, six ? "]" : "", ":",
+                   core_->port);
+}
+
+void Server::run() {
+  asio::co_spawn(core_->io, core_->accept(), asio::detached);
+  core_->io.run();
+}
+
+void Server::stop(milliseconds drain) {
+  asio::post(core_->io, [core = core_.get(), drain] { core->begin_stop(drain); });
+}
+
+}  // namespace erank::serve

@@ -1,0 +1,102 @@
+"""The Python package against the built program: $ERANK_PROGRAM, a tiny model's folder in $ERANK_TEST_MODEL."""
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from erank import ErankError, Reranker
+
+MODEL = os.environ["ERANK_TEST_MODEL"]
+DOCUMENTS = ["a letter of ten", "a number", {"text": "the letter and the number"}]
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class RerankerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.reranker = Reranker(MODEL, options=["--threads", "1"])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.reranker.close()
+
+    def test_rank_is_sorted_and_knows_its_documents(self):
+        results = self.reranker.rank("which letter", DOCUMENTS)
+        self.assertEqual(sorted(r.index for r in results), [0, 1, 2])
+        self.assertEqual([r.score for r in results], sorted((r.score for r in results), reverse=True))
+        for result in results:
+            self.assertIs(result.document, DOCUMENTS[result.index])
+            self.assertAlmostEqual(result.relevance, result.score / 10)
+            self.assertIsNone(result.distribution)
+        self.assertEqual(self.reranker.rank("which letter", []), [])
+        best = self.reranker.rank("which letter", DOCUMENTS, top_n=1, return_distribution=True)
+        self.assertEqual([r.index for r in best], [results[0].index])
+        self.assertEqual(len(best[0].distribution), 11)
+
+    def test_predict_keeps_the_order_of_pairs(self):
+        pairs = [("first", "a number"), ("second", "a letter"), ("first", "a letter"), ("second", "a number")]
+        scores = self.reranker.predict(pairs)
+        for (query, document), score in zip(pairs, scores):
+            self.assertAlmostEqual(score, self.reranker.rank(query, [document])[0].relevance)
+        self.assertEqual(self.reranker.predict([]), [])
+
+    def test_many_threads(self):
+        expected = self.reranker.rank("which letter", DOCUMENTS)
+        got = [None] * 16
+
+        def call(i):
+            got[i] = self.reranker.rank("which letter", DOCUMENTS)
+
+        threads = [threading.Thread(target=call, args=(i,)) for i in range(len(got))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(got, [expected] * len(got))
+
+    def test_refusals_are_value_errors_with_the_servers_line(self):
+        with self.assertRaisesRegex(ValueError, "mode"):
+            self.reranker.rank("q", ["d"], mode="aloud")
+
+    def test_a_model_that_is_not_there(self):
+        with self.assertRaisesRegex(RuntimeError, "/no/such"):
+            Reranker("/no/such/model")
+
+    def test_a_server_elsewhere(self):
+        server = self.reranker._server
+        with Reranker(url=server.url, api_key=server.key) as other:
+            self.assertEqual(other.rank("which letter", DOCUMENTS), self.reranker.rank("which letter", DOCUMENTS))
+        with Reranker(url=server.url) as stranger, self.assertRaises(ErankError) as raised:
+            stranger.rank("q", ["d"])
+        self.assertEqual(raised.exception.status, 401)
+        with self.assertRaises(ValueError):
+            Reranker("model", url=server.url)
+
+    def test_the_server_ends_with_the_object_and_with_a_killed_process(self):
+        reranker = Reranker(MODEL, options=["--threads", "1"])
+        pid = reranker._server._process.pid
+        self.assertTrue(is_alive(pid))
+        del reranker
+        gc.collect()
+        self.assertFalse(is_alive(pid))
+        script = ("import os, signal, sys; from erank import Reranker; r = Reranker(sys.argv[1]); "
+                  "print(r._server._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+        killed = subprocess.run([sys.executable, "-c", script, MODEL], stdout=subprocess.PIPE, check=False)
+        pid, end = int(killed.stdout), time.monotonic() + 10
+        while is_alive(pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertFalse(is_alive(pid))
+
+
+if __name__ == "__main__":
+    unittest.main()
