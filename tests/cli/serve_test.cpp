@@ -166,6 +166,18 @@ TEST_F(Serve, AsksForKeysOfAllSources) {
   EXPECT_EQ(lines[7]["path"], "/ready");
 }
 
+TEST_F(Serve, ShowsThePageToThoseWithoutAKeyToo) {
+  serve({"--api-key", "secret"});
+  const RawReply page = ask(get("/"));
+  EXPECT_EQ(page.status, 200);
+  EXPECT_THAT(page.body, HasSubstr("<title>erank</title>"));
+  EXPECT_EQ(page.headers.at("content-type"), "text/html; charset=utf-8");
+  EXPECT_THAT(page.headers.at("content-security-policy"), HasSubstr("script-src 'self'"));
+  for (const char* path : {"/app.js", "/app.css", "/icon.svg"})
+    EXPECT_EQ(ask(get(path)).status, 200) << path;
+  EXPECT_EQ(ask(get("/info")).status, 401);
+}
+
 TEST_F(Serve, TakesAKeyFromTheEnvironment) {
   launcher_ = {"env", "ERANK_API_KEY=secret"};
   serve({"--access-log", "-"});

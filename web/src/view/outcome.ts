@@ -4,6 +4,7 @@ import { byId, el, wantsStillness } from "./dom";
 import { RunView, type RunActions } from "./run_view";
 
 const announceEveryMs = 4000;
+const drawEveryMs = 80;
 
 export class Outcome {
   private readonly runs = byId("runs", HTMLDivElement);
@@ -12,7 +13,8 @@ export class Outcome {
   private readonly announcer = byId("announce", HTMLParagraphElement);
   private views: RunView[] = [];
   private announced = 0;
-  private drawing = 0;
+  private drawing: number | undefined;
+  private drawn = 0;
 
   constructor(private readonly actions: RunActions) {}
 
@@ -32,15 +34,17 @@ export class Outcome {
       outcome.scrollIntoView({ behavior: wantsStillness() ? "auto" : "smooth", block: "start" });
   }
 
-  // Many events become one drawing a frame.
+  // Many events become one drawing.
   changed(): void {
-    if (this.drawing) return;
-    this.drawing = requestAnimationFrame(() => this.draw());
+    if (this.drawing !== undefined) return;
+    const wait = Math.max(0, this.drawn + drawEveryMs - performance.now());
+    this.drawing = window.setTimeout(() => this.draw(), wait);
   }
 
   private draw(): void {
-    cancelAnimationFrame(this.drawing);
-    this.drawing = 0;
+    window.clearTimeout(this.drawing);
+    this.drawing = undefined;
+    this.drawn = performance.now();
     for (const view of this.views) view.update();
     this.showAgreement();
     this.announce();
