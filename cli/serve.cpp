@@ -179,11 +179,15 @@ std::future<Loaded> start_loading(const ServeFlags& f) {
 }
 
 std::vector<std::string> all_keys(const ServeFlags& f) {
-  std::vector<std::string> keys = f.server.api_keys;
-  for (const auto& key : keys)
-    if (key.find_first_not_of(" \t") == key.npos)
-      base::fail(ErrorKind::kInvalidInput, "--api-key",
-                 "is empty, expected a secret of your choice");
+  std::vector<std::string> keys;
+  const auto add = [&](const std::string& key, const char* where) {
+    const size_t begin = key.find_first_not_of(" \t\r\n");
+    if (begin == key.npos)
+      base::fail(ErrorKind::kInvalidInput, where, "is empty, expected a secret of your choice");
+    keys.push_back(key.substr(begin, key.find_last_not_of(" \t\r\n") - begin + 1));
+  };
+  for (const auto& key : f.server.api_keys) add(key, "--api-key");
+  if (const char* key = std::getenv("ERANK_API_KEY")) add(key, "ERANK_API_KEY");
   if (!f.api_key_file.empty())
     for (auto& key : read_keys(f.api_key_file)) keys.push_back(std::move(key));
   return keys;
@@ -237,7 +241,6 @@ void run_serve(const ServeFlags& f) {
     return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
   });
 
-
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
     service.handle(std::move(request), std::move(responder));
@@ -290,9 +293,8 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(positive_number());
   verb->add_option("--api-key", f.server.api_keys,
                    "clients must send this key as Authorization: Bearer KEY; may be given several "
-                   "times\n(others on this machine can read it here: better use the variable or "
-                   "--api-key-file)")
-      ->envname("ERANK_API_KEY");
+                   "times\n(others on this machine can read it here: better use ERANK_API_KEY "
+                   "or --api-key-file)");
   verb->add_option("--api-key-file", f.api_key_file, "a file with more keys, one a line");
   verb->add_option("--max-queued-pairs", f.service.max_queued_pairs,
                    "pairs that wait or are being scored; requests over it get 429")
@@ -317,11 +319,11 @@ void add_serve(CLI::App& app, Context& context) {
       ->capture_default_str();
   verb->add_option("--request-timeout", f.request_timeout,
                    "seconds until a request without a reply gets 504; 0 is never")
-      ->check(non_negative_number())
+      ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   verb->add_option("--drain-seconds", f.drain_seconds,
                    "how long running requests may go on after SIGTERM or SIGINT")
-      ->check(non_negative_number())
+      ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   verb->add_option("--cors-origin", f.server.cors_origins,
                    "a page's origin, e.g. https://example.org, that may read replies in browsers; "

@@ -37,6 +37,10 @@ install(DIRECTORY models DESTINATION ${CMAKE_INSTALL_DATADIR}/erank COMPONENT pr
 install(DIRECTORY examples/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/erank/examples COMPONENT program)
 erank_cache_folder(cache)
 file(GLOB bases ${cache}/models/SmolLM2-135M-Instruct.Q4_1.gguf*)
+if(NOT bases)
+  install(CODE "message(WARNING \"the default model's base is not in ${cache}/models: what is installed needs \
+--model, or the file beside it later; run tools/setup and configure again\")" COMPONENT program)
+endif()
 install(FILES ${bases} DESTINATION ${CMAKE_INSTALL_DATADIR}/erank/models COMPONENT program)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program)
 

@@ -41,6 +41,7 @@ class Keys {
   // `authorization` is the header's value: "Bearer KEY" or the bare key. The time it takes depends
   // on the lengths alone, not on how much of a key was guessed.
   bool admit(std::string_view path, std::string_view authorization) const;
+  bool is_open(std::string_view path) const;
 
  private:
   std::vector<std::string> keys_, open_paths_;

@@ -193,8 +193,13 @@ std::string text_of(const std::string& name, const Json& value,
 
 // Whether a list is one text in parts and not several texts.
 bool are_parts(const Json& list) {
-  return !list.empty() && std::all_of(list.begin(), list.end(), [](const Json& part) {
-    return part.is_object() && part.contains("type");
+  constexpr std::string_view kKinds[] = {"text",  "input_text", "image_url", "input_image",
+                                         "image", "video_url",  "audio_url"};
+  return !list.empty() && std::all_of(list.begin(), list.end(), [&](const Json& part) {
+    if (!part.is_object()) return false;
+    const auto type = part.find("type");
+    return type != part.end() && type->is_string() &&
+           std::count(std::begin(kKinds), std::end(kKinds), type->get_ref<const std::string&>());
   });
 }
 
@@ -233,7 +238,10 @@ std::vector<std::string> queries_of(const std::string& name, const Json& value, 
 void check_size(const RerankCall& call, const ApiLimits& limits) {
   int64_t pairs = 0, bytes = 0;
   for (const QueryCall& query : call.queries) {
-    pairs += std::ssize(*query.documents);
+    const auto size = std::ssize(*query.documents);
+    pairs += size;
+    // Every pair is read whole.
+    bytes += size * (std::ssize(query.query) + std::ssize(call.options.instruction.value_or("")));
     for (const std::string& text : *query.documents) bytes += std::ssize(text);
   }
   if (pairs > limits.max_documents)
@@ -242,10 +250,11 @@ void check_size(const RerankCall& call, const ApiLimits& limits) {
                        limits.max_documents, "; send several requests"),
                    "documents");
   if (bytes > limits.max_text_bytes)
-    throw ApiError(413,
-                   str("the documents of all queries have ", bytes, " bytes, expected at most ",
-                       limits.max_text_bytes, "; send several requests"),
-                   "documents");
+    throw ApiError(
+        413,
+        str("the texts of all pairs, each with its query and instruction, have ", bytes,
+            " bytes, expected at most ", limits.max_text_bytes, "; send several requests"),
+        "documents");
 }
 
 std::vector<double> first_stage_of(const std::string& name, const Json& value, size_t size) {
@@ -381,6 +390,8 @@ void read_options(const Fields& fields, const ApiLimits& limits, RerankCall& cal
   call.raw_scores = fields.flag({"raw_scores"}, false);
   call.stream = fields.flag({"stream"}, false);
   call.deadline_ms = fields.whole({"deadline_ms"}, 1);
+  constexpr int64_t kWeek = 7 * 24 * 3600 * 1000;  // what clocks can add to now
+  if (call.deadline_ms) call.deadline_ms = std::min(*call.deadline_ms, kWeek);
   call.explain_top = fields.whole({"explain_top"}, 0).value_or(0);
   call.return_reasoning = fields.flag({"return_reasoning"}, call.explain_top > 0);
   call.return_distribution = fields.flag({"return_distribution"}, false);

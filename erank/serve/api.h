@@ -43,7 +43,7 @@ HttpReply error_reply(const ApiError& error, std::string_view id);
 
 struct ApiLimits {
   int64_t max_documents = 1000;       // of a call; of several queries, their sum
-  int64_t max_text_bytes = 64 << 20;  // of the documents of a call, once for each query
+  int64_t max_text_bytes = 16 << 20;  // of a call's pairs: document, query and instruction of each
   int max_think_tokens = 32768;       // that a call may ask for
 };
 

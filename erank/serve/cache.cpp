@@ -228,8 +228,9 @@ std::vector<PairPool::Answer> PairPool::take(uint64_t number, PassageResult resu
       answers.push_back({waiter.caller, waiter.query, result, !std::exchange(first, false)});
       relocate(answers.back().result, waiter.document);
     }
-    if (!it->second.waiters.empty()) --job.num_wanted;
+    const bool wanted = !it->second.waiters.empty();
     pairs_.erase(it);
+    if (wanted && --job.num_wanted == 0) cancel(number);
   }
   if (!result.error) cache_.insert(key, std::move(result));
   --num_computing_;
@@ -250,14 +251,17 @@ void PairPool::leave(uint64_t caller) {
         !pair.waiters.empty())
       continue;
     Job& job = jobs_.at(pair.job);
-    if (--job.num_wanted > 0) continue;
-    job.ticket.cancel();
-    // Nobody may wait for a pair that will not come.
-    const uint64_t number = pair.job;
-    for (const std::string& cancelled : job.keys)
-      if (const auto at = pairs_.find(cancelled); at != pairs_.end() && at->second.job == number)
-        pairs_.erase(at);
+    if (--job.num_wanted == 0) cancel(pair.job);
   }
+}
+
+void PairPool::cancel(uint64_t number) {
+  Job& job = jobs_.at(number);
+  job.ticket.cancel();
+  // Nobody may wait for a pair that will not come.
+  for (const std::string& key : job.keys)
+    if (const auto at = pairs_.find(key); at != pairs_.end() && at->second.job == number)
+      pairs_.erase(at);
 }
 
 }  // namespace erank::serve

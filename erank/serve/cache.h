@@ -124,6 +124,7 @@ class PairPool {
   };
 
   rank::ScoreOptions resolved(rank::ScoreOptions options) const;
+  void cancel(uint64_t number);  // a job that nobody wants
 
   std::shared_ptr<rank::Reranker> reranker_;
   std::string identity_;

@@ -272,7 +272,17 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
   asio::awaitable<bool> feed(Parser& parser, Done done, std::optional<Fault>& fault) {
     size_t taken = 0;
     const TimePoint begin = Clock::now();
+    const size_t most =
+        2 * static_cast<size_t>(core_.options.max_body_bytes + core_.options.max_header_bytes);
     while (!done(parser)) {
+      if (taken > most) {
+        fault = Fault{413, "invalid_request_error", "the chunks' heads are larger than the body"};
+        co_return true;
+      }
+      if (!parser.is_header_done() && has_folded_header(input_)) {
+        fault = Fault{400, "invalid_request_error", "a header goes on in a second line"};
+        co_return true;
+      }
       if (!input_.empty()) {
         error_code ec;
         const size_t n = parser.put(asio::buffer(input_), ec);
@@ -334,6 +344,11 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     }
     take_head(parser, in);
     if (!in.fault) in.fault = too_large;
+    // Who has no key must not fill the memory.
+    constexpr uint64_t kMostOfOpenPath = 4096;
+    if (!in.fault && core_.keys.is_open(in.request.path) &&
+        (parser.chunked() || parser.content_length().value_or(0) > kMostOfOpenPath))
+      in.fault = Fault{413, "invalid_request_error", "this path takes no body"};
     const bool complete = parser.is_done();
     if (!in.fault && !complete && in.request.method != "OPTIONS") {
       if (!in.request.header("expect").empty() && !in.http10 && input_.empty() &&

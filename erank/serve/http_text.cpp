@@ -117,6 +117,12 @@ std::string trace_id(std::string_view traceparent) {
   return std::string(trace);
 }
 
+bool has_folded_header(std::string_view input) {
+  const std::string_view head = input.substr(0, input.find("\r\n\r\n"));
+  return head.size() < input.size() &&
+         (head.find("\n ") != head.npos || head.find("\n\t") != head.npos);
+}
+
 std::string_view reason_of(int status) {
   switch (status) {
     case 200:

@@ -27,6 +27,10 @@ std::string request_id(std::string_view given, std::string_view fresh);
 // The trace id of a W3C traceparent (version 00 or a later one), "" for what is none.
 std::string trace_id(std::string_view traceparent);
 
+// Whether a header of the head that `input` begins with goes on in the next line (RFC 9112, section
+// 5.2: obsolete, and servers before this one may read it otherwise). False while it is not whole.
+bool has_folded_header(std::string_view input);
+
 // "OK" of 200; "Unknown" of what has no name.
 std::string_view reason_of(int status);
 

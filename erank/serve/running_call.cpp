@@ -66,7 +66,18 @@ void RunningCall::start(const std::function<void(int64_t)>& refuse) {
     if (two_stages_)
       total_ += call_.explain_top > 0 ? std::min<int64_t>(call_.explain_top, size) : size;
   }
-  auto answers = ask(two_stages_ ? rank::Mode::kDirect : mode, all, refuse);
+  // What reasoning will add is let in now or never; with explain_top it is not known yet which
+  // pairs, so that those which are there already are counted too.
+  int64_t later = 0;
+  for (size_t q = 0; two_stages_ && q < all.size(); ++q) {
+    rank::ScoreOptions think = call_.options;
+    think.mode = rank::Mode::kThink;
+    later += call_.explain_top > 0
+                 ? std::min<int64_t>(call_.explain_top, std::ssize(all[q]))
+                 : pool_->num_missing(pool_->keys(call_.queries[q], all[q], think));
+  }
+  auto answers = ask(two_stages_ ? rank::Mode::kDirect : mode, all,
+                     [&](int64_t missing) { refuse(missing + later); });
   if (call_.stream) {
     arrival_.responder->begin_events();
     streams_ = true;

@@ -232,16 +232,20 @@ void Service::State::run() {
             });
     }
     int64_t done = 0;
-    for (auto& event : events) {
-      if (auto* pair = std::get_if<PairDone>(&event)) {
-        ++done;
-        for (auto& answer : pool->take(pair->job, std::move(pair->result)))
-          if (const auto it = calls.find(answer.caller); it != calls.end())
-            guarded(*it->second, [&] { it->second->take(std::move(answer)); });
-      } else if (const auto it = calls.find(std::get<ClientLeft>(event).number);
-                 it != calls.end()) {
-        it->second->abandon();
+    try {
+      for (auto& event : events) {
+        if (auto* pair = std::get_if<PairDone>(&event)) {
+          ++done;
+          for (auto& answer : pool->take(pair->job, std::move(pair->result)))
+            if (const auto it = calls.find(answer.caller); it != calls.end())
+              guarded(*it->second, [&] { it->second->take(std::move(answer)); });
+        } else if (const auto it = calls.find(std::get<ClientLeft>(event).number);
+                   it != calls.end()) {
+          it->second->abandon();
+        }
       }
+    } catch (const std::exception& error) {  // e.g. out of memory: which call it was is not known
+      end_all(str("a fault of the server: ", error.what()).c_str());
     }
     if (cancel) end_all("the server is ending");
     if (call) begin(std::move(*call));

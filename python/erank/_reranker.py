@@ -85,7 +85,9 @@ class Reranker:
 
     def predict(self, pairs, **options):
         """The relevance, 0 to 1, of each (query, document) in their order. Pairs of one query share its computation."""
-        pairs = list(pairs)
+        pairs, most = list(pairs), 1000  # documents of a request that every server takes
+        if len(pairs) > most:
+            return [score for i in range(0, len(pairs), most) for score in self.predict(pairs[i:i + most], **options)]
         of_query = {}
         for place, (query, _) in enumerate(pairs):
             of_query.setdefault(query, []).append(place)

@@ -26,11 +26,12 @@ class Server:
         command = [program(), "serve", "--host", "127.0.0.1", "--port", "0", "--until-stdin-ends", *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.PIPE, text=True,
+                                         start_new_session=True,  # an interrupt is for the caller, not for the server
                                          env={**os.environ, "ERANK_API_KEY": self.key})
         self.said = []  # the last lines on its stderr
         for line in self._process.stderr:
             self._note(line)
-            if found := re.search(r"serving .* at (http://\S+)", line):
+            if found := re.search(r"serving .* at (https?://\S+)", line):
                 self.url = found.group(1)
                 break
         else:

@@ -417,10 +417,30 @@ TEST(ApiLimitsOf, DocumentsTextAndReasoning) {
   EXPECT_EQ(error_of(R"({"query": "q", "documents": ["12345678901"]})", few).status, 413);
   EXPECT_EQ(error_of(R"({"query": ["q", "r"], "documents": ["123456"]})", few).status, 413);
   EXPECT_EQ(error_of(R"({"query": "q", "texts": ["a", "b", "c"]})", few).status, 413);
+  // A query and an instruction are read with every document.
+  EXPECT_EQ(error_of(R"({"query": "12345", "documents": ["a", "b"]})", few).status, 413);
+  EXPECT_EQ(error_of(R"({"query": "q", "documents": ["a"], "task": "123456789"})", few).status,
+            413);
   const ApiError error =
       error_of(R"({"query": "q", "documents": ["a"], "max_think_tokens": 6})", few);
   EXPECT_EQ(error.status, 422);
   EXPECT_EQ(error.param, "max_think_tokens");
+}
+
+TEST(Api, ObjectsWithATypeOfTheirOwnAreDocuments) {
+  const RerankCall call = rerank(R"({"query": ["q", "r"], "documents":
+      [[{"type": "a", "text": "one"}, {"type": "a", "text": "two"}], [{"type": "b", "text": "x"}]]})");
+  ASSERT_EQ(call.queries.size(), 2u);
+  EXPECT_EQ(*call.queries[0].documents, (std::vector<std::string>{"one", "two"}));
+  EXPECT_EQ(*call.queries[1].documents, std::vector<std::string>{"x"});
+}
+
+TEST(Api, ADeadlineFarAwayIsKept) {
+  const auto deadline =
+      rerank(R"({"query": "q", "documents": ["a"], "deadline_ms": 10000000000000})").deadline_ms;
+  ASSERT_TRUE(deadline);
+  EXPECT_GT(*deadline, 24 * 3600 * 1000);
+  EXPECT_LT(*deadline, int64_t{1} << 40);  // nanoseconds of it and of now fit 64 bits
 }
 
 TEST(ApiErrors, HaveABodyForEachOfTheirReaders) {

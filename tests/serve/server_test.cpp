@@ -287,6 +287,28 @@ TEST(Server, GivesUpOnClientsThatSendSlowly) {
   EXPECT_TRUE(idle.ended());
 }
 
+TEST(Server, RefusesFoldedHeadersAndBodiesOnOpenPaths) {
+  RunningServer server(
+      [](HttpRequest, std::shared_ptr<Responder> responder) {
+        responder->send({200, "{}"});
+      },
+      {.api_keys = {"key"}});
+  RawClient folded(server.port());
+  EXPECT_EQ(
+      folded.ask("POST /v1/rerank HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n")
+          .status,
+      400);
+  RawClient body(server.port());
+  EXPECT_EQ(body.ask("POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").status,
+            413);
+  RawClient chunked(server.port());
+  EXPECT_EQ(
+      chunked.ask("POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").status,
+      413);
+  RawClient none(server.port());
+  EXPECT_EQ(none.ask(get("/health")).status, 200);
+}
+
 TEST(Server, CutsClientsThatDoNotReadTheReply) {
   RunningServer server(
       [](HttpRequest, std::shared_ptr<Responder> responder) {

@@ -297,6 +297,18 @@ TEST(TinyService, RefusesWhatWouldWaitTooLong) {
   EXPECT_EQ(post(service, direct())->reply().status, 200);  // alone it may be larger
 }
 
+TEST(TinyService, CountsReasoningThatIsToComeBeforeItLetsACallIn) {
+  Service service({.max_queued_pairs = 66});
+  service.set_reranker(endless(), "files");
+  EXPECT_EQ(post(service, direct())->reply().status, 200);  // its direct scores are there now
+  const Asked running = post(service, slow(4000, "slow", 64));
+  running->wait_for_start();
+  Json body = direct();
+  body["explain_top"] = 4;
+  EXPECT_EQ(post(service, body)->reply().status, 429);
+  running->leave();
+}
+
 TEST(TinyService, RefusesCallsBeyondItsQueue) {
   Service service({.max_waiting_calls = 2});
   service.set_reranker(tiny(), "files");

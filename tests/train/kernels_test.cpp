@@ -73,7 +73,7 @@ TEST_P(GradOps, AdaptedProjectionsHaveTheGradientsOfTheirParts) {
     parts[i].weight = weight.narrow(0, row, sizes[i]);
     row += sizes[i];
     if (i == 1) continue;  // a part without an adapter
-    adapters[i] = {draw({4, 24}), draw({sizes[i], 4}), {}, 0.5 + i, 0};
+    adapters[i] = {draw({4, 24}), draw({sizes[i], 4}), 0.5 + i, 0, {}};
     parts[i].lora = &adapters[i];
     inputs.push_back(adapters[i].a);
     inputs.push_back(adapters[i].b);
