@@ -67,7 +67,7 @@ test("two settings side by side, the second after the first", async ({ page, moc
   await expect(page.locator(".run[data-status=done]")).toHaveCount(2);
   await expect(page.getByRole("region", { name: /A\s*Direct/ })).toBeVisible();
   await expect(page.getByRole("region", { name: /B\s*Thinks first, at most 32 tokens/ })).toBeVisible();
-  await expect(page.locator("#agreement")).toContainText(/of 5 in both top places.*tau -?\d\.\d\d/);
+  await expect(page.locator("#agreement")).toContainText(/of the first 5 are the same.*tau -?\d\.\d\d/);
   await expect(page.locator(".run").first().locator(".other").first()).toHaveText(/^B \d+$/);
   expect(mock.asked.map((asked) => asked.body["mode"])).toEqual(["direct", "think"]);
   expect(mock.asked[1]?.body["max_think_tokens"]).toBe(32);

@@ -67,7 +67,7 @@ export class Outcome {
     const inA = first(a, most);
     const common = [...first(b, most)].filter((index) => inA.has(index)).length;
     this.agreement.replaceChildren(
-      el("span", {}, el("strong", {}, `${common} of ${most}`), " in both top places"),
+      el("span", {}, el("strong", {}, `${common} of the first ${most}`), " are the same"),
       el("span", {}, "Kendall’s tau ", el("strong", {}, tau === null ? "–" : tau.toFixed(2))),
     );
   }

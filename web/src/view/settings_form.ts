@@ -19,8 +19,8 @@ export class SettingsForm {
   private readonly longDocs = el(
     "select",
     { id: freshId("long") },
-    el("option", { value: "windows" }, "in windows, best counts"),
-    el("option", { value: "cut" }, "their beginning only"),
+    el("option", { value: "windows" }, "in windows"),
+    el("option", { value: "cut" }, "beginning only"),
   );
   private readonly topN = number("all");
   private presets: Preset[] = [];
