@@ -157,6 +157,7 @@ export class MockServer {
       while (this.behaviour.holdAfter !== null && done >= this.behaviour.holdAfter && !asked.left) await wait(10);
       if (asked.left) return false;
       if (this.behaviour.cutAfter === done) {
+        await wait(200); // what was sent is to arrive before the cut
         response.destroy();
         return false;
       }
