@@ -22,9 +22,9 @@ test: setup-tests
 	cmake --build $(RELEASE) -j $(ERANK_JOBS)
 	cd $(RELEASE) && ctest --output-on-failure -j $(ERANK_JOBS) -LE slow
 
-## make test-slow        the long tests: 8 GB checkpoint, optional models, engines of examples/scale, long fuzz runs
+## make test-slow        the long tests: 8 GB checkpoint, optional models, engines of examples/scale, clients, long fuzz runs
 test-slow: test
-	tools/setup --slow --scale
+	tools/setup --slow --scale --clients
 	cd $(RELEASE) && ctest --output-on-failure -L slow
 	$(MAKE) fuzz FUZZ_SECONDS=300
 

@@ -113,10 +113,10 @@ OrderedJson results_json(const RerankCall& call, size_t query, const Ranking& ra
   return list;
 }
 
-OrderedJson head(const ReplyContext& context) {
+OrderedJson head(const char* object, const ReplyContext& context) {
   OrderedJson json;
   json["id"] = context.id;
-  json["object"] = "list";
+  json["object"] = object;
   json["created"] = context.created;
   json["model"] = context.model;
   return json;
@@ -135,7 +135,7 @@ OrderedJson score_json(const RerankCall& call, std::span<const Ranking> rankings
                                       : relevance_of(*result, call, context.scale, true);
       add_few_details(item, call, *result);
     }
-  OrderedJson json = head(context);
+  OrderedJson json = head("list", context);
   json["data"] = items;
   json["usage"] = Usage(rankings).json();
   return json;
@@ -193,7 +193,8 @@ OrderedJson reply_json(const RerankCall& call, std::span<const Ranking> rankings
     if (!call.several) return lists.front();
     return lists;
   }
-  OrderedJson json = head(context);
+  OrderedJson json =
+      head(call.voyage ? "list" : "rerank", context);  // Infinity's client takes nothing else
   if (call.several) {
     OrderedJson all = OrderedJson::array();
     for (OrderedJson& list : lists) all.push_back({{"results", std::move(list)}});

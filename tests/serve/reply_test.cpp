@@ -66,7 +66,7 @@ std::vector<T> column(const Json& list, const char* key) {
 TEST(Reply, HasTheUnionOfTheClientsKeys) {
   const Json json = reply(three(), {scored(0, 2), scored(1, 8), scored(2, 5)});
   EXPECT_EQ(json["id"], "r-1");
-  EXPECT_EQ(json["object"], "list");
+  EXPECT_EQ(json["object"], "rerank");
   EXPECT_EQ(json["created"], 1700000000);
   EXPECT_EQ(json["model"], "tiny");
   EXPECT_EQ(json["usage"],
