@@ -44,7 +44,7 @@ endif()
 install(FILES ${bases} DESTINATION ${CMAKE_INSTALL_DATADIR}/erank/models COMPONENT program)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program)
 
-install(TARGETS erank_shared EXPORT erank LIBRARY COMPONENT library OPTIONAL)
+install(TARGETS erank_shared EXPORT erank LIBRARY COMPONENT library)
 foreach(room ${rooms})
   install(DIRECTORY erank/${room} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/erank COMPONENT library
           FILES_MATCHING PATTERN "*.h")

@@ -80,7 +80,7 @@ class PairPool {
   // Called on the reranker's thread for each pair that is done: the arguments are to reach take().
   using Post = std::function<void(uint64_t job, rank::PassageResult result)>;
 
-  // `files` stands for what the model was read from.
+  // `files` is the digest of what the model was read from.
   PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files, ResultCache cache,
            Post post);
   ~PairPool();  // cancels all

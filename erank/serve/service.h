@@ -68,7 +68,7 @@ class Service {
   ~Service();  // what is not answered gets 503
   Service(const Service&) = delete;
 
-  // From now on there are scores, and /ready says so. `files` stands for what the model was read
+  // From now on there are scores, and /ready says so. `files` is of what the model was read
   // from (rank::files_digest): results are kept by it. Once.
   void set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::string& files);
 

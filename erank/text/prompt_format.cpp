@@ -255,7 +255,7 @@ class OpenedReasoning {
     return text.substr(common.first - text.begin());
   }
   // Of an answer prefix: what is open it closes, what is closed it does not open again.
-  std::string closing(std::string_view text) const {
+  std::string answer_prefix(std::string_view text) const {
     const size_t close = text.find(kThinkClose.text);
     if (open_ && close == std::string_view::npos)
       return std::string(kThinkClose.text) + std::string(text);
@@ -402,9 +402,9 @@ void PromptFormat::prepare() {
       add_marker(bytes);
 
   const OpenedReasoning reasoning(suffix_);
-  direct_close_ = tokenizer_->encode(reasoning.closing(options_.direct_close), ours);
+  direct_close_ = tokenizer_->encode(reasoning.answer_prefix(options_.direct_close), ours);
   think_open_ = tokenizer_->encode(reasoning.opening(options_.think_open), ours);
-  think_close_ = tokenizer_->encode(reasoning.closing(options_.think_close), ours);
+  think_close_ = tokenizer_->encode(reasoning.answer_prefix(options_.think_close), ours);
   answer_close_ = tokenizer_->encode("</answer>", ours);
 }
 

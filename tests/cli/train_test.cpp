@@ -52,6 +52,18 @@ class TinyTrain : public Program {
   std::string adapter(const std::string& out) const {
     return base::read_file(path(out + "/adapter_model.safetensors"));
   }
+  // At a rate of nothing --full writes the weights that the adapter in "first" merges to.
+  void expect_full_begins_with_merged() {
+    auto args =
+        sft("full", {"--full", "--precision", "fp32", "--max-steps", "1", "--learning-rate", "0"});
+    args[3] = path("first");
+    ASSERT_EQ(run(args).exit_code, 0);
+    const Outcome merge = run(
+        {"model", "merge", "--model", path("first"), "--dtype", "fp32", "--out", path("merged")});
+    ASSERT_EQ(merge.exit_code, 0) << merge.err;
+    EXPECT_EQ(base::read_file(path("full/model.safetensors")),
+              base::read_file(path("merged/model.safetensors")));
+  }
 
  private:
   std::string pairs_;
@@ -151,15 +163,7 @@ TEST_F(TinyTrain, AnAdapterIsTrainedOnAndKeepsItsForm) {
   EXPECT_EQ(adapter("second").size(), adapter("first").size());
 
   // Every parameter is trained on from the merged weights.
-  args = sft("full", {"--full", "--precision", "fp32", "--max-steps", "1", "--learning-rate", "0"});
-  args[3] = path("first");
-  ASSERT_EQ(run(args).exit_code, 0);
-  ASSERT_EQ(
-      run({"model", "merge", "--model", path("first"), "--dtype", "fp32", "--out", path("merged")})
-          .exit_code,
-      0);
-  EXPECT_EQ(base::read_file(path("full/model.safetensors")),
-            base::read_file(path("merged/model.safetensors")));
+  expect_full_begins_with_merged();
 
   args = sft("o", {"--lora-rank", "4"});
   args[3] = path("first");
@@ -198,16 +202,7 @@ TEST_F(TinyTrain, AnAdapterOfMoreThanLoraIsMergedOrRefused) {
     expect_refused(run(args), "model.norm.weight");
     expect_refused(run(args), "erank model merge");
   }
-  auto args =
-      sft("full", {"--full", "--precision", "fp32", "--max-steps", "1", "--learning-rate", "0"});
-  args[3] = path("first");
-  ASSERT_EQ(run(args).exit_code, 0);
-  ASSERT_EQ(
-      run({"model", "merge", "--model", path("first"), "--dtype", "fp32", "--out", path("merged")})
-          .exit_code,
-      0);
-  EXPECT_EQ(base::read_file(path("full/model.safetensors")),
-            base::read_file(path("merged/model.safetensors")));
+  expect_full_begins_with_merged();
 }
 
 TEST_F(TinyTrain, ADryRunCountsAndWritesNothing) {

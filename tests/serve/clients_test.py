@@ -2,8 +2,7 @@
 
     clients_test.py PROGRAM [unittest's arguments]
 
-Each finds the ranking, the scores, top_n and its error. Exit code 77: a package is missing, which
-`tools/setup --clients` installs.
+Each finds the ranking, the scores, top_n and its error. `tools/setup --clients` installs them.
 """
 
 import json
@@ -17,25 +16,21 @@ import unittest
 import urllib.request
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
-try:
-    import cohere
-    import requests
-    from haystack import Document as HaystackDocument
-    from haystack.components.rankers import HuggingFaceTEIRanker
-    from haystack.utils import Secret
-    from haystack_integrations.components.rankers.cohere import CohereRanker
-    from haystack_integrations.components.rankers.jina import JinaRanker
-    from infinity_client import Client as InfinityClient
-    from langchain_cohere import CohereRerank as LangChainCohere
-    from langchain_community.document_compressors import InfinityRerank, JinaRerank
-    from langchain_core.documents import Document
-    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-    from llama_index.postprocessor.cohere_rerank import CohereRerank as LlamaCohere
-    from llama_index.postprocessor.jinaai_rerank import JinaRerank as LlamaJina
-    from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
-except ImportError as error:
-    print("a client is missing:", error)
-    sys.exit(77)
+import cohere
+import requests
+from haystack import Document as HaystackDocument
+from haystack.components.rankers import HuggingFaceTEIRanker
+from haystack.utils import Secret
+from haystack_integrations.components.rankers.cohere import CohereRanker
+from haystack_integrations.components.rankers.jina import JinaRanker
+from infinity_client import Client as InfinityClient
+from langchain_cohere import CohereRerank as LangChainCohere
+from langchain_community.document_compressors import InfinityRerank, JinaRerank
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.postprocessor.cohere_rerank import CohereRerank as LlamaCohere
+from llama_index.postprocessor.jinaai_rerank import JinaRerank as LlamaJina
+from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
 PROGRAM = sys.argv.pop(1)
 QUERY = "why is the sky blue"

@@ -171,6 +171,8 @@ TEST(TinyService, RanksTheRestWhenADocumentFails) {
   service.set_reranker(
       rank::Reranker::load(rank::tiny_options(rank::damaged_checkpoint("serve_damaged", 'x'))),
       "files");
+  // The damaged document is last: the first one's pass computes what all have in common too, and a
+  // NaN there reaches the others through the masked part of attention.
   const Json json = post(service, direct({"b", "c", "a x"}))->json();
   const Json list = json["results"];
   ASSERT_EQ(list.size(), 3u) << json;
