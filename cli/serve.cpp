@@ -57,8 +57,8 @@ std::vector<std::string> read_keys(const std::string& file) {
   return keys;
 }
 
-// Lines of JSON for each request, at the end of a file or to stdout. Each is written at once, so
-// that a file may be renamed or cut by whoever rotates it.
+// Lines of JSON for each request, at the end of a file or to stdout. Each is written at once, at
+// the end, so that whoever rotates the file may cut it (logrotate's copytruncate).
 class AccessFile {
  public:
   explicit AccessFile(const std::string& name) {

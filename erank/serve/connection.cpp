@@ -276,11 +276,13 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         2 * static_cast<size_t>(core_.options.max_body_bytes + core_.options.max_header_bytes);
     while (!done(parser)) {
       if (taken > most) {
-        fault = Fault{413, "invalid_request_error", "the chunks' heads are larger than the body"};
+        fault = Fault{413, "invalid_request_error",
+                      "the chunks' heads are too long for their data: send larger chunks"};
         co_return true;
       }
       if (!parser.is_header_done() && has_folded_header(input_)) {
-        fault = Fault{400, "invalid_request_error", "a header goes on in a second line"};
+        fault = Fault{400, "invalid_request_error",
+                      "a header goes on in a second line: write each in one"};
         co_return true;
       }
       if (!input_.empty()) {
@@ -348,7 +350,8 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     constexpr uint64_t kMostOfOpenPath = 4096;
     if (!in.fault && core_.keys.is_open(in.request.path) &&
         (parser.chunked() || parser.content_length().value_or(0) > kMostOfOpenPath))
-      in.fault = Fault{413, "invalid_request_error", "this path takes no body"};
+      in.fault = Fault{413, "invalid_request_error",
+                       "this path takes no body: ask with GET, or rank with POST /v1/rerank"};
     const bool complete = parser.is_done();
     if (!in.fault && !complete && in.request.method != "OPTIONS") {
       if (!in.request.header("expect").empty() && !in.http10 && input_.empty() &&
