@@ -253,7 +253,8 @@ TEST_F(Serve, RefusesWhatCannotBe) {
 class SlowServe : public Serve {
  protected:
   ~SlowServe() override {
-    for (const pid_t pid : pids_) ::kill(pid, SIGKILL), ::waitpid(pid, nullptr, 0);
+    // nginx must end its workers itself, or they live on.
+    for (const pid_t pid : pids_) ::kill(pid, SIGTERM), ::waitpid(pid, nullptr, 0);
   }
   bool wait_for(int port, const std::string& what) {
     for (int i = 0; i < 3000; ++i) {
