@@ -3,12 +3,13 @@
 
 bench/gpu.py --erank PATH --out FILE.md [--device cuda|cpu] [--check-shape S] [--shapes S...] [--seconds N]
 
-check    the same random model on the CPU in fp32 and on the device in fp32 and bf16: the eleven answers' shares of their
-         probability, direct and after reasoning, the largest difference. Over a bound the exit code is 1.
-measure  `erank bench` of each shape in bf16, 100 passages, until --seconds are over: prefill, direct and thinking,
-         decode, against the device's own matrix product.
+check    the same random model on the CPU in fp32 and on the device in fp32 and bf16: the largest difference of the
+         eleven answers' shares of their probability, direct and after reasoning. Over a bound the exit code is 1.
+measure  `erank bench` of each shape in bf16, 100 passages: prefill, direct and thinking, decode, against the device's
+         own matrix product.
 
---device cpu tries the program itself where there is no GPU.
+What is not done after --seconds is left out. FILE.md is written after each part. --device cpu tries the program itself
+where there is no GPU.
 """
 import argparse
 import datetime
@@ -31,8 +32,12 @@ FIGURES = {  # of `erank bench --json`: heading, digits
 }
 
 
+END = [float("inf")]  # of time.monotonic()
+
+
 def call(*command):
-    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
+    left = max(1, END[0] - time.monotonic()) if END[0] < float("inf") else None
+    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False, timeout=left)
     if result.returncode:
         sys.exit(f"gpu: {' '.join(map(str, command))}: exit code {result.returncode}")
     return result.stdout
@@ -51,7 +56,7 @@ def write_candidates(path):
     words = ["river", "stone", "light", "trade", "engine", "leaf", "market", "glass", "winter", "signal"]
     with open(path, "w", encoding="utf-8") as file:
         for q in range(4):
-            hits = [{"docid": f"d{i}", "text": " ".join(draw.choices(words, k=draw.randint(1, 120)))} for i in range(16)]
+            hits = [{"docid": f"d{i}", "text": " ".join(draw.choices(words, k=draw.randint(1, 40)))} for i in range(16)]
             file.write(json.dumps({"qid": str(q), "query": " ".join(draw.choices(words, k=6)), "hits": hits}) + "\n")
 
 
@@ -74,25 +79,22 @@ def check(args, folder):
         expected = distributions(args, folder, "cpu", "fp32", mode)
         for precision, bound in BOUNDS.items():
             found = distributions(args, folder, args.device, precision, mode)
-            # In bf16 reasoning may take another turn where two tokens are nearly alike: then the answers differ too.
+            # Reasoning takes another turn where two tokens are nearly alike: then the answers differ too.
             same = [key for key, (text, _) in expected.items() if found[key][0] == text]
             worst = max((abs(a - b) for key in same for a, b in zip(expected[key][1], found[key][1])), default=1)
-            fine &= worst <= bound and len(same) >= (len(expected) if precision == "fp32" else 1)
+            # In fp32 a tie of rounding may turn one, too.
+            fine &= worst <= bound and len(same) >= len(expected) * (0.95 if precision == "fp32" else 0.25)
             rows.append([name, precision, f"{len(same)} of {len(expected)}", f"{worst:.1e}", f"{bound:.0e}"])
     return rows, fine
 
 
-def measure(args):
-    rows = [["shape", *(heading for heading, _ in FIGURES.values())]]
-    end = time.monotonic() + args.seconds
-    for shape in args.shapes:
-        if time.monotonic() > end:
-            rows.append([shape, *("not reached" for _ in FIGURES)])
-            continue
+def measured(args, shape):
+    try:
         result = json.loads(call(args.erank, "bench", "--shape", shape, "--device", args.device, "--documents", 100,
                                  "--json"))
-        rows.append([shape, *(f"{result[f]:.{digits}f}" for f, (_, digits) in FIGURES.items())])
-    return rows
+    except subprocess.TimeoutExpired:
+        return [shape, *("no time" for _ in FIGURES)]
+    return [shape, *(f"{result[f]:.{digits}f}" for f, (_, digits) in FIGURES.items())]
 
 
 def card(args):
@@ -106,17 +108,22 @@ def main():
     parser.add_argument("--erank", default="build-cuda/erank")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--check-shape", default="qwen3-0.6b")
+    parser.add_argument("--check-shape", default="smollm2-135m")
     parser.add_argument("--shapes", nargs="+", default=["smollm2-135m", "qwen3-0.6b", "qwen3-4b"])
-    parser.add_argument("--seconds", type=float, default=240, help="no shape is begun after so long")
+    parser.add_argument("--seconds", type=float, default=360)
     args = parser.parse_args()
+    END[0] = time.monotonic() + args.seconds
     with tempfile.TemporaryDirectory() as folder:
         checked, fine = check(args, pathlib.Path(folder))
-    text = (f"{card(args)}, {datetime.date.today()}, `bench/gpu.sh`\n\nAgainst the CPU in fp32, {args.check_shape} with "
-            f"random weights:\n\n{aligned(checked)}\nSpeed in bf16, random weights, 100 passages:\n\n"
-            f"{aligned(measure(args))}")
-    print(text)
+    text = (f"{card(args)}, {datetime.date.today()}, `bench/gpu.sh`\n\nAgainst the CPU in fp32, {args.check_shape} "
+            f"with random weights:\n\n{aligned(checked)}")
     args.out.write_text(text, encoding="utf-8")
+    rows = [["shape", *(heading for heading, _ in FIGURES.values())]]
+    for shape in args.shapes:
+        rows.append(measured(args, shape))
+        whole = f"{text}\nSpeed in bf16, random weights, 100 passages:\n\n{aligned(rows)}"
+        args.out.write_text(whole, encoding="utf-8")
+    print(whole)
     if not fine:
         sys.exit("gpu: results differ from the CPU's by more than the bound")
 

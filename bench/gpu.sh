@@ -12,5 +12,6 @@ shift 2
 cd "$(dirname "$0")/.."
 torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')
 cmake --preset cuda -DERANK_BUNDLE="$bundle" -DERANK_TORCH="$torch" >/dev/null
-cmake --build --preset cuda --target erank -j "$(nproc)" | tail -1
-exec python3 bench/gpu.py --erank build-cuda/erank --out "$out" "$@"
+log=$(mktemp)
+cmake --build --preset cuda --target erank -j "$(nproc)" >"$log" 2>&1 || { tail -60 "$log"; exit 1; }
+exec python3 bench/gpu.py --erank build-cuda/erank --out "$out" --seconds $((450 - SECONDS)) "$@"

@@ -119,7 +119,8 @@ void bench(const BenchFlags& flags) {
                                         .threads = flags.threads})
                           .flops_per_s;
   out["gemm_gflops"] = peak / 1e9;
-  bench.run(2, flags.prompt_tokens, 0, 0);  // warm up
+  // Warm up. A GPU takes its memory and chooses its kernels in the first passes of a size.
+  bench.run(flags.device == "cuda" ? flags.num_prompts : 2, flags.prompt_tokens, 0, 0);
 
   if (wanted("prefill")) {
     const auto prefill = bench.run(flags.num_prompts, flags.prompt_tokens, 0, 0);

@@ -58,9 +58,9 @@ def compare(rows, sets):
         of_set = {s: 100 * mean([own[q] for q in own if q.startswith(s + "-")]) for s in sets
                   if any(q.startswith(s + "-") for q in own)}
         terms = [[100 * weight[q] * (own[q] - base[q]) for q in own if q.startswith(s + "-")] for s in of_set]
-        out.append({"arm": arm, "mode": mode, "seeds": len(values), "dev": 100 * mean(dev), "sets": of_set,
-                    "mean": mean(list(of_set.values())), "difference": sum(map(sum, terms)),
-                    "interval": bootstrap(terms, random.Random(1)), "p": randomisation(terms, random.Random(2))})
+        out.append({"arm": arm, "mode": mode, "seeds": len(values), "sets": of_set,
+                    "dev": 100 * mean(dev) if None not in dev else None, "mean": mean(list(of_set.values())),
+                    "difference": sum(map(sum, terms)), "interval": bootstrap(terms, random.Random(1)), "p": randomisation(terms, random.Random(2))})
     for row, p in zip(out[1:], holm([row["p"] for row in out[1:]])):
         row["p"] = p
     return out
@@ -71,7 +71,7 @@ def table(study, rows, sets):
     body = []
     for n, row in enumerate(rows):
         low, high = row["interval"]
-        body.append([row["arm"], row["mode"], str(row["seeds"]), f"{row['dev']:.2f}",
+        body.append([row["arm"], row["mode"], str(row["seeds"]), f"{row['dev']:.2f}" if row["dev"] is not None else "",
                      *(f"{row['sets'][s]:.2f}" for s in sets if s in row["sets"]), f"{row['mean']:.2f}",
                      f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f})" if n else "",
                      f"{row['p']:.3f}" if n else ""])

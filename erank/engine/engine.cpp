@@ -90,6 +90,8 @@ struct Engine::State {
   std::unordered_set<int64_t> cancelled;  // numbers of requests, until the next step
   int64_t next_number = 0;
   EngineStats stats;
+  int64_t batch_tokens = options.max_batch_tokens;  // a pass's limit now
+  int passes_at_limit = 0;                          // since it changed
   // Used anew by each pass.
   model::Batch batch;
   std::vector<Row> rows;
@@ -161,6 +163,22 @@ struct Engine::State {
   }
 
   // Fails all that run, and forgets what the failed pass should have computed.
+  // After a pass that found no memory; what else took it may end.
+  void shrink_passes() {
+    const int64_t half = std::min<int64_t>(batch_tokens, std::ssize(batch.tokens)) / 2;
+    batch_tokens = std::min(batch_tokens, std::max<int64_t>(kPageTokens, half));
+    scheduler.set_max_batch_tokens(batch_tokens);
+    passes_at_limit = 0;
+  }
+
+  void grow_passes() {
+    constexpr int kPassesToGrow = 64;
+    if (batch_tokens >= options.max_batch_tokens || ++passes_at_limit < kPassesToGrow) return;
+    batch_tokens = std::min(options.max_batch_tokens, 2 * batch_tokens);
+    scheduler.set_max_batch_tokens(batch_tokens);
+    passes_at_limit = 0;
+  }
+
   void fail_running(const std::exception_ptr& fault) {
     const auto failed =
         sequences_of([&](const Job& job) { return scheduler.is_running(job.sequence); });
@@ -400,11 +418,10 @@ bool Engine::step() {
   }
   try {
     state.pass(step);
+    state.grow_passes();
   } catch (const Error& e) {
     state.fail_running(std::current_exception());
-    if (e.kind() == ErrorKind::kExhausted)
-      state.scheduler.set_max_batch_tokens(
-          std::max<int64_t>(1, std::ssize(state.batch.tokens) / 2));
+    if (e.kind() == ErrorKind::kExhausted) state.shrink_passes();
   } catch (...) {
     state.fail_running(std::current_exception());
   }

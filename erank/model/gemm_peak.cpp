@@ -12,6 +12,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "erank/base/threads.h"
@@ -30,6 +31,8 @@ constexpr Shape kShapes[] = {
     {512, 1024, 3072},  {2048, 576, 1536}, {2048, 1024, 3072},
     {1024, 2048, 2048}, {4096, 576, 3072}, {4096, 1024, 1024},
 };
+// Large enough that the time to launch and to wait for one does not count.
+constexpr Shape kGpuShapes[] = {{8192, 4096, 4096}, {16384, 8192, 8192}};
 // Of a shape: at least so many calls, then more until the time is over. The first one is slow: it
 // compiles and touches its memory.
 constexpr int kMinCalls = 4, kMaxCalls = 30;
@@ -112,7 +115,9 @@ GemmPeak gemm_peak(const NetworkOptions& options, double seconds) {
   std::optional<cpu::Team> team;
   if (!options.cuda) team.emplace(options.threads > 0 ? options.threads : base::num_processors());
   GemmPeak peak;
-  for (const Shape& shape : kShapes) {
+  const std::span<const Shape> shapes =
+      options.cuda ? std::span<const Shape>(kGpuShapes) : std::span<const Shape>(kShapes);
+  for (const Shape& shape : shapes) {
     if (peak.flops_per_s > 0 && left() <= 0) break;
     measure(libtorch_product(shape, options), "libtorch", shape, left(), peak);
     if (team) measure(own_product(shape, options.precision, *team), "own", shape, left(), peak);

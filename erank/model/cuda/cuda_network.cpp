@@ -53,8 +53,10 @@ class TensorCache : public KvCache {
 // A pass's integers, which go to the device in one copy that nothing waits for.
 class Upload {
  public:
-  // -> where they are, for `ints` and `longs`.
-  std::pair<int64_t, int64_t> add(std::span<const int32_t> values) {
+  struct Place {
+    int64_t first = 0, count = 0;
+  };
+  Place add(std::span<const int32_t> values) {
     const auto first = std::ssize(values_);
     values_.insert(values_.end(), values.begin(), values.end());
     return {first, std::ssize(values)};
@@ -66,12 +68,8 @@ class Upload {
     ints_ = host.to(device, at::kInt, /*non_blocking=*/true);
     longs_ = ints_.to(at::kLong);
   }
-  at::Tensor ints(std::pair<int64_t, int64_t> at) const {
-    return ints_.narrow(0, at.first, at.second);
-  }
-  at::Tensor longs(std::pair<int64_t, int64_t> at) const {
-    return longs_.narrow(0, at.first, at.second);
-  }
+  at::Tensor ints(Place at) const { return ints_.narrow(0, at.first, at.count); }
+  at::Tensor longs(Place at) const { return longs_.narrow(0, at.first, at.count); }
 
  private:
   std::vector<int32_t> values_;
@@ -80,12 +78,11 @@ class Upload {
 
 // Sequences packed one after another: b's are [starts[b], starts[b + 1]).
 struct Packed {
-  std::vector<int32_t> starts;  // [B + 1]
-  at::Tensor on_device;         // the same
+  std::vector<int32_t> starts = {0};  // [B + 1]
+  at::Tensor on_device;               // the same
   int64_t longest = 0;
 
   void append(int32_t count) {
-    if (starts.empty()) starts.push_back(0);
     starts.push_back(starts.back() + count);
     longest = std::max<int64_t>(longest, count);
   }
@@ -145,14 +142,51 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 2).to(x.scalar_type());
 }
 
+// Whether the GPU and this libtorch have the kernel for such heads.
+bool has_flash_attention(const ModelConfig& config, at::TensorOptions options) {
+  const c10::InferenceMode guard;
+  const auto heads = [&](int64_t n) { return at::zeros({1, n, config.head_dim}, options); };
+  Packed one;
+  one.append(1);
+  one.on_device = at::tensor(one.starts, at::kInt).to(options.device());
+  try {
+    const at::Tensor kv = heads(config.num_key_value_heads);
+    flash_attention(heads(config.num_attention_heads), kv, kv, one, one, 0);
+    return true;
+  } catch (const c10::Error&) {
+    return false;
+  }
+}
+
+// The contexts that are gathered at a time, in tokens: what they take grows with the sequences,
+// also where these share a prefix. Few on the CPU, so that tests see groups.
+int64_t most_context_tokens(at::Device device) { return device.is_cuda() ? 65536 : 256; }
+
+// Says what there was too little memory for.
+template <typename Work>
+void report_memory(const std::string& what, Work work) {
+  try {
+    work();
+  } catch (const c10::OutOfMemoryError&) {
+    base::fail(base::ErrorKind::kExhausted, "model", "too little GPU memory for ", what,
+               "; end what else uses the GPU, or lower --kv-cache-bytes");
+  }
+}
+
 }  // namespace
 
 struct CudaNetwork::Plan {
+  // Sequences whose contexts are gathered at a time.
+  struct Group {
+    Packed queries, contexts;    // their new tokens, and what these see
+    std::vector<int32_t> slots;  // [C] of the contexts
+    Upload::Place queries_at, contexts_at, slots_at;
+    at::Tensor slots_on_device;
+  };
   at::Tensor cos, sin;            // [T, 1, D / 2]
   at::Tensor slots;               // [T] where a token's key and value go
   at::Tensor copy_from, copy_to;  // [copies] slots, or undefined
-  Packed queries, contexts;       // sequences with new tokens; what these see
-  at::Tensor context_slots;       // [C]
+  std::vector<Group> groups;
 };
 
 CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
@@ -168,7 +202,9 @@ CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::De
   if (precision == Precision::kInt8)
     base::fail(base::ErrorKind::kInvalidInput, "model",
                "--precision int8 is for the CPU; use bf16 on a GPU");
-  load(source, progress);
+  flash_ = device.is_cuda() && dtype_ == at::kBFloat16 &&
+           has_flash_attention(config_, at::dtype(dtype_).device(device));
+  report_memory("the weights", [&] { load(source, progress); });
 }
 
 void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress) {
@@ -239,12 +275,13 @@ int64_t CudaNetwork::weight_bytes() const {
 }
 
 void CudaNetwork::reach_position(int64_t position) {
-  if (!rotary_.reach(position)) return;
+  rotary_.reach(position);
+  if (cos_.defined() && cos_.size(0) == rotary_.num_positions()) return;
   const auto table = [&](const std::vector<float>& values) {
     return at::tensor(values, at::kFloat).view({rotary_.num_positions(), -1}).to(device_);
   };
-  cos_ = table(rotary_.cos());
-  sin_ = table(rotary_.sin());
+  const at::Tensor cos = table(rotary_.cos()), sin = table(rotary_.sin());
+  cos_ = cos, sin_ = sin;  // both or none
 }
 
 at::Tensor CudaNetwork::norm(const at::Tensor& x, const at::Tensor& weight) const {
@@ -271,20 +308,22 @@ at::Tensor CudaNetwork::attend(const at::Tensor& qkv, int64_t layer_idx, const B
   if (plan.copy_from.defined())
     for (at::Tensor* all : {&keys, &values})
       all->index_copy_(0, plan.copy_to, all->index_select(0, plan.copy_from));
-  const auto attention =
-      device_.is_cuda() && dtype_ != at::kFloat ? flash_attention : sequence_attention;
-  return attention(q, keys.index_select(0, plan.context_slots),
-                   values.index_select(0, plan.context_slots), plan.queries, plan.contexts,
-                   config_.window_of(layer_idx));
+  std::vector<at::Tensor> outputs;
+  int64_t first = 0;
+  for (const Plan::Group& group : plan.groups) {
+    const int64_t count = group.queries.starts.back();
+    outputs.push_back((flash_ ? flash_attention : sequence_attention)(
+        q.narrow(0, first, count), keys.index_select(0, group.slots_on_device),
+        values.index_select(0, group.slots_on_device), group.queries, group.contexts,
+        config_.window_of(layer_idx)));
+    first += count;
+  }
+  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 
 void CudaNetwork::forward(const Batch& batch, KvCache& cache) {
-  try {
-    compute(batch, cache);
-  } catch (const c10::OutOfMemoryError&) {
-    base::fail(base::ErrorKind::kExhausted, "forward", "too little GPU memory for a pass of ",
-               batch.tokens.size(), " tokens; lower --kv-cache-bytes");
-  }
+  report_memory(base::str("a pass of ", batch.tokens.size(), " tokens"),
+                [&] { compute(batch, cache); });
 }
 
 void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
@@ -292,33 +331,42 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
   batch.check(config_.vocab_size, config_.context(), cache.num_pages());
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   Plan plan;
-  std::vector<int32_t> slots, context_slots, from, to;
+  std::vector<int32_t> slots, from, to;
   for (size_t b = 0; b + 1 < batch.starts.size(); ++b) {
     const int32_t begin = batch.starts[b], count = batch.starts[b + 1] - begin;
     if (count == 0) continue;
     const auto* own = batch.pages.data() + batch.page_starts[b];
     const int32_t context = batch.positions[begin] + count;
+    if (plan.groups.empty() ||
+        plan.groups.back().contexts.starts.back() + context > most_context_tokens(device_))
+      plan.groups.emplace_back();
+    Plan::Group& group = plan.groups.back();
     for (int32_t i = 0; i < context; ++i)
-      context_slots.push_back(own[i / kPageTokens] * kPageTokens + i % kPageTokens);
-    slots.insert(slots.end(), context_slots.end() - count, context_slots.end());
-    plan.queries.append(count);
-    plan.contexts.append(context);
+      group.slots.push_back(own[i / kPageTokens] * kPageTokens + i % kPageTokens);
+    slots.insert(slots.end(), group.slots.end() - count, group.slots.end());
+    group.queries.append(count);
+    group.contexts.append(context);
   }
   for (const auto& copy : batch.copies) from.push_back(copy.from_slot), to.push_back(copy.to_slot);
   Upload upload;
   const auto tokens_at = upload.add(batch.tokens), positions_at = upload.add(batch.positions),
              rows_at = upload.add(batch.rows), slots_at = upload.add(slots),
-             context_at = upload.add(context_slots), from_at = upload.add(from),
-             to_at = upload.add(to), queries_at = upload.add(plan.queries.starts),
-             contexts_at = upload.add(plan.contexts.starts);
+             from_at = upload.add(from), to_at = upload.add(to);
+  for (Plan::Group& group : plan.groups) {
+    group.queries_at = upload.add(group.queries.starts);
+    group.contexts_at = upload.add(group.contexts.starts);
+    group.slots_at = upload.add(group.slots);
+  }
   upload.send(device_);
   const at::Tensor positions = upload.longs(positions_at), rows = upload.longs(rows_at);
   plan.cos = cos_.index_select(0, positions).unsqueeze(1);
   plan.sin = sin_.index_select(0, positions).unsqueeze(1);
   plan.slots = upload.longs(slots_at);
-  plan.context_slots = upload.longs(context_at);
-  plan.queries.on_device = upload.ints(queries_at);
-  plan.contexts.on_device = upload.ints(contexts_at);
+  for (Plan::Group& group : plan.groups) {
+    group.queries.on_device = upload.ints(group.queries_at);
+    group.contexts.on_device = upload.ints(group.contexts_at);
+    group.slots_on_device = upload.longs(group.slots_at);
+  }
   if (!from.empty()) plan.copy_from = upload.longs(from_at), plan.copy_to = upload.longs(to_at);
 
   at::Tensor x = at::embedding(embedding_, upload.longs(tokens_at));
@@ -343,6 +391,12 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
 
 void CudaNetwork::read_rows(int64_t first, std::span<const RowRequest> requests,
                             std::span<RowResult> results) {
+  report_memory(base::str("the logits of ", requests.size(), " tokens"),
+                [&] { read(first, requests, results); });
+}
+
+void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
+                       std::span<RowResult> results) {
   const c10::InferenceMode guard;
   ERANK_CHECK(requests.size() == results.size() && hidden_.defined() && first >= 0 &&
               first + std::ssize(requests) <= hidden_.size(0));

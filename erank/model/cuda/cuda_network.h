@@ -40,6 +40,7 @@ class CudaNetwork : public Network {
   struct Plan;
 
   void compute(const Batch& batch, KvCache& cache);
+  void read(int64_t first, std::span<const RowRequest> requests, std::span<RowResult> results);
   void reach_position(int64_t position);
   at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   // qkv [T, (N + 2 K) D] -> [T, N D].
@@ -48,6 +49,7 @@ class CudaNetwork : public Network {
 
   at::ScalarType dtype_;
   at::Device device_;
+  bool flash_ = false;           // attention by FlashAttention
   at::Tensor embedding_, head_;  // [V, H]; the same tensor when tied
   at::Tensor final_norm_;        // [H]
   std::vector<Layer> layers_;
