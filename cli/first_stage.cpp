@@ -21,7 +21,7 @@ double short_decimal(double score) {
 }  // namespace
 
 bool search_queries(const retrieve::Index& index, std::span<const data::Query> queries, int top,
-                    int threads, const Dropped& dropped,
+                    retrieve::QueryWeights weights, int threads, const Dropped& dropped,
                     const std::function<void(const data::Query&, std::vector<data::Hit>)>& take,
                     base::ProgressSink& progress) {
   const size_t block = 64 * static_cast<size_t>(threads);
@@ -34,7 +34,7 @@ bool search_queries(const retrieve::Index& index, std::span<const data::Query> q
       if (dropped) out_of[i] = dropped(some[i]);
       most = std::max(most, out_of[i].size());
     }
-    auto found = index.search_all(some, top + static_cast<int>(most), threads);
+    auto found = index.search_all(some, top + static_cast<int>(most), threads, weights);
     for (size_t i = 0; i < some.size(); ++i) {
       const std::unordered_set<std::string_view> ids(out_of[i].begin(), out_of[i].end());
       std::erase_if(found[i], [&](const data::Hit& hit) { return ids.count(hit.docid) > 0; });

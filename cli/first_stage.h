@@ -18,7 +18,7 @@ using Dropped = std::function<std::vector<std::string>(const data::Query& query)
 // Calls `take` with each query and its best `top` candidates, in order. False when the user
 // interrupts.
 bool search_queries(const retrieve::Index& index, std::span<const data::Query> queries, int top,
-                    int threads, const Dropped& dropped,
+                    retrieve::QueryWeights weights, int threads, const Dropped& dropped,
                     const std::function<void(const data::Query&, std::vector<data::Hit>)>& take,
                     base::ProgressSink& progress);
 

@@ -51,10 +51,12 @@ struct InfoFlags {
   bool json = false;
 };
 
-OrderedJson describe_tokenizer(const std::string& path, OrderedJson& chat_template) {
+OrderedJson describe_tokenizer(const std::string& path, int64_t num_rows,
+                               OrderedJson& chat_template) {
   OrderedJson out;
   try {
     const auto tokenizer = text::Tokenizer::load(path);
+    rank::check_tokenizer(tokenizer, num_rows, path);
     out["kind"] = "byte-level BPE";
     out["vocab_size"] = tokenizer.vocab_size();
     out["bos"] = tokenizer.bos_token();
@@ -111,7 +113,7 @@ OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
   out["kv_bytes_per_token_bf16"] = c.num_hidden_layers * 2 * c.kv_size() * 2;
   out["memory"] = describe_memory(source);
   OrderedJson chat_template;
-  out["tokenizer"] = describe_tokenizer(found.weights, chat_template);
+  out["tokenizer"] = describe_tokenizer(found.weights, c.vocab_size, chat_template);
   out["template"] = chat_template;
   if (!found.folder.empty() && base::file_exists(found.folder + "/erank.json"))
     out["defaults"] = rank::to_json(found.defaults);

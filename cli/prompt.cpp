@@ -7,6 +7,7 @@
 #include "erank/base/error.h"
 #include "erank/base/json.h"
 #include "erank/data/json_values.h"
+#include "erank/model/config.h"
 #include "erank/rank/checkpoint.h"
 #include "erank/rank/model_files.h"
 #include "erank/text/prompt_format.h"
@@ -29,6 +30,8 @@ void prompt(const PromptFlags& flags) {
   if (!flags.layout.empty())
     options.layout = flags.layout == "paper" ? text::Layout::kPaper : text::Layout::kPassageLast;
   const text::Tokenizer tokenizer = text::Tokenizer::load(checkpoint.weights);
+  rank::check_tokenizer(tokenizer, model::load_config(checkpoint.weights).vocab_size,
+                        checkpoint.weights);
   const text::PromptFormat format = flags.format.empty()
                                         ? text::PromptFormat(tokenizer, options)
                                         : text::PromptFormat(tokenizer, options, flags.format);

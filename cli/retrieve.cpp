@@ -14,7 +14,7 @@ namespace erank::cli {
 namespace {
 
 struct RetrieveFlags {
-  std::string index, queries, beir, out, text_field, format = "trec";
+  std::string index, queries, beir, out, text_field, format = "trec", query_weights = "counts";
   int top = 100;
   int threads = base::num_processors();
   bool drop_identical_ids = false, overwrite = false;
@@ -85,7 +85,10 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
     }
     output.write(lines);
   };
-  if (!search_queries(*index, queries, flags.top, flags.threads, dropped, take, progress)) return;
+  const auto weights = flags.query_weights == "bm25" ? retrieve::QueryWeights::kBm25
+                                                     : retrieve::QueryWeights::kCounts;
+  if (!search_queries(*index, queries, flags.top, weights, flags.threads, dropped, take, progress))
+    return;
   output.commit();
   if (num_without_hits > 0)
     warn(base::str(num_without_hits, " of ", queries.size(),
@@ -112,6 +115,12 @@ void add_retrieve(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 1'000'000'000));
   verb->add_flag("--drop-identical-ids", flags->drop_identical_ids,
                  "Leave out the document whose id is the query's: queries that are documents");
+  verb->add_option(
+          "--query-weights", flags->query_weights,
+          "What a word of the query counts: how often it is there (counts), or its BM25\n"
+          "weight, the query taken as a document (bm25), for long queries such as BRIGHT's")
+      ->check(CLI::IsMember({"counts", "bm25"}))
+      ->capture_default_str();
   verb->add_option("--format", flags->format,
                    "trec: a run; jsonl: a line a query with its documents' texts, which\n"
                    "`erank rerank --candidates -` reads")

@@ -44,35 +44,36 @@ def holm(ps):
 
 
 def compare(rows, sets):
-    """Of each [(arm, mode, [values of a seed])]: means of the sets, their mean, and but for the first difference,
-    interval and corrected p. nDCG times 100."""
+    """Of each [(arm, mode, [values of a seed], [choosing queries' of a seed])]: means of the sets, their mean, and but
+    for the first difference, interval and corrected p. nDCG times 100."""
     if not rows:
         return []
     base = averaged(rows[0][2])
     weight = weights_of(base, sets)
     out = []
-    for arm, mode, values in rows:
+    for arm, mode, values, dev in rows:
         own = averaged(values)
         if own.keys() != base.keys():
             raise SystemExit(f"ablations: {arm} was measured on other queries than {rows[0][0]}; delete its run")
         of_set = {s: 100 * mean([own[q] for q in own if q.startswith(s + "-")]) for s in sets
                   if any(q.startswith(s + "-") for q in own)}
         terms = [[100 * weight[q] * (own[q] - base[q]) for q in own if q.startswith(s + "-")] for s in of_set]
-        out.append({"arm": arm, "mode": mode, "seeds": len(values), "sets": of_set, "mean": mean(list(of_set.values())),
-                    "difference": sum(map(sum, terms)), "interval": bootstrap(terms, random.Random(1)),
-                    "p": randomisation(terms, random.Random(2))})
+        out.append({"arm": arm, "mode": mode, "seeds": len(values), "dev": 100 * mean(dev), "sets": of_set,
+                    "mean": mean(list(of_set.values())), "difference": sum(map(sum, terms)),
+                    "interval": bootstrap(terms, random.Random(1)), "p": randomisation(terms, random.Random(2))})
     for row, p in zip(out[1:], holm([row["p"] for row in out[1:]])):
         row["p"] = p
     return out
 
 
 def table(study, rows, sets):
-    head = ["arm", "answers", "seeds", *sets, "mean", f"difference to {rows[0]['arm']}", "p"]
+    head = ["arm", "answers", "seeds", "dev", *sets, "mean", f"difference to {rows[0]['arm']}", "p"]
     body = []
     for n, row in enumerate(rows):
         low, high = row["interval"]
-        body.append([row["arm"], row["mode"], str(row["seeds"]), *(f"{row['sets'][s]:.2f}" for s in sets if s in row["sets"]),
-                     f"{row['mean']:.2f}", f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f})" if n else "",
+        body.append([row["arm"], row["mode"], str(row["seeds"]), f"{row['dev']:.2f}",
+                     *(f"{row['sets'][s]:.2f}" for s in sets if s in row["sets"]), f"{row['mean']:.2f}",
+                     f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f})" if n else "",
                      f"{row['p']:.3f}" if n else ""])
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths)) + " |" for line in [head, *body]]

@@ -415,6 +415,11 @@ bool Engine::step() {
   }
   try {
     state.pass(step);
+  } catch (const Error& e) {
+    state.fail_running(std::current_exception());
+    if (e.kind() == ErrorKind::kExhausted)
+      state.scheduler.set_max_batch_tokens(
+          std::max<int64_t>(1, std::ssize(state.batch.tokens) / 2));
   } catch (...) {
     state.fail_running(std::current_exception());
   }

@@ -221,6 +221,11 @@ bool Scheduler::fits(int64_t max_tokens) const {
   return state_->pages_for(max_tokens) <= state_->options.num_pages;
 }
 
+void Scheduler::set_max_batch_tokens(int64_t max_batch_tokens) {
+  ERANK_CHECK(max_batch_tokens > 0);
+  state_->options.max_batch_tokens = max_batch_tokens;
+}
+
 const Step& Scheduler::next() {
   State& state = *state_;
   Step& step = state.step;

@@ -64,6 +64,8 @@ class Scheduler {
   // The caller makes the pass before it calls anything else that changes a sequence. Empty entries:
   // nothing to do. Valid until the next call.
   const Step& next();
+  // From the next call of next() on. REQUIRES: at least 1.
+  void set_max_batch_tokens(int64_t max_batch_tokens);
 
   const Ids& ids(int64_t sequence) const;
   // In order of position; a sequence may hold more than its ids need. Empty before admission.

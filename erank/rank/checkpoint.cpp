@@ -130,6 +130,20 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
 
 }  // namespace
 
+void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows,
+                     const std::string& weights) {
+  for (int64_t id = num_rows; id < tokenizer.vocab_size(); ++id) {
+    if (!tokenizer.has(static_cast<int32_t>(id))) continue;
+    const std::string& token = tokenizer.bytes_of(static_cast<int32_t>(id));
+    const bool added = tokenizer.special(token) == id;
+    base::fail(base::ErrorKind::kInvalidInput, "tokenizer", weights, ": ",
+               added ? "added token '" : "token '", tokenizer.piece_of(static_cast<int32_t>(id)),
+               "' has id ", id, ", but the embedding has ", num_rows,
+               " rows; give the model a row for it (resize_token_embeddings in transformers), or "
+               "take it out of the tokenizer's files");
+  }
+}
+
 base::OrderedJson to_json(const CheckpointDefaults& d) {
   base::OrderedJson json;
   const CheckpointDefaults usual;

@@ -7,6 +7,7 @@
 
 #include "erank/base/json.h"
 #include "erank/text/prompt_format.h"
+#include "erank/text/tokenizer.h"
 
 namespace erank::rank {
 
@@ -50,6 +51,11 @@ struct Checkpoint {
 // whose line names the set-up command when it is missing, and Error{kInvalidInput} for unknown keys
 // of erank.json. docs/formats.md lists the keys.
 Checkpoint find_checkpoint(const std::string& path);
+
+// Throws Error{kInvalidInput} that names a token of the tokenizer of `weights` without a row in an
+// embedding of `num_rows`. (More rows than tokens are usual: tables are padded.)
+void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows,
+                     const std::string& weights);
 
 // As erank.json says it; keys that few models need only where they differ from the usual.
 base::OrderedJson to_json(const CheckpointDefaults& defaults);

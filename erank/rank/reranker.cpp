@@ -173,6 +173,7 @@ struct Reranker::State {
     std::unique_ptr<engine::Engine> engine;
     try {
       const model::CheckpointSource source = opening.get();
+      check_tokenizer(*tokenizer, source.config().vocab_size, checkpoint.weights);
       network = model::make_network(source,
                                     {.precision = precision_of(options, checkpoint, source),
                                      .cuda = options.cuda,

@@ -57,19 +57,22 @@ struct Index::State {
     return std::nullopt;
   }
 
-  std::vector<data::Hit> search(std::string_view query, int top, Analyzer& words) const;
+  std::vector<data::Hit> search(std::string_view query, int top, QueryWeights weights,
+                                Analyzer& words) const;
 };
 
-std::vector<data::Hit> Index::State::search(std::string_view query, int top,
+std::vector<data::Hit> Index::State::search(std::string_view query, int top, QueryWeights weights,
                                             Analyzer& words) const {
   struct Counted {
     TermEntry entry;
     float count;
   };
   std::vector<Counted> counted;  // in order of first occurrence
+  float length = 0;
   words.analyze(query, [&](std::string_view text, std::string_view) {
     const auto entry = find_term(text);
     if (!entry) return;
+    ++length;
     const auto known =
         std::ranges::find(counted, entry->text, [](const Counted& c) { return c.entry.text; });
     if (known != counted.end()) {
@@ -80,10 +83,13 @@ std::vector<data::Hit> Index::State::search(std::string_view query, int top,
   });
   std::vector<WeightedTerm> terms;
   const auto num_with_terms = static_cast<double>(file.end().num_with_terms);
+  const float query_norm = length_norm(file.end(), length);
   for (const Counted& c : counted) {
     const auto df = static_cast<double>(c.entry.num_documents);
     const auto idf = static_cast<float>(std::log(1 + (num_with_terms - df + 0.5) / (df + 0.5)));
-    terms.push_back({c.entry, c.count * idf});
+    const auto count =
+        weights == QueryWeights::kCounts ? c.count : idf * c.count / (c.count + query_norm);
+    terms.push_back({c.entry, count * idf});
   }
   std::vector<data::Hit> hits;
   for (const Found& found : find_best(file, norms, terms, static_cast<size_t>(std::max(0, top))))
@@ -134,17 +140,18 @@ int64_t Index::num_postings() const {
   return static_cast<int64_t>(state_->file.end().num_postings);
 }
 
-std::vector<data::Hit> Index::search(std::string_view query, int top) const {
+std::vector<data::Hit> Index::search(std::string_view query, int top, QueryWeights weights) const {
   Analyzer words(analyzer());
-  return state_->search(query, top, words);
+  return state_->search(query, top, weights, words);
 }
 
 std::vector<std::vector<data::Hit>> Index::search_all(std::span<const data::Query> queries, int top,
-                                                      int num_threads) const {
+                                                      int num_threads, QueryWeights weights) const {
   std::vector<std::vector<data::Hit>> out(queries.size());
   base::parallel_ranges(queries.size(), num_threads, [&](size_t begin, size_t end) {
     Analyzer words(analyzer());
-    for (size_t i = begin; i < end; ++i) out[i] = state_->search(queries[i].text, top, words);
+    for (size_t i = begin; i < end; ++i)
+      out[i] = state_->search(queries[i].text, top, weights, words);
   });
   return out;
 }

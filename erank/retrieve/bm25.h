@@ -14,8 +14,13 @@
 
 namespace erank::retrieve {
 
-// The score of a document is the sum over the query's terms, each counted as often as it occurs
-// there, of
+// What a term of the query counts: how often it is there, as in Lucene; or, as in the baseline of
+// BRIGHT, whose queries are as long as documents, what it would count in a document:
+//   idf(t) * tf / (tf + k1 * (1 - b + b * length / average_length)),
+// with tf and length those of the query, terms that the index lacks left out.
+enum class QueryWeights { kCounts, kBm25 };
+
+// The score of a document is the sum over the query's terms, each times its QueryWeights, of
 //   idf(t) * tf / (tf + k1 * (1 - b + b * length / average_length)),  k1 = 0.9, b = 0.4,
 //   idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)),
 // with N the documents that have a term at all, and `length` the number of terms rounded down to
@@ -56,11 +61,13 @@ class Index {
 
   // The best `top` documents with a score over 0, best first; equal scores (as float32) in the byte
   // order of the ids, as Anserini has them.
-  std::vector<data::Hit> search(std::string_view query, int top) const;
+  std::vector<data::Hit> search(std::string_view query, int top,
+                                QueryWeights weights = QueryWeights::kCounts) const;
 
   // search() for every query, on `num_threads` threads; the result does not depend on their number.
-  std::vector<std::vector<data::Hit>> search_all(std::span<const data::Query> queries, int top,
-                                                 int num_threads) const;
+  std::vector<std::vector<data::Hit>> search_all(
+      std::span<const data::Query> queries, int top, int num_threads,
+      QueryWeights weights = QueryWeights::kCounts) const;
 
   // A document's text. Throws Error{kNotFound} for an id that the index lacks.
   std::string text(std::string_view docid) const;

@@ -74,14 +74,18 @@ uint32_t length_of_code(uint8_t code) {
   return code < kNumExact ? code : kNumExact + from_four_bits(code - kNumExact);
 }
 
-std::array<float, 256> inverse_norms(const FileEnd& end) {
-  std::array<float, 256> out{};
+float length_norm(const FileEnd& end, float length) {
   const float average =
       static_cast<float>(static_cast<double>(end.total_terms) /
                          static_cast<double>(std::max<uint64_t>(1, end.num_with_terms)));
+  return kK1 * ((1 - kB) + kB * length / average);
+}
+
+std::array<float, 256> inverse_norms(const FileEnd& end) {
+  std::array<float, 256> out{};
   for (size_t code = 0; code < out.size(); ++code) {
-    const auto length = static_cast<float>(length_of_code(static_cast<uint8_t>(code)));
-    out[code] = 1.0f / (kK1 * ((1 - kB) + kB * length / average));
+    const uint32_t length = length_of_code(static_cast<uint8_t>(code));
+    out[code] = 1.0f / length_norm(end, static_cast<float>(length));
   }
   return out;
 }

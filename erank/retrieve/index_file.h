@@ -73,7 +73,10 @@ uint64_t checksum_of(std::span<const uint8_t> bytes);
 uint8_t length_code(uint32_t length);
 uint32_t length_of_code(uint8_t code);
 
-// By length code: 1 / (k1 (1 - b + b length / average)), from the counts of `end`.
+// k1 (1 - b + b length / average), the average from the counts of `end`.
+float length_norm(const FileEnd& end, float length);
+
+// 1 / length_norm by length code.
 std::array<float, 256> inverse_norms(const FileEnd& end);
 
 // Hands the file's bytes on as they come and keeps the checksums of its chunks.

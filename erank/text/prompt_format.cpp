@@ -318,6 +318,16 @@ void PromptFormat::read_template() {
   prefix_ = whole.substr(0, at);
   suffix_ = whole.substr(at + kMarker.size());
 
+  // What such templates write as control tokens; as ordinary text it would mean nothing.
+  for (const char* token :
+       {"<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>",
+        "<|end_header_id|>", "<|eot_id|>", "<\xef\xbd\x9cUser\xef\xbd\x9c>",
+        "<\xef\xbd\x9c"
+        "Assistant\xef\xbd\x9c>"})
+    if ((prefix_ + suffix_).find(token) != std::string::npos && !tokenizer_->special(token))
+      refuse_template(base::str("the chat template writes '", token,
+                                "', for which the tokenizer has no token"));
+
   // The frame begins and ends with letters, so that a template which trims turns changes nothing;
   // what is inside must not change.
   std::string odd;

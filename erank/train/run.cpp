@@ -88,6 +88,7 @@ Run::Run(RunOptions options, RunHooks hooks, Communicator& ranks)
   checkpoint_ = find_model(options_);
   config_ = model::load_config(checkpoint_.weights);
   tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
+  rank::check_tokenizer(*tokenizer_, config_.vocab_size, checkpoint_.weights);
   format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
   options_.train.base_name = base_name();
 }

@@ -84,6 +84,16 @@ TEST_F(TinyFirstStage, TheQuerysOwnDocumentIsLeftOut) {
   EXPECT_THAT(ids({"--drop-identical-ids"}), ElementsAre("d3"));
 }
 
+TEST_F(TinyFirstStage, QueriesMayBeWeightedLikeDocuments) {
+  const auto scores = [&](const std::string& weights) {
+    const Outcome found = retrieve({"--format", "jsonl", "--query-weights", weights});
+    return column(json_lines(found.out).at(0)["hits"], "score");
+  };
+  EXPECT_EQ(scores("counts").size(), scores("bm25").size());
+  EXPECT_NE(scores("counts"), scores("bm25"));
+  expect_refused(retrieve({"--query-weights", "tf"}), "--query-weights");
+}
+
 TEST_F(TinyFirstStage, AnIndexOfAnotherCorpusIsRefused) {
   const std::string made = index();
   const std::vector<std::string> again = {"retrieve", "--format", "jsonl", "--index",

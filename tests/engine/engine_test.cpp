@@ -469,6 +469,31 @@ TEST(TinyEngine, AFailedPassFailsWhatRanAndNotWhatWaits) {
   EXPECT_EQ(engine.stats().num_done, 1);
 }
 
+TEST(TinyEngine, MakesSmallerPassesAfterOneThatFoundNoMemory) {
+  const auto network = tiny_network();
+  const auto requests = make_requests(24, false);
+  const auto good = run_requests(*network, requests);
+  WrappedNetwork small(*network);
+  small.most_tokens = 60;
+  Engine engine(small, {.max_batch_tokens = 200, .max_sequences = 4});
+  std::vector<Completion> completions(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i)
+    engine.submit(requests[i], [&, i](Completion c) { completions[i] = std::move(c); });
+  engine.run();
+  engine.check_integrity();
+  int failed = 0;
+  for (size_t i = 0; i < completions.size(); ++i) {
+    if (completions[i].fault) {
+      ++failed;
+      EXPECT_EQ(fault_of(completions[i]), "the pass found no memory");
+    } else {
+      expect_same(completions[i], good[i], kSame);
+    }
+  }
+  EXPECT_GE(failed, 1);
+  EXPECT_LE(failed, 8);  // the passes of 200 and of 100 tokens at most
+}
+
 TEST(TinyEngine, AsksForWholeRowsOfLogitsWhereItDrawsAlone) {
   const auto network = tiny_network();
   WrappedNetwork counting(*network);

@@ -30,6 +30,8 @@ std::unique_ptr<Network> tiny_network(Precision precision) {
 
 void WrappedNetwork::forward(const model::Batch& batch, model::KvCache& cache) {
   if (breaks) throw std::runtime_error("the pass broke");
+  if (batch.tokens.size() > most_tokens)
+    throw base::Error(base::ErrorKind::kExhausted, "the pass found no memory");
   inner_.forward(batch, cache);
 }
 

@@ -39,7 +39,8 @@ struct TinyModel {
 };
 std::unique_ptr<Network> tiny_network(Precision precision = Precision::kFp32);
 
-// Another network's results, counted; forward() throws while `breaks`.
+// Another network's results, counted; forward() throws while `breaks`, and for more tokens than
+// `most_tokens`.
 class WrappedNetwork : public Network {
  public:
   explicit WrappedNetwork(Network& inner)
@@ -57,6 +58,7 @@ class WrappedNetwork : public Network {
   int64_t weight_bytes() const override { return inner_.weight_bytes(); }
 
   bool breaks = false;
+  size_t most_tokens = SIZE_MAX;
   int64_t num_rows = 0, num_whole_rows = 0, num_sums = 0;  // asked so far
 
  private:

@@ -304,6 +304,15 @@ TEST(TinyWeights, SurplusTensorsThatSayWhatWeComputeAreAccepted) {
         static_cast<float>(std::pow(tied.rope_theta, -2.0 * i / 32));
   contents.add("model.layers.0.self_attn.rotary_emb.inv_freq", frequencies);
   EXPECT_EQ(fault_of(tied, contents), "");
+  ModelConfig scaled = tied;  // transformers kept the plain ones, or those it computes with
+  scaled.rope_scaling = {.kind = RopeKind::kLinear, .factor = 4};
+  EXPECT_EQ(fault_of(scaled, contents), "");
+  for (int i = 0; i < 16; ++i) frequencies.mutable_data_ptr<float>()[i] /= 4;
+  contents.remove(contents.infos.size() - 1);
+  contents.add("model.rotary_emb.inv_freq", frequencies);
+  EXPECT_EQ(fault_of(scaled, contents), "");
+  EXPECT_THAT(fault_of(tied, contents), HasSubstr("differs from the rotary frequencies"));
+  for (int i = 0; i < 16; ++i) frequencies.mutable_data_ptr<float>()[i] *= 4;
   frequencies.mutable_data_ptr<float>()[3] *= 1.1f;
   contents.remove(contents.infos.size() - 1);
   contents.add("model.layers.0.self_attn.rotary_emb.inv_freq", frequencies);

@@ -69,6 +69,27 @@ TEST_F(Bm25, ScoresAreTheFormulasByHand) {
   EXPECT_TRUE(index.search("dog", 0).empty());
 }
 
+// The scores are those of gensim 4.4.0: model = LuceneBM25Model(dictionary=d, k1=0.9, b=0.4), of a
+// document the product of model[d.doc2bow(its words)] and model[d.doc2bow(the query's)].
+TEST_F(Bm25, ALongQueryMayBeWeightedLikeADocument) {
+  const std::vector<data::Document> documents = {{"d0", "red fox red den hill"},
+                                                 {"d1", "red hen"},
+                                                 {"d2", "fox fox fox hen barn barn hay"},
+                                                 {"d3", "barn hay hay hill"},
+                                                 {"d4", "den"}};
+  const Index index = Index::build(documents, 1, AnalyzerKind::kWhitespace);
+  const std::string query = "red fox red red barn zebra hay red den";
+  const auto hits = index.search(query, 10, QueryWeights::kBm25);
+  ASSERT_THAT(ids_of(hits), ElementsAre("d0", "d2", "d3", "d1", "d4"));
+  const double expected[] = {0.7153103227340063, 0.5977170719630653, 0.4023514740488241,
+                             0.33459850215641335, 0.20403435693622662};
+  for (size_t i = 0; i < hits.size(); ++i) EXPECT_NEAR(hits[i].score, expected[i], 1e-6);
+  const auto all =
+      index.search_all(std::vector<data::Query>{{"q", query}}, 2, 1, QueryWeights::kBm25);
+  EXPECT_THAT(ids_of(all.at(0)), ElementsAre("d0", "d2"));
+  EXPECT_THAT(ids_of(index.search(query, 2)), ElementsAre("d0", "d1"));
+}
+
 TEST_F(Bm25, EqualScoresComeInTheByteOrderOfIds) {
   std::vector<data::Document> documents = {{"b", "same words"}, {"B", "same words"}};
   for (int i = 0; i < 50; ++i) documents.push_back({std::to_string((i * 37) % 50), "same words"});

@@ -2,17 +2,21 @@
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/index_put.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
@@ -46,10 +50,91 @@ class TensorCache : public KvCache {
   int64_t num_pages_;
 };
 
-at::Tensor upload(const std::vector<int32_t>& values, at::Device device) {
-  return at::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())},
-                       at::kInt)
-      .to(device, at::kLong, false, true);
+// A pass's integers, which go to the device in one copy that nothing waits for.
+class Upload {
+ public:
+  // -> where they are, for `ints` and `longs`.
+  std::pair<int64_t, int64_t> add(std::span<const int32_t> values) {
+    const auto first = std::ssize(values_);
+    values_.insert(values_.end(), values.begin(), values.end());
+    return {first, std::ssize(values)};
+  }
+  void send(at::Device device) {
+    const auto pinned = at::dtype(at::kInt).pinned_memory(device.is_cuda());
+    const at::Tensor host = at::empty({std::ssize(values_)}, pinned);
+    std::ranges::copy(values_, host.mutable_data_ptr<int32_t>());
+    ints_ = host.to(device, at::kInt, /*non_blocking=*/true);
+    longs_ = ints_.to(at::kLong);
+  }
+  at::Tensor ints(std::pair<int64_t, int64_t> at) const {
+    return ints_.narrow(0, at.first, at.second);
+  }
+  at::Tensor longs(std::pair<int64_t, int64_t> at) const {
+    return longs_.narrow(0, at.first, at.second);
+  }
+
+ private:
+  std::vector<int32_t> values_;
+  at::Tensor ints_, longs_;
+};
+
+// Sequences packed one after another: b's are [starts[b], starts[b + 1]).
+struct Packed {
+  std::vector<int32_t> starts;  // [B + 1]
+  at::Tensor on_device;         // the same
+  int64_t longest = 0;
+
+  void append(int32_t count) {
+    if (starts.empty()) starts.push_back(0);
+    starts.push_back(starts.back() + count);
+    longest = std::max<int64_t>(longest, count);
+  }
+};
+
+// Attention of q [T, N, D], the last tokens of their contexts, to k, v [C, K, D], causal and within
+// `window` tokens (0: all) -> [T, N D]. The reference of what flash_attention computes.
+at::Tensor sequence_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const Packed& queries, const Packed& contexts, int64_t window) {
+  std::vector<at::Tensor> outputs;
+  for (size_t b = 0; b + 1 < queries.starts.size(); ++b) {
+    const int64_t count = queries.starts[b + 1] - queries.starts[b];
+    const int64_t context = contexts.starts[b + 1] - contexts.starts[b];
+    const auto heads_first = [](const at::Tensor& all, int64_t begin, int64_t length) {
+      return all.narrow(0, begin, length).transpose(0, 1).unsqueeze(0);
+    };
+    const at::Tensor query = heads_first(q, queries.starts[b], count);
+    const bool cut = window > 0 && context > window;  // whether a window hides anything
+    at::Tensor mask;
+    if (cut || (count != context && count > 1)) {
+      const at::Tensor row =
+          at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
+      const at::Tensor column = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0);
+      mask = column <= row;
+      if (cut) mask = mask & (column > row - window);
+    }
+    const bool causal = !cut && count == context && count > 1;
+    const at::Tensor out = at::scaled_dot_product_attention(
+        query, heads_first(k, contexts.starts[b], context),
+        heads_first(v, contexts.starts[b], context),
+        mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, 0.0, causal, std::nullopt,
+        q.size(1) != k.size(1));
+    outputs.push_back(out.squeeze(0).transpose(0, 1).reshape({count, -1}));
+  }
+  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
+}
+
+// The same by one kernel for all sequences: FlashAttention-2, whose causal mask lets the last query
+// see the whole context. On GPUs, in bf16.
+at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const Packed& queries, const Packed& contexts, int64_t window) {
+  const std::optional<int64_t> left = window > 0 ? std::optional(window - 1) : std::nullopt;
+  const std::optional<int64_t> right = window > 0 ? std::optional<int64_t>(0) : std::nullopt;
+  // The arguments that libtorch 2.11 and later ones have in common.
+  const auto result = at::_flash_attention_forward(
+      q, k, v, queries.on_device, contexts.on_device, queries.longest, contexts.longest,
+      /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, /*scale=*/std::nullopt,
+      left, right);
+  return std::get<0>(result).reshape({q.size(0), -1});
 }
 
 // RoPE (half-split) of x [T, heads, D] by cos, sin [T, 1, D / 2], computed in fp32.
@@ -63,10 +148,11 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 }  // namespace
 
 struct CudaNetwork::Plan {
-  at::Tensor cos, sin;                     // [T, 1, D / 2]
-  at::Tensor pages, offsets;               // [T]: where a token's key goes
-  at::Tensor copy_from, copy_to;           // [copies] slots
-  std::vector<at::Tensor> sequence_pages;  // [pages so far] of each sequence
+  at::Tensor cos, sin;            // [T, 1, D / 2]
+  at::Tensor slots;               // [T] where a token's key and value go
+  at::Tensor copy_from, copy_to;  // [copies] slots, or undefined
+  Packed queries, contexts;       // sequences with new tokens; what these see
+  at::Tensor context_slots;       // [C]
 };
 
 CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
@@ -178,73 +264,64 @@ at::Tensor CudaNetwork::attend(const at::Tensor& qkv, int64_t layer_idx, const B
   k = rotate(k, plan.cos, plan.sin);
 
   auto& tensors = static_cast<TensorCache&>(cache);
-  at::Tensor &keys = tensors.keys[layer_idx], &values = tensors.values[layer_idx];
-  keys.index_put_({plan.pages, plan.offsets}, k);
-  values.index_put_({plan.pages, plan.offsets}, v);
+  at::Tensor keys = tensors.keys[layer_idx].view({-1, kv, d});
+  at::Tensor values = tensors.values[layer_idx].view({-1, kv, d});
+  keys.index_copy_(0, plan.slots, k);
+  values.index_copy_(0, plan.slots, v);
   if (plan.copy_from.defined())
-    for (at::Tensor* all : {&keys, &values}) {
-      at::Tensor slots = all->view({-1, kv, d});
-      slots.index_put_({plan.copy_to}, slots.index_select(0, plan.copy_from));
-    }
-  std::vector<at::Tensor> outputs;
-  for (size_t b = 0; b + 1 < batch.starts.size(); ++b) {
-    const int64_t begin = batch.starts[b], count = batch.starts[b + 1] - begin;
-    if (count == 0) continue;
-    const at::Tensor query =
-        q.narrow(0, begin, count).transpose(0, 1).unsqueeze(0);  // [1, N, count, D]
-    const int64_t context = batch.positions[begin] + count;
-    const auto gather = [&](const at::Tensor& all) {  // [1, K, context, D]
-      return all.index_select(0, plan.sequence_pages[b])
-          .reshape({-1, kv, d})
-          .narrow(0, 0, context)
-          .transpose(0, 1)
-          .unsqueeze(0);
-    };
-    const int64_t window = config_.window_of(layer_idx);
-    const bool cut = window > 0 && context > window;  // whether a window hides anything
-    at::Tensor mask;
-    if (cut || (count != context && count > 1)) {
-      const at::Tensor row =
-          at::arange(context - count, context, query.options().dtype(at::kLong)).unsqueeze(1);
-      const at::Tensor column = at::arange(context, query.options().dtype(at::kLong)).unsqueeze(0);
-      mask = column <= row;
-      if (cut) mask = mask & (column > row - window);
-    }
-    const bool causal = !cut && count == context && count > 1;
-    const at::Tensor out = at::scaled_dot_product_attention(
-        query, gather(keys), gather(values),
-        mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, 0.0, causal, std::nullopt,
-        n != kv);
-    outputs.push_back(out.squeeze(0).transpose(0, 1).reshape({count, n * d}));
-  }
-  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
+    for (at::Tensor* all : {&keys, &values})
+      all->index_copy_(0, plan.copy_to, all->index_select(0, plan.copy_from));
+  const auto attention =
+      device_.is_cuda() && dtype_ != at::kFloat ? flash_attention : sequence_attention;
+  return attention(q, keys.index_select(0, plan.context_slots),
+                   values.index_select(0, plan.context_slots), plan.queries, plan.contexts,
+                   config_.window_of(layer_idx));
 }
 
 void CudaNetwork::forward(const Batch& batch, KvCache& cache) {
+  try {
+    compute(batch, cache);
+  } catch (const c10::OutOfMemoryError&) {
+    base::fail(base::ErrorKind::kExhausted, "forward", "too little GPU memory for a pass of ",
+               batch.tokens.size(), " tokens; lower --kv-cache-bytes");
+  }
+}
+
+void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
   const c10::InferenceMode guard;
   batch.check(config_.vocab_size, config_.context(), cache.num_pages());
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   Plan plan;
-  const at::Tensor positions = upload(batch.positions, device_);
+  std::vector<int32_t> slots, context_slots, from, to;
+  for (size_t b = 0; b + 1 < batch.starts.size(); ++b) {
+    const int32_t begin = batch.starts[b], count = batch.starts[b + 1] - begin;
+    if (count == 0) continue;
+    const auto* own = batch.pages.data() + batch.page_starts[b];
+    const int32_t context = batch.positions[begin] + count;
+    for (int32_t i = 0; i < context; ++i)
+      context_slots.push_back(own[i / kPageTokens] * kPageTokens + i % kPageTokens);
+    slots.insert(slots.end(), context_slots.end() - count, context_slots.end());
+    plan.queries.append(count);
+    plan.contexts.append(context);
+  }
+  for (const auto& copy : batch.copies) from.push_back(copy.from_slot), to.push_back(copy.to_slot);
+  Upload upload;
+  const auto tokens_at = upload.add(batch.tokens), positions_at = upload.add(batch.positions),
+             rows_at = upload.add(batch.rows), slots_at = upload.add(slots),
+             context_at = upload.add(context_slots), from_at = upload.add(from),
+             to_at = upload.add(to), queries_at = upload.add(plan.queries.starts),
+             contexts_at = upload.add(plan.contexts.starts);
+  upload.send(device_);
+  const at::Tensor positions = upload.longs(positions_at), rows = upload.longs(rows_at);
   plan.cos = cos_.index_select(0, positions).unsqueeze(1);
   plan.sin = sin_.index_select(0, positions).unsqueeze(1);
-  std::vector<int32_t> pages, offsets, from, to;
-  for (size_t b = 0; b + 1 < batch.starts.size(); ++b) {
-    const auto* own = batch.pages.data() + batch.page_starts[b];
-    for (int32_t t = batch.starts[b]; t < batch.starts[b + 1]; ++t) {
-      pages.push_back(own[batch.positions[t] / kPageTokens]);
-      offsets.push_back(batch.positions[t] % kPageTokens);
-    }
-    const int32_t end = batch.starts[b + 1] > batch.starts[b]
-                            ? batch.positions[batch.starts[b + 1] - 1] / kPageTokens + 1
-                            : 0;
-    plan.sequence_pages.push_back(upload(std::vector<int32_t>(own, own + end), device_));
-  }
-  plan.pages = upload(pages, device_), plan.offsets = upload(offsets, device_);
-  for (const auto& copy : batch.copies) from.push_back(copy.from_slot), to.push_back(copy.to_slot);
-  if (!from.empty()) plan.copy_from = upload(from, device_), plan.copy_to = upload(to, device_);
+  plan.slots = upload.longs(slots_at);
+  plan.context_slots = upload.longs(context_at);
+  plan.queries.on_device = upload.ints(queries_at);
+  plan.contexts.on_device = upload.ints(contexts_at);
+  if (!from.empty()) plan.copy_from = upload.longs(from_at), plan.copy_to = upload.longs(to_at);
 
-  at::Tensor x = at::embedding(embedding_, upload(batch.tokens, device_));
+  at::Tensor x = at::embedding(embedding_, upload.longs(tokens_at));
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const at::Tensor qkv =
@@ -252,7 +329,6 @@ void CudaNetwork::forward(const Batch& batch, KvCache& cache) {
                    layer.qkv_bias.defined() ? std::optional(layer.qkv_bias) : std::nullopt);
     at::Tensor attended = attend(qkv, static_cast<int64_t>(i), batch, plan, cache);
     if (i + 1 == layers_.size()) {  // after the last attention only the asked rows matter
-      const at::Tensor rows = upload(batch.rows, device_);
       attended = attended.index_select(0, rows);
       x = x.index_select(0, rows);
     }
@@ -272,25 +348,41 @@ void CudaNetwork::read_rows(int64_t first, std::span<const RowRequest> requests,
               first + std::ssize(requests) <= hidden_.size(0));
   const at::Tensor logits =
       at::linear(hidden_.narrow(0, first, std::ssize(requests)), head_).to(at::kFloat);
-  const at::Tensor on_host = logits.to(at::kCPU).contiguous();
+  // What is asked goes to the host in one copy: of each row the largest logit, its id, the sum, and
+  // the logits of its ids; whole rows only where whole rows are asked.
   const int64_t v = config_.vocab_size;
+  std::vector<int64_t> wanted, whole;
+  bool sums = false;
   for (int64_t r = 0; r < std::ssize(requests); ++r) {
-    const float* row = on_host.const_data_ptr<float>() + r * v;
+    for (int32_t i = 0; i < requests[r].num_ids; ++i) wanted.push_back(r * v + requests[r].ids[i]);
+    if (requests[r].logits) whole.push_back(r);
+    sums |= requests[r].sum;
+  }
+  const at::Tensor argmax = logits.argmax(1, true);  // the first of equal ones; NaN over all
+  const at::Tensor max = logits.gather(1, argmax);
+  std::vector<at::Tensor> answers = {argmax.to(at::kDouble).flatten(),
+                                     max.to(at::kDouble).flatten()};
+  if (sums) answers.push_back((logits - max).exp_().sum(1, false, at::kDouble));
+  if (!wanted.empty())
+    answers.push_back(
+        logits.view({-1}).index_select(0, at::tensor(wanted).to(device_)).to(at::kDouble));
+  const at::Tensor on_host = at::cat(answers).to(at::kCPU);
+  const double* answer = on_host.const_data_ptr<double>();
+  const double* of_ids = answer + (sums ? 3 : 2) * std::ssize(requests);
+  for (int64_t r = 0; r < std::ssize(requests); ++r) {
     const RowRequest& request = requests[r];
     RowResult& result = results[r];
     result = {};
-    result.max = -std::numeric_limits<float>::infinity();
-    bool numbers = true;
-    for (int64_t i = 0; i < v; ++i) {
-      numbers &= row[i] == row[i];
-      if (row[i] > result.max) result.max = row[i], result.argmax = static_cast<int32_t>(i);
-    }
-    result.finite = numbers && std::isfinite(result.max);
-    if (request.sum && result.finite)
-      for (int64_t i = 0; i < v; ++i) result.sum += std::exp(row[i] - result.max);
-    for (int32_t i = 0; i < request.num_ids; ++i) request.out[i] = row[request.ids[i]];
-    if (request.logits) std::memcpy(request.logits, row, v * sizeof(float));
+    result.argmax = static_cast<int32_t>(answer[r]);
+    result.max = static_cast<float>(answer[std::ssize(requests) + r]);
+    result.finite = std::isfinite(result.max);
+    if (request.sum && result.finite) result.sum = answer[2 * std::ssize(requests) + r];
+    for (int32_t i = 0; i < request.num_ids; ++i) request.out[i] = static_cast<float>(*of_ids++);
   }
+  if (whole.empty()) return;
+  const at::Tensor rows = logits.index_select(0, at::tensor(whole).to(device_)).to(at::kCPU);
+  for (int64_t i = 0; i < std::ssize(whole); ++i)
+    std::memcpy(requests[whole[i]].logits, rows.const_data_ptr<float>() + i * v, v * sizeof(float));
 }
 
 }  // namespace erank::model::cuda

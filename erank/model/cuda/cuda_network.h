@@ -39,6 +39,7 @@ class CudaNetwork : public Network {
   // What all layers of one pass use.
   struct Plan;
 
+  void compute(const Batch& batch, KvCache& cache);
   void reach_position(int64_t position);
   at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   // qkv [T, (N + 2 K) D] -> [T, N D].

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Checks a GPU's results against the CPU's, then measures the GPU; bench/gpu.sh builds and calls it.
+
+bench/gpu.py --erank PATH --out FILE.md [--device cuda|cpu] [--check-shape S] [--shapes S...] [--seconds N]
+
+check    the same random model on the CPU in fp32 and on the device in fp32 and bf16: the eleven answers' shares of their
+         probability, direct and after reasoning, the largest difference. Over a bound the exit code is 1.
+measure  `erank bench` of each shape in bf16, 100 passages, until --seconds are over: prefill, direct and thinking,
+         decode, against the device's own matrix product.
+
+--device cpu tries the program itself where there is no GPU.
+"""
+import argparse
+import datetime
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+BOUNDS = {"fp32": 1e-5, "bf16": 5e-3}  # of a share
+FIGURES = {  # of `erank bench --json`: heading, digits
+    "gemm_gflops": ("matrix product, GFLOP/s", 0),
+    "prefill_tokens_per_s": ("prefill, tokens/s", 0),
+    "prefill_share_of_gemm": ("share of the product", 2),
+    "direct_documents_per_s": ("direct, passages/s", 0),
+    "think_documents_per_s": ("thinking, passages/s", 1),
+    "decode_64_tokens_per_s": ("decode of 64, tokens/s", 0),
+}
+
+
+def call(*command):
+    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"gpu: {' '.join(map(str, command))}: exit code {result.returncode}")
+    return result.stdout
+
+
+def aligned(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def write_candidates(path):
+    """Few queries with passages of very different lengths, so that a pass holds many shapes of sequence."""
+    draw = random.Random(1)
+    words = ["river", "stone", "light", "trade", "engine", "leaf", "market", "glass", "winter", "signal"]
+    with open(path, "w", encoding="utf-8") as file:
+        for q in range(4):
+            hits = [{"docid": f"d{i}", "text": " ".join(draw.choices(words, k=draw.randint(1, 120)))} for i in range(16)]
+            file.write(json.dumps({"qid": str(q), "query": " ".join(draw.choices(words, k=6)), "hits": hits}) + "\n")
+
+
+def shares(distribution):
+    return [p / sum(distribution) for p in distribution]
+
+
+def distributions(args, folder, device, precision, mode):
+    lines = call(args.erank, "rerank", "--model", folder / "model", "--candidates", folder / "candidates.jsonl", *mode,
+                 "--format", "jsonl", "--precision", precision, "--device", device, "--quiet").splitlines()
+    return {(r["qid"], r["docid"]): (r["reasoning"], shares(r["distribution"])) for r in map(json.loads, lines)}
+
+
+def check(args, folder):
+    """Rows of a table, and whether all is within its bound."""
+    call(args.erank, "model", "random", "--shape", args.check_shape, "--out", folder / "model")
+    write_candidates(folder / "candidates.jsonl")
+    rows, fine = [["answers", "precision", "pairs compared", "largest difference", "bound"]], True
+    for name, mode in {"direct": ["--direct"], "after reasoning": ["--think", "--max-think-tokens", "16"]}.items():
+        expected = distributions(args, folder, "cpu", "fp32", mode)
+        for precision, bound in BOUNDS.items():
+            found = distributions(args, folder, args.device, precision, mode)
+            # In bf16 reasoning may take another turn where two tokens are nearly alike: then the answers differ too.
+            same = [key for key, (text, _) in expected.items() if found[key][0] == text]
+            worst = max((abs(a - b) for key in same for a, b in zip(expected[key][1], found[key][1])), default=1)
+            fine &= worst <= bound and len(same) >= (len(expected) if precision == "fp32" else 1)
+            rows.append([name, precision, f"{len(same)} of {len(expected)}", f"{worst:.1e}", f"{bound:.0e}"])
+    return rows, fine
+
+
+def measure(args):
+    rows = [["shape", *(heading for heading, _ in FIGURES.values())]]
+    end = time.monotonic() + args.seconds
+    for shape in args.shapes:
+        if time.monotonic() > end:
+            rows.append([shape, *("not reached" for _ in FIGURES)])
+            continue
+        result = json.loads(call(args.erank, "bench", "--shape", shape, "--device", args.device, "--documents", 100,
+                                 "--json"))
+        rows.append([shape, *(f"{result[f]:.{digits}f}" for f, (_, digits) in FIGURES.items())])
+    return rows
+
+
+def card(args):
+    if args.device == "cpu":
+        return "the CPU, to try this program"
+    return call("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").splitlines()[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--erank", default="build-cuda/erank")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--check-shape", default="qwen3-0.6b")
+    parser.add_argument("--shapes", nargs="+", default=["smollm2-135m", "qwen3-0.6b", "qwen3-4b"])
+    parser.add_argument("--seconds", type=float, default=240, help="no shape is begun after so long")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        checked, fine = check(args, pathlib.Path(folder))
+    text = (f"{card(args)}, {datetime.date.today()}, `bench/gpu.sh`\n\nAgainst the CPU in fp32, {args.check_shape} with "
+            f"random weights:\n\n{aligned(checked)}\nSpeed in bf16, random weights, 100 passages:\n\n"
+            f"{aligned(measure(args))}")
+    print(text)
+    args.out.write_text(text, encoding="utf-8")
+    if not fine:
+        sys.exit("gpu: results differ from the CPU's by more than the bound")
+
+
+main()
