@@ -6,7 +6,7 @@ SHELL := /bin/bash
 RELEASE := build
 CONFIGURE := cmake -G Ninja
 
-.PHONY: help demo setup build test test-slow web test-web format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 compile-matrix clean
+.PHONY: help demo setup build test test-slow web test-web format lint asan tsan fuzz bench bench-peers bench-grpo bench-bm25 bench-precisions compile-matrix clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -113,6 +113,11 @@ BM25 ?=
 bench-bm25: build
 	@tools/peers anserini || true
 	python3 bench/bm25_peer.py --erank $(RELEASE)/erank $(BM25)
+
+PRECISIONS ?=
+## make bench-precisions memory and speed of the 4B shape in bf16, int8 and 4 bits; PRECISIONS='--shape qwen3-0.6b' changes it
+bench-precisions: build
+	python3 bench/precisions.py --erank $(RELEASE)/erank $(PRECISIONS)
 
 ## make compile-matrix   compile against libtorch 2.11, 2.13 and 2.14
 compile-matrix: setup-dev

@@ -10,12 +10,13 @@
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/base/json.h"
+#include "erank/base/memory.h"
 #include "erank/base/random.h"
 #include "erank/base/threads.h"
 #include "erank/engine/engine.h"
 #include "erank/model/gemm_peak.h"
 #include "erank/model/make_network.h"
-#include "erank/model/weight_source.h"
+#include "erank/model/random_source.h"
 
 namespace erank::cli {
 namespace {
@@ -38,12 +39,11 @@ double seconds_of(const std::function<void()>& body) {
 }
 
 std::unique_ptr<model::Network> random_network(const BenchFlags& flags) {
-  model::Parameters parameters(model::config_of_shape(flags.shape), at::kBFloat16);
-  parameters.init_random(1);
-  return model::make_network(model::ParametersSource(parameters),
-                             {.precision = model::precision_named(flags.precision),
-                              .cuda = flags.device == "cuda",
-                              .threads = flags.threads});
+  const auto precision = model::precision_named(flags.precision);
+  const model::RandomSource source(model::config_of_shape(flags.shape), 1,
+                                   precision == model::Precision::kGguf);
+  return model::make_network(
+      source, {.precision = precision, .cuda = flags.device == "cuda", .threads = flags.threads});
 }
 
 class Bench {
@@ -86,7 +86,7 @@ class Bench {
   }
 
   const model::ModelConfig& config() const { return config_; }
-  double weight_bytes() const { return static_cast<double>(network_->weight_bytes()); }
+  int64_t weight_bytes() const { return network_->weight_bytes(); }
 
  private:
   base::Ids ids(int n) {
@@ -104,6 +104,13 @@ class Bench {
 
 void bench(const BenchFlags& flags) {
   at::set_num_threads(flags.threads > 0 ? flags.threads : base::num_processors());
+  // First, so that what it takes is given back before the model is there.
+  const double peak =
+      model::gemm_peak(
+          {.precision = model::product_precision(model::precision_named(flags.precision)),
+           .cuda = flags.device == "cuda",
+           .threads = flags.threads})
+          .flops_per_s;
   Bench bench(flags);
   base::OrderedJson out;
   out["shape"] = flags.shape;
@@ -114,10 +121,6 @@ void bench(const BenchFlags& flags) {
     return flags.only.empty() ||
            std::find(flags.only.begin(), flags.only.end(), part) != flags.only.end();
   };
-  const double peak = model::gemm_peak({.precision = model::precision_named(flags.precision),
-                                        .cuda = flags.device == "cuda",
-                                        .threads = flags.threads})
-                          .flops_per_s;
   out["gemm_gflops"] = peak / 1e9;
   // Warm up. A GPU takes its memory and chooses its kernels in the first passes of a size.
   bench.run(flags.device == "cuda" ? flags.num_prompts : 2, flags.prompt_tokens, 0, 0);
@@ -147,8 +150,11 @@ void bench(const BenchFlags& flags) {
     const std::string key = base::str("decode_", batch);
     out[key + "_tokens_per_s"] = static_cast<double>(decode.stats.new_tokens) / decode.seconds;
     out[key + "_weight_gb_per_s"] =
-        static_cast<double>(decode.stats.steps) * bench.weight_bytes() / decode.seconds / 1e9;
+        static_cast<double>(decode.stats.steps * bench.weight_bytes()) / decode.seconds / 1e9;
   }
+
+  out["weight_bytes"] = bench.weight_bytes();
+  out["peak_memory_bytes"] = base::peak_memory();
 
   if (flags.json) {
     Output result("", false);
@@ -192,6 +198,9 @@ void bench(const BenchFlags& flags) {
          fixed("%8.0f tokens/s   weights at %.0f GB/s", number((key + "_tokens_per_s").c_str()),
                number((key + "_weight_gb_per_s").c_str())));
   }
+  line("weights, peak memory of the process",
+       base::str(base::memory_text(bench.weight_bytes()), ", ",
+                 base::memory_text(out["peak_memory_bytes"].get<int64_t>())));
   result.commit();
 }
 
@@ -207,8 +216,9 @@ void add_bench(CLI::App& app, Context& context) {
                    "tiny, smollm2-135m, qwen3-0.6b, qwen3-4b, qwen3-14b or qwen3-32b")
       ->capture_default_str();
   verb->add_option("--precision", f.precision,
-                   "precision of the matrix products: bf16, int8 or fp32")
-      ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
+                   "precision of the matrix products: bf16, int8 or fp32; gguf: weights in 4-bit "
+                   "blocks")
+      ->check(CLI::IsMember({"bf16", "int8", "fp32", "gguf"}))
       ->capture_default_str();
   verb->add_option("--device", f.device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "cli/model_memory.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -110,6 +111,7 @@ OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
   out["flops_per_token"] = flops;
   out["flops_per_token_with_head"] = flops + 2 * c.vocab_size * c.hidden_size;
   out["kv_bytes_per_token_bf16"] = c.num_hidden_layers * 2 * c.kv_size() * 2;
+  out["memory"] = describe_memory(source);
   OrderedJson chat_template;
   out["tokenizer"] = describe_tokenizer(found.weights, c.vocab_size, chat_template);
   out["template"] = chat_template;
@@ -119,7 +121,16 @@ OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
 }
 
 void print_table(const OrderedJson& info, Output& output) {
+  const auto line = [&output](std::string label, const std::string& shown) {
+    std::replace(label.begin(), label.end(), '_', ' ');
+    label.resize(std::max<size_t>(26, label.size() + 1), ' ');
+    output.write(label + shown + "\n");
+  };
   for (const auto& [key, value] : info.items()) {
+    if (key == "memory") {
+      for (const MemoryLine& one : memory_lines(value)) line(one.label, one.text);
+      continue;
+    }
     std::string shown;
     if (value.is_object()) {
       for (const auto& [name, part] : value.items())
@@ -127,10 +138,7 @@ void print_table(const OrderedJson& info, Output& output) {
     } else {
       shown = value.is_string() ? value.get<std::string>() : base::dump_json(value);
     }
-    std::string label = key;
-    std::replace(label.begin(), label.end(), '_', ' ');
-    label.resize(std::max<size_t>(26, label.size() + 1), ' ');
-    output.write(label + shown + "\n");
+    line(key, shown);
   }
 }
 
@@ -343,8 +351,9 @@ void add_logits(CLI::App& model, Context& context) {
   verb->add_option("--model", flags->model,
                    "Hugging Face folder, .gguf file or adapter folder (default: erank-135m)");
   verb->add_option("--precision", flags->precision,
-                   "precision of the matrix products: fp32 is exact, bf16 and int8 are for serving")
-      ->check(CLI::IsMember({"bf16", "int8", "fp32"}))
+                   "precision of the matrix products: fp32 is exact, bf16, int8 and gguf (the "
+                   "file's blocks) are for serving")
+      ->check(CLI::IsMember({"bf16", "int8", "fp32", "gguf"}))
       ->capture_default_str();
   add_deterministic(*verb);
   verb->add_option("--in", flags->in, "JSON lines; - is stdin")->capture_default_str();

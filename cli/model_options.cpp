@@ -23,8 +23,9 @@ void ModelFlags::add_to(CLI::App& verb) {
                   "what the model is asked for: yes-no, 0-3 or 0-10 (default: the checkpoint's)")
       ->check(CLI::IsMember({"yes-no", "0-3", "0-10"}));
   verb.add_option("--precision", precision,
-                  "precision of the matrix products: auto, bf16, int8 or fp32")
-      ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32"}))
+                  "precision of the matrix products: auto, bf16, int8 or fp32; gguf: weights stay "
+                  "in a GGUF file's blocks")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32", "gguf"}))
       ->capture_default_str();
   verb.add_option("--device", device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
@@ -43,6 +44,7 @@ rank::RerankerOptions ModelFlags::resolved() const {
   out.precision = precision == "fp32"   ? rank::Precision::kFp32
                   : precision == "bf16" ? rank::Precision::kBf16
                   : precision == "int8" ? rank::Precision::kInt8
+                  : precision == "gguf" ? rank::Precision::kGguf
                                         : rank::Precision::kAuto;
   out.cuda = device == "cuda";
   if (!scale.empty()) out.scale = text::parse_scale(scale, "--scale");

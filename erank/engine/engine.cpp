@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "erank/base/error.h"
+#include "erank/engine/cache_need.h"
 #include "erank/engine/job.h"
 #include "erank/engine/scheduler.h"
 #include "erank/model/network.h"
@@ -48,25 +49,39 @@ EngineOptions checked(EngineOptions options, const model::Network& network) {
   return options;
 }
 
+int64_t useful_pages(const model::ModelConfig& config, int64_t max_sequences) {
+  return max_sequences * ((config.context() + kPageTokens - 1) / kPageTokens);
+}
+
+int64_t unused_pages(const EngineOptions& options, int64_t page_bytes) {
+  return std::max(options.unused_prefix_bytes / page_bytes, kLeastUnusedPages);
+}
+
 SchedulerOptions scheduler_options(const model::Network& network, const EngineOptions& options) {
   const int64_t page_bytes = network.page_bytes();
-  const int64_t context = network.config().context();
-  const int64_t useful = options.max_sequences * ((context + kPageTokens - 1) / kPageTokens);
+  const int64_t useful = useful_pages(network.config(), options.max_sequences);
   const int64_t num_pages =
       std::min({options.kv_cache_bytes / page_bytes, useful, int64_t{INT32_MAX} / kPageTokens});
   if (num_pages < 1)
     base::fail(ErrorKind::kExhausted, "engine", "a key/value cache of ", options.kv_cache_bytes,
                " bytes does not hold one page of ", page_bytes, " bytes (", kPageTokens,
                " tokens of this model); raise --kv-cache-bytes");
-  return {
-      .num_pages = num_pages,
-      .max_batch_tokens = options.max_batch_tokens,
-      .max_sequences = options.max_sequences,
-      .share_prefixes = options.share_prefixes,
-      .max_unused_pages = std::max(options.unused_prefix_bytes / page_bytes, kLeastUnusedPages)};
+  return {.num_pages = num_pages,
+          .max_batch_tokens = options.max_batch_tokens,
+          .max_sequences = options.max_sequences,
+          .share_prefixes = options.share_prefixes,
+          .max_unused_pages = unused_pages(options, page_bytes)};
 }
 
 }  // namespace
+
+CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens) {
+  const EngineOptions usual;
+  const int64_t most = std::min(kUsualCacheBytes / page_bytes * page_bytes,
+                                useful_pages(config, usual.max_sequences) * page_bytes);
+  const int64_t pages = pass_tokens / kPageTokens + unused_pages(usual, page_bytes);
+  return {std::min(most, pages * page_bytes), most};
+}
 
 struct Engine::State {
   State(model::Network& n, const EngineOptions& given)

@@ -229,27 +229,62 @@ void check_shape(const Checkpoint::Entry& entry, const std::vector<int64_t>& exp
                "' has shape ", shape_text(entry.info->shape), ", expected ", shape_text(expected));
 }
 
+namespace {
+
+// How a file holds a tensor's rows [begin, end).
+struct StoredTensor {
+  StoredTensor(const Checkpoint::Entry& entry, int64_t begin, int64_t end) {
+    const data::TensorInfo& info = *entry.info;
+    ERANK_CHECK(!info.shape.empty() && info.shape.size() <= 2);
+    const int64_t rows = info.shape[0];
+    ERANK_CHECK(0 <= begin && begin <= end && end <= rows);
+    row_values = info.shape.size() == 2 ? info.shape[1] : 1;
+    const auto block_values = static_cast<int64_t>(data::dtype_block_values(info.dtype));
+    if (row_values % block_values != 0)
+      base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": tensor '", info.name,
+                 "' has rows of ", row_values, " values, ", data::dtype_name(info.dtype),
+                 " needs a multiple of ", block_values);
+    row_bytes =
+        row_values / block_values * static_cast<int64_t>(data::dtype_block_bytes(info.dtype));
+    bytes = entry.map->bytes().data() + info.begin;
+    head_rows = entry.permuted_heads > 0 ? rows / entry.permuted_heads : 0;
+  }
+
+  // Where a row of a permuted tensor is.
+  int64_t source_row(int64_t row) const {
+    const int64_t i = row % head_rows, half = head_rows / 2;
+    return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+  }
+
+  int64_t row_values, row_bytes;
+  const uint8_t* bytes;
+  int64_t head_rows;  // 0: not permuted
+};
+
+void release_rows(const Checkpoint::Entry& entry, int64_t row_bytes, int64_t begin, int64_t end) {
+  const size_t offset = entry.info->begin + begin * row_bytes;
+  entry.map->release(offset, offset + (end - begin) * row_bytes);
+}
+
+}  // namespace
+
+void read_stored_rows(const Checkpoint::Entry& entry, int64_t begin, int64_t end,
+                      const TakeRows& take) {
+  const StoredTensor from(entry, begin, end);
+  if (from.head_rows == 0)
+    take(begin, from.bytes + begin * from.row_bytes, end - begin);
+  else
+    for (int64_t row = begin; row < end; ++row)
+      take(row, from.bytes + from.source_row(row) * from.row_bytes, 1);
+  release_rows(entry, from.row_bytes, begin, end);
+}
+
 void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t begin, int64_t end,
                const TakeRows& take) {
   const data::TensorInfo& info = *entry.info;
   ERANK_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
-  ERANK_CHECK(!info.shape.empty() && info.shape.size() <= 2);
-  const int64_t rows = info.shape[0];
-  ERANK_CHECK(0 <= begin && begin <= end && end <= rows);
-  const int64_t row_values = info.shape.size() == 2 ? info.shape[1] : 1;
-  const auto block_values = static_cast<int64_t>(data::dtype_block_values(info.dtype));
-  if (row_values % block_values != 0)
-    base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": tensor '", info.name,
-               "' has rows of ", row_values, " values, ", data::dtype_name(info.dtype),
-               " needs a multiple of ", block_values);
-  const int64_t row_bytes =
-      row_values / block_values * static_cast<int64_t>(data::dtype_block_bytes(info.dtype));
-  const uint8_t* bytes = entry.map->bytes().data() + info.begin;
-  const int64_t head_rows = entry.permuted_heads > 0 ? rows / entry.permuted_heads : 0;
-  const auto source_row = [&](int64_t row) {
-    const int64_t i = row % head_rows, half = head_rows / 2;
-    return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
-  };
+  const StoredTensor stored(entry, begin, end);
+  const int64_t row_values = stored.row_values, row_bytes = stored.row_bytes;
   std::vector<float> scales;
   if (entry.scale) {
     scales.resize((entry.scale->end - entry.scale->begin) /
@@ -268,7 +303,7 @@ void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t beg
   if (!as_it_is && dtype == at::kFloat) floats.resize(piece * row_values);
   if (!as_it_is && dtype == at::kBFloat16) halves.resize(piece * row_values);
   const auto convert = [&](int64_t from_row, int64_t num_rows, int64_t to_row) {
-    const std::span<const uint8_t> from(bytes + from_row * row_bytes, num_rows * row_bytes);
+    const std::span<const uint8_t> from(stored.bytes + from_row * row_bytes, num_rows * row_bytes);
     const int64_t n = num_rows * row_values, to = to_row * row_values;
     if (entry.scale) {
       const auto [block_height, block_width] = entry.scale_block;
@@ -295,18 +330,17 @@ void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t beg
   for (int64_t first = begin; first < end; first += piece) {
     const int64_t count = std::min(piece, end - first);
     if (as_it_is) {
-      take(first, bytes + first * row_bytes, count);
+      take(first, stored.bytes + first * row_bytes, count);
       continue;
     }
-    if (head_rows == 0)
+    if (stored.head_rows == 0)
       convert(first, count, 0);
     else
-      for (int64_t r = 0; r < count; ++r) convert(source_row(first + r), 1, r);
+      for (int64_t r = 0; r < count; ++r) convert(stored.source_row(first + r), 1, r);
     take(first, dtype == at::kFloat ? static_cast<const void*>(floats.data()) : halves.data(),
          count);
   }
-  const size_t offset = info.begin + begin * row_bytes;
-  entry.map->release(offset, offset + (end - begin) * row_bytes);
+  release_rows(entry, row_bytes, begin, end);
 }
 
 void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const TakeRows& take) {

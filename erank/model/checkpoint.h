@@ -79,6 +79,9 @@ using TakeRows = std::function<void(int64_t first_row, const void* values, int64
 // released afterwards.
 void read_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, int64_t begin, int64_t end,
                const TakeRows& take);
+// The same rows as the file has them, undone of a permutation alone.
+void read_stored_rows(const Checkpoint::Entry& entry, int64_t begin, int64_t end,
+                      const TakeRows& take);
 // All rows, in parallel, in any order: `take` must be thread-safe.
 void for_each_rows(const Checkpoint::Entry& entry, at::ScalarType dtype, const TakeRows& take);
 

@@ -1,11 +1,14 @@
 #include "erank/model/make_network.h"
 
+#include <new>
 #include <string_view>
 
 #include "erank/base/error.h"
+#include "erank/base/memory.h"
 #include "erank/model/cpu/cpu_network.h"
 #include "erank/model/cpu/kernels.h"
 #include "erank/model/cuda/cuda_network.h"
+#include "erank/model/memory_need.h"
 #include "erank/model/parameters.h"
 
 namespace erank::model {
@@ -15,6 +18,10 @@ Precision usual_precision(bool cuda) {
                                                                 : Precision::kBf16;
 }
 
+Precision product_precision(Precision precision) {
+  return precision == Precision::kGguf ? usual_precision(false) : precision;
+}
+
 bool int8_is_fast() {
   const std::string_view level = cpu::kernels_level();
   return level == "amx" || level == "avx512bf16";
@@ -22,9 +29,20 @@ bool int8_is_fast() {
 
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {
-  if (options.cuda)
+  if (options.cuda) {
+    if (options.precision == Precision::kGguf)
+      base::fail(base::ErrorKind::kInvalidInput, "model",
+                 "--precision gguf is for the CPU; use bf16 on a GPU");
     return std::make_unique<cuda::CudaNetwork>(source, options.precision, at::kCUDA, progress);
-  return std::make_unique<cpu::CpuNetwork>(source, options.precision, options.threads, progress);
+  }
+  check_memory(source, options.precision, base::available_memory());
+  try {
+    return std::make_unique<cpu::CpuNetwork>(source, options.precision, options.threads, progress);
+  } catch (const std::bad_alloc&) {
+  } catch (const base::Error& error) {
+    if (error.kind() != base::ErrorKind::kExhausted) throw;
+  }
+  refuse_memory(source, options.precision, base::available_memory());
 }
 
 }  // namespace erank::model

@@ -9,12 +9,15 @@
 
 namespace erank::model {
 
-// Throws Error{kInvalidInput} for a device or precision that is not there.
+// Throws Error{kInvalidInput} for a device or precision that is not there and, on the CPU, before
+// it loads, Error{kExhausted} when the weights do not fit in memory (memory_need.h).
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress = nullptr);
 
 // What serves every model well: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);
+// Of the matrix products on this CPU: what kGguf computes in, else `precision` itself.
+Precision product_precision(Precision precision);
 // Whether this CPU has instructions for int8 products (AVX-512 BF16 and VNNI), without which int8
 // is slow.
 bool int8_is_fast();

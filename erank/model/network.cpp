@@ -10,6 +10,8 @@ const char* precision_name(Precision precision) {
       return "fp32";
     case Precision::kInt8:
       return "int8";
+    case Precision::kGguf:
+      return "gguf";
     case Precision::kBf16:
       break;
   }
@@ -17,7 +19,8 @@ const char* precision_name(Precision precision) {
 }
 
 Precision precision_named(const std::string& name) {
-  for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+  for (const Precision precision :
+       {Precision::kFp32, Precision::kBf16, Precision::kInt8, Precision::kGguf})
     if (name == precision_name(precision)) return precision;
   ERANK_CHECK(false, "no precision is called ", name);
   return Precision::kFp32;

@@ -16,9 +16,10 @@ namespace erank::model {
 class WeightSource;
 
 // Of the linear layers' matrix products. Norms, RoPE, softmax and the residual stream are fp32;
-// with int8, keys, values and attention are bf16.
-enum class Precision { kFp32, kBf16, kInt8 };
-const char* precision_name(Precision precision);     // "fp32", "bf16", "int8"
+// with int8, keys, values and attention are bf16. kGguf: bf16 or fp32, whichever is usual on this
+// CPU, and weights in GGUF's block formats are kept in them.
+enum class Precision { kFp32, kBf16, kInt8, kGguf };
+const char* precision_name(Precision precision);     // "fp32", "bf16", "int8", "gguf"
 Precision precision_named(const std::string& name);  // REQUIRES: one of these
 
 // The keys and values of past tokens in pages of kPageTokens. Storage only: who owns which page is

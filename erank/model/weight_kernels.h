@@ -31,6 +31,9 @@ struct WeightKernels {
   // sums[i] += min(values[r, i]^2, 1e6) in units of 2^-30, over all rows.
   void (*add_squares)(const float* values, int64_t rows, int64_t columns, int64_t* sums);
   void (*merge)(const MergeArgs&);
+  // 16 rows of n units of 4 bytes, one after another, to n columns of 16 units, one every
+  // `out_stride` bytes. REQUIRES: n is a multiple of 16.
+  void (*transpose16)(const void* rows, int64_t n, void* out, int64_t out_stride);
 };
 
 // Those of the best instruction set, as cpu::kernels() chooses it.

@@ -133,6 +133,12 @@ void WeightSource::read(const std::string& name, at::ScalarType dtype, const Tak
   });
 }
 
+std::optional<data::DType> WeightSource::stored_format(const std::string&) const { return {}; }
+
+void WeightSource::read_stored(const std::string& name, int64_t, int64_t, const TakeRows&) const {
+  ERANK_CHECK(false, "'", name, "' is not stored in blocks");
+}
+
 CheckpointSource CheckpointSource::open(const std::string& path, const std::string& adapter) {
   const ModelConfig config = load_config(path);  // first: a folder without one is no model
   CheckpointSource source(config, Checkpoint::open(path));
@@ -201,6 +207,20 @@ const Checkpoint::Entry& CheckpointSource::entry_of(const std::string& name) con
 WeightSource::Size CheckpointSource::size_of(const std::string& name) const {
   const std::vector<int64_t>& shape = entry_of(name).info->shape;
   return {shape[0], shape.size() == 2 ? shape[1] : 1};
+}
+
+std::optional<data::DType> CheckpointSource::stored_format(const std::string& name) const {
+  constexpr std::string_view kWeight = ".weight";
+  if (adapter_ && (adapter_->replaced.contains(name) || adapter_->rows.contains(name))) return {};
+  if (name.ends_with(kWeight) && lora(name.substr(0, name.size() - kWeight.size()))) return {};
+  const data::DType dtype = entry_of(name).info->dtype;
+  if (data::dtype_block_values(dtype) == 1) return {};
+  return dtype;
+}
+
+void CheckpointSource::read_stored(const std::string& name, int64_t begin, int64_t end,
+                                   const TakeRows& take) const {
+  read_stored_rows(entry_of(name), begin, end, take);
 }
 
 void CheckpointSource::read_base(const std::string& name, at::ScalarType dtype, int64_t begin,

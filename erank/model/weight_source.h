@@ -29,6 +29,15 @@ class WeightSource {
   void read_rows(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,
                  const TakeRows& take) const;
 
+  // The block format in which the source has a matrix, and reads it by read_stored(); nothing when
+  // it has it otherwise, or an adapter changes it.
+  virtual std::optional<data::DType> stored_format(const std::string& name) const;
+  // Rows [begin, end) in order, on this thread, as blocks. REQUIRES: stored_format(name).
+  // Thread-safe.
+  virtual void read_stored(const std::string& name, int64_t begin, int64_t end,
+                           const TakeRows& take) const;
+  virtual std::string path() const { return ""; }  // of the files, for messages; "": none
+
   struct Size {
     int64_t rows, columns;  // a vector's columns are 1
   };
@@ -56,6 +65,10 @@ class CheckpointSource : public WeightSource {
 
   const Checkpoint& files() const { return files_; }
   Size size_of(const std::string& name) const override;
+  std::optional<data::DType> stored_format(const std::string& name) const override;
+  void read_stored(const std::string& name, int64_t begin, int64_t end,
+                   const TakeRows& take) const override;
+  std::string path() const override { return files_.path(); }
 
  protected:
   void read_base(const std::string& name, at::ScalarType dtype, int64_t begin, int64_t end,

@@ -14,6 +14,7 @@
 #include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "erank/model/checkpoint.h"
+#include "erank/model/random_source.h"
 #include "erank/model/tensor_file.h"
 #include "erank/model/weight_kernels.h"
 #include "erank/model/weights.h"
@@ -146,21 +147,6 @@ void write_checkpoint(const Output& output, const std::string& folder, int64_t m
 [[noreturn]] void refuse_not_finite(const std::string& name) {
   base::fail(ErrorKind::kInvalidInput, "save_weights", "tensor '", name,
              "' has values that are not finite; the model or its adapter is damaged");
-}
-
-uint64_t name_hash(const std::string& name) {  // FNV-1a
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (const unsigned char c : name) hash = (hash ^ c) * 0x100000001b3ull;
-  return hash;
-}
-
-// The sum of four uniform 16-bit numbers, scaled to variance 1 and mean 0: near enough to a normal
-// number, and a tenth of its price.
-float cheap_normal(uint64_t bits) {
-  const auto sum = static_cast<float>((bits & 0xffff) + ((bits >> 16) & 0xffff) +
-                                      ((bits >> 32) & 0xffff) + (bits >> 48));
-  constexpr float kMean = 2 * 65535.0f, kScale = 1.7320508f / 65536.0f;  // sqrt(12 / 4) / 2^16
-  return (sum - kMean) * kScale;
 }
 
 template <typename T>

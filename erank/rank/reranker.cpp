@@ -125,6 +125,8 @@ model::Precision precision_of(const RerankerOptions& options, const Checkpoint& 
       return model::Precision::kInt8;
     case Precision::kFp32:
       return model::Precision::kFp32;
+    case Precision::kGguf:
+      return model::Precision::kGguf;
     case Precision::kAuto:
       break;
   }

@@ -24,8 +24,8 @@ namespace erank::rank {
 
 // Of the linear layers. auto: int8 on CPUs that multiply it, for models of which erank.json says
 // that it keeps their rankings, and for int8 weights; else bf16 on a GPU and on CPUs that multiply
-// bf16, else fp32.
-enum class Precision { kAuto, kBf16, kInt8, kFp32 };
+// bf16, else fp32. gguf: weights stay in the blocks that a GGUF file has them in.
+enum class Precision { kAuto, kBf16, kInt8, kFp32, kGguf };
 
 struct RerankerOptions {
   std::string model;          // see find_checkpoint; "": the default model
@@ -111,7 +111,7 @@ class Reranker {
   // What request options fall back to, with the budgets of RerankerOptions applied.
   const CheckpointDefaults& defaults() const;
   const std::string& model_name() const;
-  std::string precision_name() const;  // "bf16", "int8" or "fp32"
+  std::string precision_name() const;  // "bf16", "int8", "fp32" or "gguf"
   RerankerStats stats() const;
 
  private:

@@ -17,6 +17,7 @@
 #include "tests/exact_bits.h"
 #include "tests/model/golden.h"
 #include "tests/model/passes.h"
+#include "tests/model/random_gguf.h"
 #include "tests/test_folder.h"
 
 namespace erank::cli {
@@ -57,6 +58,18 @@ TEST_F(TinyModelVerb, RandomMakesAWholeFolderThatInfoAndLogitsRead) {
   EXPECT_FALSE(info.contains("defaults")) << "it has no erank.json";
   EXPECT_EQ(info["kv_bytes_per_token_bf16"],
             2 * 2 * 2 * 32 * 2);  // layers, k and v, heads, D, bytes
+  const base::Json& memory = info["memory"];
+  EXPECT_GT(memory["available_bytes"], 1000000);
+  EXPECT_EQ(memory["precisions"].size(), 3u) << "no GGUF file";
+  const auto network = model::make_network(model::CheckpointSource::open(path("m")),
+                                           {.precision = model::Precision::kBf16});
+  const base::Json& bf16 = memory["precisions"]["bf16"];
+  EXPECT_EQ(bf16["weight_bytes"], network->weight_bytes());
+  EXPECT_EQ(bf16["total_bytes"].get<int64_t>(), bf16["weight_bytes"].get<int64_t>() +
+                                                    bf16["kv_cache_bytes"].get<int64_t>() +
+                                                    bf16["scratch_bytes"].get<int64_t>());
+  EXPECT_EQ(bf16["fits"], true);
+  EXPECT_THAT(run("info " + path("m")), HasSubstr("memory in int8"));
   EXPECT_EQ(info["tokenizer"]["vocab_size"], 512);
   EXPECT_EQ(info["template"]["stop_ids"][0], 258);
 
@@ -159,6 +172,28 @@ TEST_F(TinyModelVerb, InfoLooksAtTheValues) {
   model::save_tensors(path("m/model.safetensors"), named, at::kFloat);
   EXPECT_THAT(run("info " + path("m")),
               HasSubstr("'lm_head.weight' has values that are not finite"));
+  EXPECT_EQ(exit_code_, 2);
+}
+
+TEST_F(TinyModelVerb, AGgufFilesBlocksAreKeptWhenAsked) {
+  model::ModelConfig config = model::config_of_shape("tiny");
+  config.hidden_size = 256, config.intermediate_size = 512, config.num_attention_heads = 8;
+  model::write_random_gguf(path("m.gguf"), config,
+                           [](const std::string&) { return data::DType::kQ4_K; });
+  const auto info = base::parse_json(run("info --json " + path("m.gguf")), "info");
+  ASSERT_EQ(exit_code_, 0);
+  const base::Json& precisions = info["memory"]["precisions"];
+  EXPECT_LT(precisions["gguf"]["weight_bytes"].get<double>(),
+            0.3 * precisions["bf16"]["weight_bytes"].get<double>());
+  base::write_file_atomic(path("in.jsonl"), "{\"ids\": [72, 101, 108]}\n");
+  const std::string args = "logits --model " + path("m.gguf") + " --in " + path("in.jsonl");
+  const std::string usual =
+      model::precision_name(model::product_precision(model::Precision::kGguf));
+  EXPECT_EQ(run(args + " --precision gguf"), run(args + " --precision " + usual));
+  EXPECT_EQ(exit_code_, 0);
+  run("random --shape tiny --out " + path("m"));
+  EXPECT_THAT(run("logits --precision gguf --model " + path("m") + " --in " + path("in.jsonl")),
+              HasSubstr("use --precision bf16 or int8"));
   EXPECT_EQ(exit_code_, 2);
 }
 

@@ -445,14 +445,23 @@ TEST(TinyCpuNetwork, TheNumberOfThreadsAndRowsChangesNoBit) {
 
 const auto name_of = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories()), name_of);
-INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories()), name_of);
-INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories()), name_of);
+std::vector<Factory> factories_with_blocks() {
+  std::vector<Factory> all = factories();
+  all.push_back({"cpu_gguf", [](const auto& source) { return on_cpu(source, Precision::kGguf); },
+                 1e-2, 5e-2, 5e-2, 0});
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories_with_blocks()), name_of);
+INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories_with_blocks()),
+                         name_of);
 
 TEST(Precisions, HaveTheNamesOfTheirFlags) {
   EXPECT_STREQ(precision_name(Precision::kFp32), "fp32");
   EXPECT_STREQ(precision_name(Precision::kBf16), "bf16");
   EXPECT_STREQ(precision_name(Precision::kInt8), "int8");
-  for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+  EXPECT_STREQ(precision_name(Precision::kGguf), "gguf");
+  for (const Precision precision :
+       {Precision::kFp32, Precision::kBf16, Precision::kInt8, Precision::kGguf})
     EXPECT_EQ(precision_named(precision_name(precision)), precision);
 }
 

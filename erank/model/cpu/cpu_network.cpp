@@ -12,6 +12,7 @@
 #include "erank/model/cpu/cpu_weights.h"
 #include "erank/model/cpu/kernels.h"
 #include "erank/model/cpu/team.h"
+#include "erank/model/make_network.h"
 #include "erank/model/rotary.h"
 #include "erank/model/weight_source.h"
 
@@ -32,22 +33,31 @@ class CpuCache : public KvCache {
   Memory memory_;
 };
 
-// Rows of one block that a member takes through several matrix products without waiting for others,
-// and of one that all members share.
-constexpr int64_t kOwnRows = 96, kSharedRows = 192;
-// With at least so many rows for each member it takes rows of its own.
-constexpr int64_t kFewestOwnRows = 48;
-constexpr int64_t kHeadTile = 12;  // rows of logits that are computed at once
+// How many rows are multiplied at once.
+struct RowCounts {
+  // Of one block that a member takes through several matrix products without waiting for others,
+  // and of one that all members share.
+  int64_t own, shared;
+  int64_t fewest_own;  // with at least so many rows for each member it takes rows of its own
+  int64_t head;        // of logits
+};
+constexpr RowCounts kPackedRows = {96, 192, 48, 12};
+// Unpacking a panel costs as much as multiplying some tens of rows by it.
+constexpr RowCounts kStoredRows = {384, 768, 192, 96};
+constexpr const RowCounts& row_counts(Precision precision) {
+  return precision == Precision::kGguf ? kStoredRows : kPackedRows;
+}
 
 // How the rows of a run of products are divided.
 struct Blocks {
-  Blocks(int64_t rows, int members) : rows(rows) {
-    own = rows >= kFewestOwnRows * members;
+  Blocks(int64_t rows, int members, const RowCounts& most) : rows(rows) {
+    own = rows >= most.fewest_own * members;
     // As many own blocks as fill whole rounds of all members.
-    const int64_t round = kOwnRows * members;
-    count = own ? (rows + round - 1) / round * members : (rows + kSharedRows - 1) / kSharedRows;
+    const int64_t round = most.own * members;
+    count = own ? (rows + round - 1) / round * members : (rows + most.shared - 1) / most.shared;
   }
   int64_t begin(int64_t block) const { return rows * block / count; }
+  int64_t most_rows() const { return count > 0 ? (rows + count - 1) / count : 0; }
 
   int64_t rows, count;
   bool own;  // whether a block goes through all its products with one member
@@ -66,6 +76,11 @@ struct Scratch {
   std::vector<float> work;    // attention's
 };
 
+// Of an activation, a key or a value.
+int64_t element_bytes(Precision precision) {
+  return product_precision(precision) == Precision::kFp32 ? 4 : 2;
+}
+
 template <typename V>
 void reserve(V& values, int64_t size) {
   if (std::ssize(values) < size) values.resize(size);
@@ -82,8 +97,9 @@ struct CpuNetwork::State {
         team(num_threads > 0 ? num_threads : base::num_processors()),
         claims(std::make_unique<Claims[]>(8 * (c.num_hidden_layers + 1))),
         scratch(team.size()),
-        typed(p == Precision::kFp32 ? kernels().f32 : kernels().bf16),
-        element(p == Precision::kFp32 ? 4 : 2) {}
+        typed(product_precision(p) == Precision::kFp32 ? kernels().f32 : kernels().bf16),
+        element(element_bytes(p)),
+        most(row_counts(p)) {}
 
   const ModelConfig config;
   const Precision precision;
@@ -94,6 +110,7 @@ struct CpuNetwork::State {
   std::vector<Scratch> scratch;
   const TypedKernels& typed;
   const int64_t element;  // bytes of an activation
+  const RowCounts& most;
 
   // Of the pass, kept from pass to pass for their memory.
   std::vector<float> x;           // [T, H'] the residual stream
@@ -379,7 +396,7 @@ void CpuNetwork::State::pass(int member, const Batch& batch, char* pages) {
   Scratch& s = scratch[member];
   const int64_t t = std::ssize(batch.tokens), n = team.size();
   const int64_t heads = config.num_attention_heads + 2 * config.num_key_value_heads;
-  const Blocks blocks(t, team.size()), asked_blocks(num_rows, team.size());
+  const Blocks blocks(t, team.size(), most), asked_blocks(num_rows, team.size(), most);
   const auto& layers = weights.layers();
   for (int64_t i = t * member / n; i < t * (member + 1) / n; ++i)
     weights.embed(batch.tokens[i], x.data() + i * hidden());
@@ -439,23 +456,23 @@ void CpuNetwork::State::head(int member, Claims& claims_of_phase, int64_t first,
   const PackedMatrix& matrix = weights.head();
   const int64_t v = config.vocab_size, chunks = (v + kChunk - 1) / kChunk;
   const int64_t rows_asked = std::ssize(requests);
-  reserve(s.y, kHeadTile * kChunk);
+  reserve(s.y, most.head * kChunk);
   Rows rows{};
   int64_t prepared = -1;
-  const int64_t blocks = (rows_asked + kSharedRows - 1) / kSharedRows;
+  const int64_t blocks = (rows_asked + most.shared - 1) / most.shared;
   for (int64_t i; (i = claims_of_phase.take(1)) < blocks * chunks;) {
     const int64_t block = i / chunks, chunk = i % chunks;
-    const int64_t begin = block * kSharedRows, end = std::min(rows_asked, begin + kSharedRows);
+    const int64_t begin = block * most.shared, end = std::min(rows_asked, begin + most.shared);
     if (block != prepared)
       rows = normed(s, asked.data() + first * hidden(), weights.final_norm(), matrix, begin, end);
     prepared = block;
     const int64_t from = chunk * kChunk, count = std::min(kChunk, v - from);
     const int64_t row_bytes = rows.ldx * (matrix.precision() == Precision::kInt8 ? 1 : element);
-    for (int64_t r = begin; r < end; r += kHeadTile) {
+    for (int64_t r = begin; r < end; r += most.head) {
       Rows part = rows;
       part.x = static_cast<const char*>(rows.x) + (r - begin) * row_bytes;
       if (rows.x_scale) part.x_scale = rows.x_scale + (r - begin) * matrix.num_sections();
-      part.rows = std::min(kHeadTile, end - r);
+      part.rows = std::min(most.head, end - r);
       for (int64_t p = 0; p < (count + kPanel - 1) / kPanel; ++p)
         matrix.multiply(part, from / kPanel + p, s.y.data() + p * kPanel, kChunk);
       for (int64_t j = 0; j < part.rows; ++j) {
@@ -484,13 +501,51 @@ void CpuNetwork::load(const WeightSource& source, base::ProgressSink* progress) 
   state_->weights.load(source, state_->team.size(), progress);
 }
 
-int64_t CpuNetwork::page_bytes() const { return state_->page_elements() * state_->element; }
+int64_t CpuNetwork::page_bytes() const { return page_bytes_of(config_, precision_); }
 
 std::unique_ptr<KvCache> CpuNetwork::make_cache(int64_t num_pages) const {
   return std::make_unique<CpuCache>(num_pages, page_bytes());
 }
 
 int64_t CpuNetwork::weight_bytes() const { return state_->weights.bytes(); }
+
+int64_t CpuNetwork::scratch_bytes() const {
+  const State& s = *state_;
+  const auto bytes = [](const auto&... values) {
+    return static_cast<int64_t>(((values.size() * sizeof(*values.data())) + ... + size_t{0}));
+  };
+  int64_t total = bytes(s.x, s.q, s.attended, s.gated, s.asked, s.slots, s.members, s.asked_members,
+                        s.tasks, s.asked_tasks, s.stats, s.rotary.cos(), s.rotary.sin());
+  for (const Scratch& own : s.scratch)
+    total += bytes(own.wide, own.rows, own.scales, own.y, own.work);
+  return total;
+}
+
+int64_t CpuNetwork::scratch_needed(const ModelConfig& config, Precision precision, int num_threads,
+                                   int64_t tokens) {
+  const auto padded = [](int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; };
+  const int64_t h = padded(config.hidden_size), d = padded(config.head_dim),
+                f = padded(config.intermediate_size), heads = config.num_attention_heads;
+  const int members = num_threads > 0 ? num_threads : base::num_processors();
+  const int64_t element = element_bytes(precision);
+  const RowCounts& most = row_counts(precision);
+  const int64_t rows = Blocks(tokens, members, most).most_rows();
+  const int64_t floats = sizeof(float);
+  int64_t member = rows * std::max(floats * h, precision == Precision::kInt8 ? f : 0);
+  if (precision == Precision::kInt8) member += rows * floats * h;
+  member += floats * std::max({rows * d, rows * kPanel, most.head * kChunk});
+  member += floats * attention_work(d);
+  if (precision == Precision::kGguf)  // an unpacked panel
+    member += std::max({h, f, heads * d}) * kPanel * element;
+  const int64_t rotary = floats * config.head_dim * std::min<int64_t>(config.context(), 4096);
+  return tokens * (floats * h + element * (2 * heads * d + f)) + rotary + members * member;
+}
+
+int64_t CpuNetwork::page_bytes_of(const ModelConfig& config, Precision precision) {
+  const int64_t d = (config.head_dim + kPanel - 1) / kPanel * kPanel;
+  return config.num_hidden_layers * 2 * config.num_key_value_heads * d * kPageTokens *
+         element_bytes(precision);
+}
 
 void CpuNetwork::forward(const Batch& batch, KvCache& cache) {
   batch.check(config_.vocab_size, config_.context(), cache.num_pages());

@@ -5,9 +5,12 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <optional>
 
 #include "erank/base/error.h"
 #include "erank/base/threads.h"
+#include "erank/model/cpu/cpu_plan.h"
+#include "erank/model/make_network.h"
 #include "erank/model/weight_kernels.h"
 #include "erank/model/weight_source.h"
 
@@ -31,8 +34,8 @@ class Reads {
  public:
   explicit Reads(const WeightSource& source) : source_(source) {}
 
-  // `take` may be called by several threads at once.
-  void add(const std::string& name, at::ScalarType dtype, const TakeRows& take) {
+  // `take` may be called by several threads at once. No dtype: the rows as they are stored.
+  void add(const std::string& name, std::optional<at::ScalarType> dtype, const TakeRows& take) {
     const auto [rows, columns] = source_.size_of(name);
     const int64_t block = block_rows(columns);
     tensors_.push_back({name, dtype, take});
@@ -49,7 +52,10 @@ class Reads {
         const Block& block = blocks_[i];
         const Tensor& tensor = tensors_[block.tensor];
         try {
-          source_.read_rows(tensor.name, tensor.dtype, block.begin, block.end, tensor.take);
+          if (tensor.dtype)
+            source_.read_rows(tensor.name, *tensor.dtype, block.begin, block.end, tensor.take);
+          else
+            source_.read_stored(tensor.name, block.begin, block.end, tensor.take);
         } catch (...) {
           next = blocks_.size();
           throw;
@@ -65,7 +71,7 @@ class Reads {
  private:
   struct Tensor {
     std::string name;
-    at::ScalarType dtype;
+    std::optional<at::ScalarType> dtype;
     TakeRows take;
   };
   struct Block {
@@ -83,10 +89,9 @@ class Reads {
 // layers. Training has made what reads them small there: of gate and up, the columns with the
 // smallest norms are those of the largest activations. Every fourth layer is enough to see them.
 std::vector<int32_t> CpuWeights::outliers(const WeightSource& source, int num_threads) const {
-  if (precision_ != Precision::kInt8) return {};
   const int64_t h = config_.hidden_size, layers = config_.num_hidden_layers;
-  const int64_t count = std::clamp<int64_t>(h / 16 / 16 * 16, 16, kMaxOutliers);
-  if (h < 2 * count) return {};
+  const int64_t count = num_outliers(config_, precision_);
+  if (count == 0) return {};
   // Integers, so that the order of additions does not count.
   std::vector<std::atomic<int64_t>> squares(h);
   Reads reads(source);
@@ -122,84 +127,74 @@ CpuWeights::CpuWeights(const ModelConfig& config, Precision precision)
 void CpuWeights::load(const WeightSource& source, int num_threads, base::ProgressSink* progress) {
   const ModelConfig& c = config_;
   const int64_t d = c.head_dim, heads = c.num_attention_heads, kv = c.num_key_value_heads;
+  layers_.clear();
+  head_ = {};
+  embedding_ = {};
+  const CpuPlan plan(source, precision_, outliers(source, num_threads));
   Reads reads(source);
-  // Outputs of a tensor to the columns column(n) of a matrix.
-  const auto pack = [&](const std::string& name, PackedMatrix& matrix, int64_t inputs,
-                        const auto& column, const int32_t* places = nullptr) {
-    const auto dtype = matrix.precision() == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-    const int64_t value_bytes = dtype == at::kFloat ? 4 : 2;
-    reads.add(name, dtype, [=, &matrix](int64_t first, const void* values, int64_t count) {
-      for (int64_t i = 0; i < count; ++i)
-        matrix.set(column(first + i), static_cast<const char*>(values) + i * inputs * value_bytes,
-                   inputs, places);
-    });
+  const auto fill = [&](PackedMatrix& matrix, const PlannedMatrix& planned, int64_t inputs,
+                        const int32_t* places = nullptr) {
+    matrix = PackedMatrix(planned.plan);
+    for (const PlannedMatrix::Part& part : planned.parts) {
+      const auto format = matrix.is_stored() ? source.stored_format(part.name) : std::nullopt;
+      std::optional<at::ScalarType> dtype;
+      if (!format) dtype = matrix.precision() == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+      const int64_t row_bytes = format ? StoredRows::row_bytes(*format, inputs)
+                                       : inputs * static_cast<int64_t>(c10::elementSize(*dtype));
+      reads.add(
+          part.name, dtype,
+          [=, &matrix, column = part.column](int64_t first, const void* values, int64_t count) {
+            for (int64_t i = 0; i < count; ++i)
+              matrix.set(column(first + i), static_cast<const char*>(values) + i * row_bytes,
+                         inputs, places);
+          });
+    }
   };
-  const auto in_head = [&](int64_t first_head) {
-    return [=, this](int64_t n) { return (first_head + n / d) * head_dim_ + n % d; };
-  };
-  const auto same = [](int64_t n) { return n; };
   std::vector<int32_t> places(heads * d);
   for (int64_t i = 0; i < heads * d; ++i)
     places[i] = static_cast<int32_t>(i / d * head_dim_ + i % d);
   const int32_t* o_places = head_dim_ == d ? nullptr : places.data();
 
-  // Finer sections cost time, coarser ones accuracy (docs/performance.md, "What int8 costs").
-  const int64_t parts = (hidden_ + 319) / 320;
-  const Int8Layout normed{.section = (hidden_ / parts + 15) / 16 * 16,
-                          .outliers = outliers(source, num_threads)},
-      attended{.section = head_dim_}, gated{.section = 64};
-  layers_.clear();
   layers_.resize(c.num_hidden_layers);
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string p = base::str("model.layers.", i, ".");
     CpuLayer& layer = layers_[i];
+    const CpuPlan::Layer& planned = plan.layers[i];
     layer.input_norm = read_vector(source, p + "input_layernorm.weight", hidden_);
     layer.post_norm = read_vector(source, p + "post_attention_layernorm.weight", hidden_);
-    layer.qkv = PackedMatrix((heads + 2 * kv) * head_dim_, hidden_, precision_, normed);
-    pack(p + "self_attn.q_proj.weight", layer.qkv, c.hidden_size, in_head(0));
-    pack(p + "self_attn.k_proj.weight", layer.qkv, c.hidden_size, in_head(heads));
-    pack(p + "self_attn.v_proj.weight", layer.qkv, c.hidden_size, in_head(heads + kv));
+    fill(layer.qkv, planned.qkv, c.hidden_size);
     if (c.qkv_bias) {
       layer.qkv_bias.assign((heads + 2 * kv) * head_dim_, 0);
-      int64_t first_head = 0;
+      int64_t part = 0;
       for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
-        const int64_t count = first_head == 0 ? heads : kv;
+        const int64_t count = part == 0 ? heads : kv;
         const auto bias = read_vector(source, p + "self_attn." + name + ".bias", count * d);
-        const auto column = in_head(first_head);
+        const auto& column = planned.qkv.parts[part++].column;
         for (int64_t n = 0; n < count * d; ++n) layer.qkv_bias[column(n)] = bias[n];
-        first_head += count;
       }
     }
     if (c.qk_norm) {
       layer.q_norm = read_vector(source, p + "self_attn.q_norm.weight", d);
       layer.k_norm = read_vector(source, p + "self_attn.k_norm.weight", d);
     }
-    layer.o = PackedMatrix(hidden_, heads * head_dim_, precision_, attended);
-    pack(p + "self_attn.o_proj.weight", layer.o, heads * d, same, o_places);
+    fill(layer.o, planned.o, heads * d, o_places);
     if (c.o_bias) layer.o_bias = read_vector(source, p + "self_attn.o_proj.bias", hidden_);
-    layer.gate_up = PackedMatrix(2 * feed_forward_, hidden_, precision_, normed);
-    const auto interleaved = [](int64_t half) {
-      return [half](int64_t n) { return n / 16 * kPanel + half * 16 + n % 16; };
-    };
-    pack(p + "mlp.gate_proj.weight", layer.gate_up, c.hidden_size, interleaved(0));
-    pack(p + "mlp.up_proj.weight", layer.gate_up, c.hidden_size, interleaved(1));
-    layer.down = PackedMatrix(hidden_, feed_forward_, precision_, gated);
-    pack(p + "mlp.down_proj.weight", layer.down, c.intermediate_size, same);
+    fill(layer.gate_up, planned.gate_up, c.hidden_size);
+    fill(layer.down, planned.down, c.intermediate_size);
   }
   final_norm_ = read_vector(source, "model.norm.weight", hidden_);
-  head_ = {};
-  head_ = PackedMatrix(c.vocab_size, hidden_,
-                       precision_ == Precision::kFp32 ? Precision::kFp32 : Precision::kBf16);
-  pack(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", head_, c.hidden_size,
-       same);
-  embedding_ = {};
-  if (!c.tie_word_embeddings) {
-    const auto kept = precision_ == Precision::kFp32 ? at::kFloat : at::kBFloat16;
-    const int64_t row_bytes = c.hidden_size * (kept == at::kFloat ? 4 : 2);
-    embedding_ = Memory(c.vocab_size * row_bytes);
-    reads.add("model.embed_tokens.weight", kept,
-              [=, this](int64_t first, const void* values, int64_t count) {
-                std::memcpy(embedding_.as<char>() + first * row_bytes, values, count * row_bytes);
+  fill(head_, plan.head, c.hidden_size);
+  if (!plan.embedding.empty()) {
+    embedding_ = StoredRows(c.hidden_size, plan.embedding);
+    const data::DType format = plan.embedding.front();
+    std::optional<at::ScalarType> dtype;
+    if (format == data::DType::kF32) dtype = at::kFloat;
+    if (format == data::DType::kBF16) dtype = at::kBFloat16;
+    reads.add("model.embed_tokens.weight", dtype,
+              [row_bytes = StoredRows::row_bytes(format, c.hidden_size), this](
+                  int64_t first, const void* values, int64_t count) {
+                for (int64_t i = 0; i < count; ++i)
+                  embedding_.set(first + i, static_cast<const char*>(values) + i * row_bytes);
               });
   }
   reads.run(num_threads, [&](int64_t done) {
@@ -211,23 +206,20 @@ void CpuWeights::load(const WeightSource& source, int num_threads, base::Progres
 void CpuWeights::embed(int32_t token, float* x) const {
   const int64_t h = config_.hidden_size;
   std::fill(x + h, x + hidden_, 0.0f);
-  if (embedding_.bytes() == 0) return head_.get(token, x, h);
-  if (precision_ == Precision::kFp32) {
-    std::memcpy(x, embedding_.as<float>() + token * h, h * sizeof(float));
-    return;
-  }
-  const uint16_t* row = embedding_.as<uint16_t>() + token * h;
-  for (int64_t i = 0; i < h; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(row[i]) << 16;
-    std::memcpy(x + i, &bits, 4);
-  }
+  if (embedding_.empty()) return head_.get(token, x, h);
+  embedding_.get(token, product_precision(precision_), x);
 }
 
 int64_t CpuWeights::bytes() const {
   int64_t bytes = head_.bytes() + embedding_.bytes();
-  for (const CpuLayer& layer : layers_)
+  size_t floats = final_norm_.size();
+  for (const CpuLayer& layer : layers_) {
     bytes += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
-  return bytes;
+    for (const auto* values : {&layer.input_norm, &layer.post_norm, &layer.qkv_bias, &layer.q_norm,
+                               &layer.k_norm, &layer.o_bias})
+      floats += values->size();
+  }
+  return bytes + static_cast<int64_t>(floats * sizeof(float));
 }
 
 }  // namespace erank::model::cpu

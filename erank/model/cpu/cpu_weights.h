@@ -7,6 +7,7 @@
 #include "erank/base/progress.h"
 #include "erank/model/config.h"
 #include "erank/model/cpu/packed_matrix.h"
+#include "erank/model/cpu/stored_rows.h"
 #include "erank/model/network.h"
 
 namespace erank::model {
@@ -15,17 +16,15 @@ class WeightSource;
 
 namespace erank::model::cpu {
 
-// A layer's matrices. Widths are padded to multiples of kPanel with zeros, each head on its own
-// (D'), so that no kernel has a remainder.
+// A layer's matrices, laid out as CpuPlan says.
 struct CpuLayer {
   std::vector<float> input_norm, post_norm;  // [H']
-  PackedMatrix qkv;                          // outputs: N heads of q, K of k, K of v, D' each
-  std::vector<float> qkv_bias;               // [(N + 2 K) D'] or empty
-  std::vector<float> q_norm, k_norm;         // [D] or empty
-  PackedMatrix o;                            // inputs: N heads of D'
-  std::vector<float> o_bias;                 // [H'] or empty
-  PackedMatrix gate_up;                      // each panel: 16 outputs of gate, the same 16 of up
-  PackedMatrix down;                         // inputs: F'
+  PackedMatrix qkv;
+  std::vector<float> qkv_bias;        // [(N + 2 K) D'] or empty
+  std::vector<float> q_norm, k_norm;  // [D] or empty
+  PackedMatrix o;
+  std::vector<float> o_bias;  // [H'] or empty
+  PackedMatrix gate_up, down;
 };
 
 // Immutable after load; thread-safe.
@@ -33,14 +32,13 @@ class CpuWeights {
  public:
   CpuWeights(const ModelConfig& config, Precision precision);
 
+  // Gives what it held back before it takes memory, and holds no tensor twice.
   void load(const WeightSource& source, int num_threads, base::ProgressSink* progress);
   // Writes the embedding of `token` to x [H'].
   void embed(int32_t token, float* x) const;
 
   const std::vector<CpuLayer>& layers() const { return layers_; }
   const std::vector<float>& final_norm() const { return final_norm_; }  // [H']
-  // Outputs: V. With int8 it is bf16: rankings lose more by it than by any other matrix of its
-  // cost.
   const PackedMatrix& head() const { return head_; }
   int64_t bytes() const;
 
@@ -49,7 +47,6 @@ class CpuWeights {
   int64_t feed_forward() const { return feed_forward_; }  // F'
 
  private:
-  // The places of the residual stream that int8 products hold apart.
   std::vector<int32_t> outliers(const WeightSource& source, int num_threads) const;
 
   ModelConfig config_;
@@ -58,7 +55,7 @@ class CpuWeights {
   std::vector<CpuLayer> layers_;
   std::vector<float> final_norm_;
   PackedMatrix head_;
-  Memory embedding_;  // [V, H] bf16 or float; empty when it is tied to the head
+  StoredRows embedding_;  // [V, H], empty when it is tied to the head
 };
 
 }  // namespace erank::model::cpu

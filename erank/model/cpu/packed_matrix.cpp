@@ -11,29 +11,65 @@ namespace {
 
 int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
+int64_t bytes_of(Precision precision) {
+  return precision == Precision::kFp32 ? 4 : precision == Precision::kBf16 ? 2 : 1;
+}
+
+// The groups of 4 inputs of each section of an int8 product.
+std::vector<int32_t> section_groups(int64_t inputs, const Int8Layout& layout) {
+  std::vector<int32_t> groups;
+  const int64_t section = layout.section > 0 ? layout.section : inputs;
+  const int64_t num_outliers = std::ssize(layout.outliers);
+  ERANK_CHECK(section % 16 == 0 && num_outliers % 16 == 0 && num_outliers <= kMaxOutliers);
+  for (int64_t k = 0; k < inputs; k += section)
+    groups.push_back(static_cast<int32_t>(std::min(section, inputs - k) / 4));
+  if (num_outliers > 0) groups.insert(groups.end(), 2, static_cast<int32_t>(num_outliers / 4));
+  return groups;
+}
+
+// Of this thread, for the panels that it unpacks.
+void* panel_memory(int64_t bytes) {
+  thread_local Memory memory;
+  if (memory.bytes() < bytes) memory = Memory(bytes);
+  return memory.as<void>();
+}
+
 }  // namespace
 
-int64_t PackedMatrix::element_bytes() const {
-  return precision_ == Precision::kFp32 ? 4 : precision_ == Precision::kBf16 ? 2 : 1;
+int64_t MatrixPlan::bytes() const {
+  const int64_t columns = padded(outputs), width = padded(inputs);
+  if (!stored.empty()) return StoredRows::bytes_of(width, stored);
+  if (precision != Precision::kInt8) return columns * width * bytes_of(precision);
+  return columns *
+         (width + 2 * std::ssize(int8.outliers) + 8 * std::ssize(section_groups(width, int8)));
 }
+
+int64_t PackedMatrix::bytes() const {
+  return memory_.bytes() + stored_.bytes() +
+         static_cast<int64_t>(scale_.size() * sizeof(float) + offset_.size() * sizeof(int32_t));
+}
+int64_t PackedMatrix::element_bytes() const { return bytes_of(precision_); }
 int64_t PackedMatrix::group() const { return 4 / element_bytes(); }
 int64_t PackedMatrix::scale_index(int64_t column) const {
   return column / kPanel * num_sections() * kPanel + column % kPanel;
 }
 
-PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs, Precision precision,
-                           const Int8Layout& layout)
-    : outputs_(padded(outputs)), inputs_(padded(inputs)), width_(inputs_), precision_(precision) {
-  if (precision == Precision::kInt8) {
-    const int64_t section = layout.section > 0 ? layout.section : inputs_;
-    const int64_t num_outliers = std::ssize(outliers_ = layout.outliers);
-    ERANK_CHECK(section % 16 == 0 && num_outliers % 16 == 0 && num_outliers <= kMaxOutliers);
-    for (int64_t k = 0; k < inputs_; k += section)
-      section_groups_.push_back(static_cast<int32_t>(std::min(section, inputs_ - k) / 4));
-    if (num_outliers > 0) {
-      width_ += 2 * num_outliers;
-      section_groups_.insert(section_groups_.end(), 2, static_cast<int32_t>(num_outliers / 4));
-    }
+PackedMatrix::PackedMatrix(const MatrixPlan& plan)
+    : outputs_(padded(plan.outputs)),
+      inputs_(padded(plan.inputs)),
+      width_(inputs_),
+      precision_(plan.precision) {
+  ERANK_CHECK(precision_ != Precision::kGguf);
+  if (!plan.stored.empty()) {
+    ERANK_CHECK(precision_ != Precision::kInt8 && inputs_ == plan.inputs &&
+                std::ssize(plan.stored) * StoredRows::kStrip == outputs_);
+    stored_ = StoredRows(inputs_, plan.stored);
+    return;
+  }
+  if (precision_ == Precision::kInt8) {
+    outliers_ = plan.int8.outliers;
+    section_groups_ = section_groups(inputs_, plan.int8);
+    width_ += 2 * std::ssize(outliers_);
     scale_.assign(outputs_ * num_sections(), 0);
     offset_.assign(outputs_ * num_sections(), 0);
   }
@@ -41,6 +77,10 @@ PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs, Precision precision,
 }
 
 void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int32_t* places) {
+  if (is_stored()) {
+    ERANK_CHECK(n == inputs_ && !places);
+    return stored_.set(column, values);
+  }
   const int64_t g = group();
   const int64_t panel = column / kPanel * width_ * kPanel, offset = column % kPanel * g;
   const auto place = [&](int64_t i) {
@@ -85,6 +125,10 @@ void PackedMatrix::set(int64_t column, const void* values, int64_t n, const int3
 }
 
 void PackedMatrix::get(int64_t column, float* values, int64_t n) const {
+  if (is_stored()) {
+    ERANK_CHECK(n == inputs_);
+    return stored_.get(column, precision_, values);
+  }
   const int64_t g = group();
   const int64_t panel = column / kPanel * width_ * kPanel, offset = column % kPanel * g;
   const auto place = [&](int64_t k) { return panel + k / g * g * kPanel + offset + k % g; };
@@ -116,7 +160,13 @@ void PackedMatrix::multiply(const Rows& rows, int64_t panel, float* y, int64_t l
   MatmulArgs args{};
   args.x = rows.x;
   args.ldx = rows.ldx;
-  args.panel = memory_.as<char>() + panel * width_ * kPanel * element_bytes();
+  if (is_stored()) {
+    void* unpacked = panel_memory(width_ * kPanel * element_bytes());
+    stored_.unpack(panel, precision_, unpacked);
+    args.panel = unpacked;
+  } else {
+    args.panel = memory_.as<char>() + panel * width_ * kPanel * element_bytes();
+  }
   args.groups = width_ / group();
   args.rows = rows.rows;
   args.y = y;

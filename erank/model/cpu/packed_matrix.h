@@ -6,6 +6,7 @@
 
 #include "erank/model/cpu/kernels.h"
 #include "erank/model/cpu/memory.h"
+#include "erank/model/cpu/stored_rows.h"
 #include "erank/model/network.h"
 
 namespace erank::model::cpu {
@@ -16,18 +17,31 @@ struct Int8Layout {
   std::vector<int32_t> outliers = {};  // inputs with sections of their own, a multiple of 16
 };
 
+// What a matrix is made of. `outputs` and `inputs` are padded up to multiples of kPanel.
+struct MatrixPlan {
+  int64_t outputs = 0, inputs = 0;
+  Precision precision = Precision::kBf16;  // of the product: kFp32, kBf16 or kInt8
+  Int8Layout int8 = {};                    // looked at with int8 only
+  // Where it is not empty, the weights are kept in these formats, one for each 16 outputs of whole
+  // panels, and unpacked to fp32 or bf16 when they are multiplied.
+  std::vector<data::DType> stored = {};
+
+  int64_t bytes() const;  // that a matrix of it takes
+};
+
 // Panels of kPanel outputs; padding of panels and groups is zero. int8: each
 // section of an output has its own scale, its largest weight over 127. Reading is thread-safe; so
 // is filling different outputs.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // Zero weights. `outputs` and `inputs` are padded up to multiples of kPanel. `layout` is looked
-  // at with int8 only.
-  PackedMatrix(int64_t outputs, int64_t inputs, Precision precision, const Int8Layout& layout = {});
+  explicit PackedMatrix(const MatrixPlan& plan);  // zero weights
+  PackedMatrix(int64_t outputs, int64_t inputs, Precision precision, const Int8Layout& layout = {})
+      : PackedMatrix(MatrixPlan{outputs, inputs, precision, layout}) {}
 
   // Weights of output `column`: `values` (float, or bf16 where precision() is kBf16) of inputs 0 ..
-  // n - 1, input i going to place places[i], or i when `places` is null.
+  // n - 1, input i going to place places[i], or i when `places` is null. Where is_stored(): of all
+  // inputs in order, in the column's format.
   void set(int64_t column, const void* values, int64_t n, const int32_t* places);
   // What set() wrote, as floats (of int8: the value that is multiplied): n inputs of one output.
   void get(int64_t column, float* values, int64_t n) const;
@@ -35,7 +49,8 @@ class PackedMatrix {
   int64_t num_panels() const { return outputs_ / kPanel; }
   int64_t inputs() const { return inputs_; }  // padded
   Precision precision() const { return precision_; }
-  int64_t bytes() const { return memory_.bytes(); }
+  bool is_stored() const { return !stored_.empty(); }
+  int64_t bytes() const;
 
   // Elements of a row that is multiplied: inputs(), and with int8 the outliers twice.
   int64_t row_width() const { return width_; }
@@ -67,7 +82,8 @@ class PackedMatrix {
     else
       kernels().quantize_bf16(args);
   }
-  // Rows times panel `panel` -> y [rows, ldy].
+  // Rows times panel `panel` -> y [rows, ldy]. Where is_stored() the panel is unpacked for this
+  // call: more rows at once cost less each.
   void multiply(const Rows& rows, int64_t panel, float* y, int64_t ldy) const;
 
  private:
@@ -78,6 +94,7 @@ class PackedMatrix {
   int64_t outputs_ = 0, inputs_ = 0, width_ = 0;
   Precision precision_ = Precision::kBf16;
   Memory memory_;
+  StoredRows stored_;  // in place of memory_
   // int8:
   std::vector<int32_t> section_groups_;
   std::vector<int32_t> outliers_;

@@ -1,0 +1,75 @@
+#include "erank/model/memory_need.h"
+
+#include <limits>
+#include <string>
+
+#include "erank/base/error.h"
+#include "erank/model/cpu/cpu_network.h"
+#include "erank/model/cpu/cpu_plan.h"
+#include "erank/model/weight_source.h"
+
+namespace erank::model {
+namespace {
+
+using base::ErrorKind;
+using base::memory_text;
+
+constexpr int64_t kPassTokens = 2048;  // Network::usual_pass_tokens()
+
+cpu::CpuPlan plan_of(const WeightSource& source, Precision precision) {
+  // Which places are outliers changes no size.
+  return {source, precision, std::vector<int32_t>(cpu::num_outliers(source.config(), precision))};
+}
+
+}  // namespace
+
+MemoryNeed memory_need(const WeightSource& source, Precision precision, int threads) {
+  return {plan_of(source, precision).bytes(),
+          cpu::CpuNetwork::page_bytes_of(source.config(), precision),
+          cpu::CpuNetwork::scratch_needed(source.config(), precision, threads, kPassTokens),
+          kPassTokens};
+}
+
+std::vector<Precision> precisions_of(const WeightSource& source) {
+  std::vector<Precision> out = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
+  if (plan_of(source, Precision::kGguf).has_blocks()) out.push_back(Precision::kGguf);
+  return out;
+}
+
+void check_memory(const WeightSource& source, Precision precision,
+                  const std::optional<base::AvailableMemory>& available) {
+  const cpu::CpuPlan plan = plan_of(source, precision);
+  if (precision == Precision::kGguf && !plan.has_blocks())
+    base::fail(ErrorKind::kInvalidInput, "model", source.path(),
+               ": its weights are not in the blocks of a GGUF file, or an adapter changes all of "
+               "them; use --precision bf16 or int8");
+  if (available && plan.bytes() > available->bytes) refuse_memory(source, precision, available);
+}
+
+void refuse_memory(const WeightSource& source, Precision precision,
+                   const std::optional<base::AvailableMemory>& available) {
+  const int64_t limit = available ? available->bytes : std::numeric_limits<int64_t>::max();
+  const int64_t wanted = memory_need(source, precision).weights;
+  std::string fits;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const Precision other : precisions_of(source)) {
+    const int64_t bytes = memory_need(source, other).weights;
+    least = std::min(least, bytes);
+    if (bytes <= limit && bytes < wanted)
+      fits += base::str(fits.empty() ? "" : ", or ", "--precision ", precision_name(other),
+                        ", which takes ", memory_text(bytes));
+  }
+  const std::string path = source.path().empty() ? "the model" : source.path();
+  base::fail(
+      ErrorKind::kExhausted, "model", path, ": the weights take ", memory_text(wanted), " in ",
+      precision_name(precision), ", ",
+      available ? base::str("there is room for ", memory_text(limit), " (", available->what, ")")
+                : "the system gives less",
+      "; ",
+      !fits.empty() ? base::str("use ", fits)
+                    : base::str("the least, ", memory_text(least),
+                                ", does not fit either: free memory, add swap, or take a smaller "
+                                "model or a GGUF file with fewer bits"));
+}
+
+}  // namespace erank::model
