@@ -395,6 +395,43 @@ TEST(ApiFaults, NameTheField) {
   }
 }
 
+// None of several names for one thing is wrong unseen.
+TEST(ApiFaults, OfANameThatDoesNotCountAreToldToo) {
+  const auto param = [](const std::string& fields) { return error_with(fields).param; };
+  EXPECT_EQ(param(R"("return_documents": true, "return_text": 0.5)"), "return_text");
+  EXPECT_EQ(param(R"("top_n": 1, "top_k": "many")"), "top_k");
+  EXPECT_EQ(param(R"("instruction": "find", "task": 5)"), "task");
+  EXPECT_EQ(param(R"("texts": [])"), "texts");
+  EXPECT_EQ(param(R"("passages": 5)"), "passages");
+  EXPECT_EQ(error_of(R"({"text_1": "a", "text_2": "b", "items": []})", {}, PostRoute::kScore).param,
+            "items");
+  EXPECT_EQ(with(R"("top_n": 1, "top_k": 2, "texts": ["c"])").top_n, 1);
+}
+
+TEST(ApiFaults, OfNumbersAsTexts) {
+  EXPECT_EQ(with(R"("top_n": "0")").top_n, 0);
+  EXPECT_EQ(with(R"("top_n": "999999999.0")").top_n, 999999999);
+  for (const char* text : {"1e1", "1.5", "1.", "01", "+1", " 1", "1234567890", ""})
+    EXPECT_EQ(error_with("\"top_n\": \"" + std::string(text) + "\"").param, "top_n") << text;
+}
+
+TEST(ApiFaults, OfQueriesThatAreNone) {
+  const auto param = [](const std::string& query) {
+    return error_of("{\"documents\": [\"a\"], \"query\": " + query + "}").param;
+  };
+  for (const char* query : {"true", "{}", R"({"a": "b"})", R"({"text": 5})", R"({"text": ""})",
+                            "[]", R"({"content": []})", R"({"image": "x"})"})
+    EXPECT_EQ(param(query).substr(0, 5), "query") << query;
+  for (const char* query :
+       {"[null]", "[true]", R"(["a", {}])", R"([["a"]])", R"([[{"type": "text", "text": {}}]])",
+        R"([{"type": "text", "text": "a"}, {"type": "text", "text": ""}])"})
+    EXPECT_EQ(param(query), "query") << query;
+  EXPECT_THAT(error_of(R"({"documents": ["a"], "query": ["a", ""]})").what(),
+              HasSubstr("query[1]"));
+  EXPECT_EQ(rerank(R"({"query": 5, "documents": ["a"]})").queries[0].query, "5");
+  EXPECT_EQ(rerank(R"({"query": ["a", {"text": "b"}], "documents": ["a"]})").queries[1].query, "b");
+}
+
 TEST(ApiFaults, OfABlendNameItsPart) {
   EXPECT_EQ(error_with(R"("hybrid": {})").param, "hybrid.scores");
   EXPECT_THAT(error_with(R"("hybrid": {"scores": [1]})").what(),
@@ -448,7 +485,7 @@ TEST(ApiErrors, HaveABodyForEachOfTheirReaders) {
   const Json body = Json::parse(error_body(error, "r-1"));
   EXPECT_EQ(body, Json::parse(R"({"error": {"message": "top_n is -1, expected more",
       "type": "invalid_request_error", "param": "top_n", "code": 400},
-      "message": "top_n is -1, expected more", "detail": "top_n is -1, expected more",
+      "error_type": "Validation", "message": "top_n is -1, expected more", "detail": "top_n is -1, expected more",
       "id": "r-1"})"));
   EXPECT_TRUE(Json::parse(error_body(ApiError(500, "x"), ""))["error"]["param"].is_null());
   error.shape = Shape::kTei;
@@ -472,6 +509,44 @@ TEST(ApiErrors, HaveTheTypesOfTheirStatus) {
   EXPECT_THAT(types(500), Pair("server_error", "Backend"));
   EXPECT_THAT(types(503), Pair("unavailable_error", "Unhealthy"));
   EXPECT_THAT(types(504), Pair("timeout_error", "Backend"));
+  EXPECT_THAT(types(408), Pair("timeout_error", "Validation"));
+  EXPECT_THAT(types(501), Pair("invalid_request_error", "Backend"));
+}
+
+TEST(ApiErrors, OfWhatWasNotReadHaveTheLikelyShape) {
+  const auto shape = [](const std::string& path, const std::string& body) {
+    return likely_shape(path, body);
+  };
+  const std::string half = R"({ "query" : "a \"texts\": b", "texts"
+      : ["a", "b)";
+  for (const char* path : {"/rerank", "/v1/rerank", "/rerank/"}) {
+    EXPECT_EQ(shape(path, half), Shape::kTei) << path;
+    EXPECT_EQ(shape(path, R"({"texts": ["a"], "documents": ["a"]})"), Shape::kEnvelope);
+    EXPECT_EQ(shape(path, R"({"query": "texts\": 5", "documents": [{"texts": "a"}, "texts"]})"),
+              Shape::kEnvelope);
+    for (const char* nothing :
+         {"", "texts", "\"texts\":", "{\"texts\"", "[{\"texts\": 1}]", "{\"\\"})
+      EXPECT_EQ(shape(path, nothing), Shape::kEnvelope) << nothing;
+  }
+  EXPECT_EQ(shape("/score", half), Shape::kScore);
+  EXPECT_EQ(shape("/info", ""), Shape::kTei);
+  EXPECT_EQ(shape("/health", half), Shape::kEnvelope);
+
+  HttpRequest request;
+  request.path = "/rerank", request.body = half, request.id = "r-1";
+  const HttpReply busy = fault_reply(request, 429, "busy");
+  EXPECT_EQ(busy.status, 429);
+  EXPECT_EQ(busy.body, R"({"error":"busy","error_type":"Overloaded"})");
+  EXPECT_THAT(busy.headers, ElementsAre(Pair("Retry-After", "1")));
+  request.body.clear();
+  const HttpReply keyless = fault_reply(request, 401, "a key");
+  EXPECT_THAT(keyless.headers, ElementsAre(Pair("WWW-Authenticate", "Bearer")));
+  const Json body =
+      Json::parse(keyless.body);  // which client it is cannot be told: for all of them
+  EXPECT_EQ(body["error"]["type"], "authentication_error");
+  EXPECT_EQ(body["error_type"], "Validation");
+  EXPECT_EQ(body["message"], "a key");
+  EXPECT_EQ(body["detail"], "a key");
 }
 
 TEST(ApiErrors, OfTeiAreValidationOrEmpty) {
