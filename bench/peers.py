@@ -26,8 +26,8 @@ import sys
 import tempfile
 import time
 
-from peers_programs import (ROOT, THINK_OWN, THINK_PREFIX, Erank, Llama, Model, OpenVino, Transformers, Unavailable,
-                            cache_folder, call, say)
+from peers_programs import (ROOT, THINK_OWN, THINK_PREFIX, Erank, Installed, Llama, Model, OpenVino, Transformers,
+                            Unavailable, call, multiplies_bf16, say)
 from peers_tables import (FIGURES, RATES, agreement, aligned, best_of, details, facts, facts_line, markdown, summary,
                           update_docs)
 
@@ -37,14 +37,12 @@ ALMOST = 0.93  # a setting that reaches this share of the best peer's is repeate
 HOPELESS = 0.5  # below this share of the best peer in prefill and in decode 64, direct and think are left out
 
 
-class Bench:
+class Bench(Installed):
     def __init__(self, args, work):
+        super().__init__(args.erank)
         self.args, self.work = args, work
-        self.erank = args.erank.resolve()
-        self.cache = cache_folder() / "peers"
         self.threads = args.threads or len(os.sched_getaffinity(0))
-        flags = pathlib.Path("/proc/cpuinfo").read_text()
-        self.multiplies_bf16 = any(word in flags for word in ("avx512_bf16", "amx_bf16", " bf16"))
+        self.multiplies_bf16 = multiplies_bf16()
         quick = args.quick
         # erank bench has its own 32 and 64 new tokens; --quick shortens those of the peers alone.
         self.prefill_tokens, self.decode_tokens, self.think_tokens = (64, 4, 4) if quick else (512, 32, 64)
@@ -62,18 +60,6 @@ class Bench:
     def precisions(self):
         own = "bf16" if self.multiplies_bf16 else "fp32"
         return [own] + ["int8"] * all("int8" in text for text in self.help.values())
-
-    def llama(self, program):
-        for folder in sorted(self.cache.glob("llama.cpp-*"), reverse=True):
-            if (folder / "complete").exists():
-                return folder / "bin" / program
-        raise Unavailable("llama.cpp is not there; run tools/peers llama.cpp")
-
-    def python(self, name):
-        for folder in sorted(self.cache.glob(f"{name}-*"), reverse=True):
-            if (folder / "complete").exists():
-                return folder / "bin/python"
-        raise Unavailable(f"{name} is not there; run tools/peers {name}")
 
     def num_pairs_of(self, shape):
         return self.num_pairs if shape == "smollm2-135m" else max(2, self.num_pairs // 4)

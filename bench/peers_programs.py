@@ -70,6 +70,31 @@ def json_line(text):
     raise Unavailable(f"no JSON in: {text[-200:]}")
 
 
+class Installed:
+    """The programs that tools/peers has put into the cache folder, each by its newest version."""
+
+    def __init__(self, erank):
+        self.erank = pathlib.Path(erank).resolve()
+        self.cache = cache_folder() / "peers"
+
+    def llama(self, program):
+        for folder in sorted(self.cache.glob("llama.cpp-*"), reverse=True):
+            if (folder / "complete").exists():
+                return folder / "bin" / program
+        raise Unavailable("llama.cpp is not there; run tools/peers llama.cpp")
+
+    def python(self, name):
+        for folder in sorted(self.cache.glob(f"{name}-*"), reverse=True):
+            if (folder / "complete").exists():
+                return folder / "bin/python"
+        raise Unavailable(f"{name} is not there; run tools/peers {name}")
+
+
+def multiplies_bf16():
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    return any(word in flags for word in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
 # --- models and prompts ---------------------------------------------------------------------------------------------
 class Model:
     """One shape in the forms that each program reads, made once and kept in the cache folder."""
@@ -127,6 +152,10 @@ class Model:
             return self.made(self.folder / "bf16.gguf", lambda out: call(
                 [python, ROOT / "tools/write_peer_gguf.py", self.hugging_face(), self.base, out]))
         source = self.gguf("BF16")
+        if kind == "rank":
+            python = self.bench.python("transformers")
+            return self.made(self.folder / "rank.gguf", lambda out: call(
+                [python, ROOT / "tools/write_rank_gguf.py", source, out]))
         quantize = self.bench.llama("llama-quantize")
         return self.made(self.folder / f"{kind.lower()}.gguf", lambda out: call([quantize, source, out, kind]))
 

@@ -2,7 +2,7 @@
 """Loads `erank serve` from a second process: throughput, latency, overload, and memory over time.
 
 bench/serve_load.py [--erank PATH] [--model DIR] [--documents N] [--requests N] [--clients N,N,...] [--think]
-                    [--only load|overload|soak] [--overload-seconds S] [--soak-minutes M] [--out FILE.json]
+                    [--only load|overload|soak|peers] [--overload-seconds S] [--soak-minutes M] [--out FILE.json]
                     [--update-docs]
 
 Requests are queries of examples/demo, each with --documents passages drawn from its corpus (seeded, so that no pair
@@ -14,6 +14,11 @@ overload  a server that takes two requests' pairs at once, asked eight times as 
           answers: what it takes, how long those wait against a request alone, how fast the rest is refused.
 soak      with --soak-minutes: eight clients, of whose requests a tenth is given up in the middle and a tenth is
           broken; resident memory as it goes.
+
+peers     with --only peers: the same requests to erank serve (direct answers), to llama-server's /rerank and to a server
+          of TEI's shape made of transformers (bench/serve_transformers.py), one after another, each with random bf16
+          weights of the shape of Qwen3-0.6B, which is that of Qwen3-Reranker-0.6B: pairs/s, p50/p95/p99 of a request, and
+          how many tokens a pair has by each server's own count. tools/peers installs them; one that is missing is named.
 
 A table goes to stdout, all that was measured to --out; --update-docs writes the table to docs/performance.md.
 """
@@ -27,16 +32,17 @@ import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from peers_programs import ROOT, call
+from peers_programs import ROOT, Installed, Model, Unavailable, call, multiplies_bf16
 from peers_tables import aligned, machine_facts, markdown, update_docs
 
-MARK = "<!-- serve table -->"
+MARK, PEERS_MARK = "<!-- serve table -->", "<!-- serve peers table -->"
 
 
 def say(text):
@@ -257,6 +263,143 @@ def measure_soak(args, mode):
     return {"rows": rows, "by_status": dict(counts), "queued_at_end": waiting}
 
 
+# --- beside others ----------------------------------------------------------------------------------------------------
+class ErankPeer:
+    name, texts = "erank serve", "documents"
+
+    def __init__(self, args, model, threads):
+        own = argparse.Namespace(erank=args.erank, model=["--model", str(model.hugging_face())])
+        self.server = Server(own, "--threads", threads, "--precision", "bf16" if multiplies_bf16() else "fp32",
+                             "--max-queued-pairs", 1 << 20)
+        self.port, self.more = self.server.port, {"mode": "direct"}
+
+    def read(self, reply, text):
+        return len(text["results"]), text["usage"]["prompt_tokens"]
+
+    def close(self):
+        self.server.__exit__()
+
+
+class OtherPeer:
+    """A server of another program, which says that it is ready in its own way."""
+    more = {}
+
+    def start(self, command, is_ready):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=subprocess.STDOUT)
+        for _ in range(6000):
+            self.log.seek(0)
+            text = self.log.read()
+            if self.process.poll() is not None:
+                raise Unavailable(f"{self.name} does not start: {' / '.join(text.strip().splitlines()[-3:])[-400:]}")
+            if is_ready(text):
+                return
+            time.sleep(0.05)
+        raise Unavailable(f"{self.name} does not start within five minutes")
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class LlamaPeer(OtherPeer):
+    name, texts = "llama-server /rerank", "documents"
+
+    def __init__(self, installed, model, threads):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        slots, context = 8, 512
+        self.start([installed.llama("llama-server"), "-m", model.gguf("rank"), "--rerank", "--host", "127.0.0.1",
+                    "--port", self.port, "-np", slots, "-c", slots * context, "-b", 2048, "-ub", 2048, "-t", threads,
+                    "-tb", threads, "-fa", "on", "--cache-ram", 0, "--no-webui"], lambda _: self.is_healthy())
+
+    def is_healthy(self):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    def read(self, reply, text):
+        return len(text["results"]), text["usage"]["prompt_tokens"]
+
+
+class TransformersPeer(OtherPeer):
+    name, texts = "transformers, TEI's shape", "texts"
+
+    def __init__(self, installed, model, threads):
+        self.start([installed.python("transformers"), ROOT / "bench/serve_transformers.py", model.hugging_face(),
+                    "bf16" if multiplies_bf16() else "fp32", threads], self.said_port)
+
+    def said_port(self, text):
+        found = re.search(r"^(\d+)$", text, re.M)
+        self.port = found and int(found[1])
+        return self.port
+
+    def read(self, reply, text):
+        return len(text), int(reply.headers["x-compute-tokens"])
+
+
+def measure_peers(args):
+    installed = Installed(args.erank)
+    model, threads = Model(installed, "qwen3-0.6b"), len(os.sched_getaffinity(0))
+    rows, notes = [], []
+    for kind in (ErankPeer, LlamaPeer, TransformersPeer):
+        try:
+            peer = kind(args if kind is ErankPeer else installed, model, threads)
+        except Unavailable as reason:
+            say(f"{kind.name} was not measured: {reason}")
+            notes.append(f"{kind.name} was not measured: {reason}".replace(str(installed.cache), "the cache folder"))
+            continue
+        try:
+            for number, clients in enumerate(args.clients):
+                count = args.requests if clients > 1 else max(args.requests // 4, 2)
+                say(f"{kind.name}: {clients} clients, {count} requests of {args.documents} documents")
+                rows.append({"what": kind.name, "clients": clients, **load_peer(peer, args, clients, count, 200 + number)})
+        finally:
+            peer.close()
+    return {"rows": rows, "notes": notes}
+
+
+def load_peer(peer, args, clients, count, seed):
+    left, lock, times, tokens, faults = iter(calls(count, args.documents, seed)), threading.Lock(), [], [], []
+
+    def work():
+        connection = http.client.HTTPConnection("127.0.0.1", peer.port, timeout=600)
+        while not faults:
+            with lock:
+                body = next(left, None)
+            if body is None:
+                return
+            call = {"query": body["query"], peer.texts: body["documents"], **peer.more}
+            begin = time.perf_counter()
+            connection.request("POST", "/rerank", json.dumps(call), {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            text = reply.read()
+            seconds = time.perf_counter() - begin
+            results, read = peer.read(reply, json.loads(text)) if reply.status == 200 else (0, 0)
+            with lock:
+                times.append(seconds)
+                tokens.append(read)
+                if results != args.documents:
+                    faults.append(f"{reply.status} with {results} results: {text[:200]!r}")
+
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - begin
+    if faults or len(times) != count:
+        raise SystemExit(f"serve_load: {peer.name} did not answer every request: {faults[:1]}")
+    return {"pairs_per_s": count * args.documents / seconds, "tokens_per_pair": sum(tokens) / (count * args.documents),
+            **{f"request_p{q}": quantile(times, q / 100) for q in (50, 95, 99)}}
+
+
 def number(value, digits=2):
     return "" if value is None else f"{value:.{digits}f}"
 
@@ -276,6 +419,10 @@ def tables(found):
                     ["offered", number(o["offered"]), "", ""],
                     ["accepted", number(o["accepted"]), number(o["accepted_p50"]), number(o["accepted_p99"])],
                     ["refused (429)", "", "", number(o["refused_p99"], 3)]])
+    if "peers" in found:
+        out.append([["server", "clients", "pairs/s", "tokens/pair", "request p50", "p95", "p99"]] +
+                   [[r["what"], str(r["clients"]), number(r["pairs_per_s"]), number(r["tokens_per_pair"], 0)] +
+                    [number(r[f"request_p{q}"]) for q in (50, 95, 99)] for r in found["peers"]["rows"]])
     if "soak" in found:
         rows = found["soak"]["rows"]
         chosen = [rows[i * (len(rows) - 1) // 4] for i in range(5)] if len(rows) > 4 else rows
@@ -306,6 +453,8 @@ def main():
         found["load"] = measure_load(args, mode)
     if args.only in ("", "overload"):
         found["overload"] = measure_overload(args, mode)
+    if args.only == "peers":
+        found["peers"] = measure_peers(args)
     if args.soak_minutes > 0:
         found["soak"] = measure_soak(args, mode)
     facts = found["machine"]
@@ -313,12 +462,15 @@ def main():
           f"commit {facts['commit']}")
     for rows in tables(found):
         print("\n" + aligned(rows))
+    notes = found.get("peers", {}).get("notes", [])
+    for note in notes:
+        print(note)
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
     if args.update_docs:
         line = f"`{facts['command']}`: {facts['processor']}, {os.cpu_count()} threads, {facts['date']}."
-        text = "\n\n".join([line] + [markdown(rows) for rows in tables(found)])
-        update_docs(ROOT / "docs/performance.md", f"\n{text}\n", MARK)
+        text = "\n\n".join([line] + [markdown(rows) for rows in tables(found)] + notes)
+        update_docs(ROOT / "docs/performance.md", f"\n{text}\n", PEERS_MARK if args.only == "peers" else MARK)
 
 
 if __name__ == "__main__":

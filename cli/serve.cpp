@@ -1,11 +1,12 @@
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <future>
-#include <iostream>
+#include <optional>
+#include <sstream>
 #include <thread>
 
 #include "cli/checks.h"
@@ -16,6 +17,7 @@
 #include "erank/base/files.h"
 #include "erank/eval/benchmarks.h"
 #include "erank/rank/model_files.h"
+#include "erank/serve/line_log.h"
 #include "erank/serve/metrics.h"
 #include "erank/serve/page.h"
 #include "erank/serve/server.h"
@@ -57,27 +59,32 @@ std::vector<std::string> read_keys(const std::string& file) {
   return keys;
 }
 
-// Lines of JSON for each request, at the end of a file or to stdout. Each is written at once, at
-// the end, so that whoever rotates the file may cut it (logrotate's copytruncate).
+// Lines of JSON for each request, at the end of a file or to stdout. Each is one write, at the end,
+// so that whoever rotates the file may cut it (logrotate's copytruncate).
 class AccessFile {
  public:
   explicit AccessFile(const std::string& name) {
-    if (name == "-") return;
-    file_.open(name, std::ios::app | std::ios::binary);
-    if (!file_)
-      base::fail(ErrorKind::kInvalidInput, "--access-log", name, ": cannot be written to");
+    if (name != "-") {
+      descriptor_ = ::open(name.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+      if (descriptor_ < 0)
+        base::fail(ErrorKind::kInvalidInput, "--access-log", name, ": cannot be written to");
+    }
+    log_.emplace(descriptor_, serve::LineLogOptions{
+                                  .dropped_line = serve::dropped_line, .on_fault = [] {
+                                    warn(
+                                        "--access-log: cannot write; requests go on without it "
+                                        "until it can be");
+                                  }});
   }
-  void add(const serve::AccessRecord& record) {
-    std::ostream& out = file_.is_open() ? file_ : std::cout;
-    out << serve::access_line(record) + "\n" << std::flush;
-    if (!out && !std::exchange(warned_, true))
-      warn("--access-log: cannot write; requests go on without it until it can be");
-    out.clear();
+  ~AccessFile() {
+    log_.reset();
+    if (descriptor_ != STDOUT_FILENO) ::close(descriptor_);
   }
+  void add(const serve::AccessRecord& record) { log_->add(serve::access_line(record)); }
 
  private:
-  std::ofstream file_;
-  bool warned_ = false;
+  int descriptor_ = STDOUT_FILENO;
+  std::optional<serve::LineLog> log_;
 };
 
 serve::EngineFigures engine_figures(const serve::ServiceStats& stats, int64_t max_queued_pairs) {
@@ -116,14 +123,6 @@ std::vector<std::pair<std::string, std::string>> presets() {
           of("mathematics problems of a kind", "bright", "aops"),
           of("theorems for a problem", "bright", "theoremqa_theorems"),
           of("documentation for code", "bright", "pony")};
-}
-
-const std::vector<std::string>& routes() {
-  static const std::vector<std::string> routes = {
-      "/",      "/health",   "/ready",     "/ping",         "/version",      "/info",
-      "/live",  "/metrics",  "/v1/models", "/rerank",       "/v1/rerank",    "/v2/rerank",
-      "/score", "/v1/score", "/reranking", "/v1/reranking", "/openapi.json", "/docs"};
-  return routes;
 }
 
 // The page's files, which a browser gets before it has a key to send.
@@ -211,13 +210,11 @@ void run_serve(const ServeFlags& f) {
   // The service answers 504 itself; this is for what it cannot.
   if (f.request_timeout > 0) options.request_timeout = ms(f.request_timeout + 10);
 
-  const serve::Service* source = nullptr;
-  serve::Metrics metrics(
-      routes(), [&] { return engine_figures(source->stats(), f.service.max_queued_pairs); });
+  std::optional<serve::Metrics> metrics;  // once all routes are known
   std::optional<AccessFile> log;
   if (!f.access_log.empty()) log.emplace(f.access_log);
   options.on_request = [&](const serve::AccessRecord& record) {
-    metrics.add(record);
+    metrics->add(record);
     if (log) log->add(record);
   };
 
@@ -230,16 +227,22 @@ void run_serve(const ServeFlags& f) {
       service_options,
       {.on_pair =
            [&](const rank::PassageResult& result, bool computed) {
-             metrics.add_cache_lookup(!computed);
-             if (computed && !result.reasoning.empty()) metrics.add_reasoning(result.new_tokens);
+             metrics->add_cache_lookup(!computed);
+             if (computed && !result.reasoning.empty()) metrics->add_reasoning(result.new_tokens);
            },
-       .on_call = [&](const auto& call) { metrics.add_call(call.pairs, call.first_seconds); },
+       .on_call = [&](const auto& call) { metrics->add_call(call.pairs, call.first_seconds); },
        .on_warning = [](const std::string& line) { warn(line); }});
-  source = &service;
   add_page(service);
   service.add_route("/metrics", [&](const serve::HttpRequest&) {
-    return serve::HttpReply{200, metrics.text(), serve::Metrics::kType};
+    return serve::HttpReply{200, metrics->text(), serve::Metrics::kType};
   });
+  std::vector<std::string> paths;
+  for (auto& [method, path] : service.routes()) paths.push_back(path);
+  metrics.emplace(std::move(paths),
+                  [&] { return engine_figures(service.stats(), f.service.max_queued_pairs); });
+
+  options.fault_reply = serve::fault_reply;
+  options.allow = [&](std::string_view path) { return service.allow(path); };
 
   serve::Server server(std::move(options), [&](serve::HttpRequest request,
                                                std::shared_ptr<serve::Responder> responder) {
@@ -257,6 +260,7 @@ void run_serve(const ServeFlags& f) {
     while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
       if (is_over()) {
         end({});
+        log.reset();    // writes what waits
         std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
       }
     const Loaded loaded = loading.get();

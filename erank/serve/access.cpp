@@ -55,6 +55,11 @@ std::string access_line(const AccessRecord& r) {
   return base::dump_json(line);
 }
 
+std::string dropped_line(int64_t count) {
+  return base::dump_json(
+      base::OrderedJson{{"time", time_text(std::chrono::system_clock::now())}, {"dropped", count}});
+}
+
 Keys::Keys(std::vector<std::string> keys, std::vector<std::string> open_paths)
     : keys_(std::move(keys)), open_paths_(std::move(open_paths)) {}
 

@@ -31,6 +31,8 @@ using AccessLog = std::function<void(const AccessRecord&)>;
 // One line of JSON, without the newline: time (RFC 3339, UTC, microseconds), id, trace_id, peer,
 // method, path, status, bytes_in, bytes_out, seconds, stream, complete.
 std::string access_line(const AccessRecord& record);
+// In place of so many lines that a log did not take: time (now), dropped.
+std::string dropped_line(int64_t count);
 
 // The keys that let a request in. Immutable, thread-safe.
 class Keys {

@@ -15,42 +15,7 @@ namespace erank::serve {
 namespace {
 
 using base::Json;
-using base::OrderedJson;
 using base::str;
-
-std::string_view error_type(int status) {
-  switch (status) {
-    case 401:
-      return "authentication_error";
-    case 403:
-      return "permission_error";
-    case 404:
-      return "not_found_error";
-    case 413:
-    case 431:
-      return "request_too_large";
-    case 429:
-      return "rate_limit_error";
-    case 503:
-      return "unavailable_error";
-    case 504:
-      return "timeout_error";
-    default:
-      return status < 500 ? "invalid_request_error" : "server_error";
-  }
-}
-
-std::string_view tei_error_type(const ApiError& error) {
-  if (error.empty) return "Empty";
-  switch (error.status) {
-    case 429:
-      return "Overloaded";
-    case 503:
-      return "Unhealthy";
-    default:
-      return error.status < 500 ? "Validation" : "Backend";
-  }
-}
 
 std::string shown(const Json& value) {
   return value.is_string() ? base::in_quotes(value.get_ref<const std::string&>(), 60)
@@ -63,6 +28,12 @@ std::string shown(const Json& value) {
 
 [[noreturn]] void wrong_type(const std::string& param, const Json& value, const char* expected) {
   wrong(param, str(param, " is ", shown(value), ", expected ", expected));
+}
+
+[[noreturn]] void empty_list(const std::string& name) {
+  ApiError error(400, str("invalid request: list of ", name, " must not be empty"), name);
+  error.empty = true;
+  throw error;
 }
 
 std::string lower(std::string text) {
@@ -97,13 +68,22 @@ double to_number(const std::string& name, const Json& value) {
   wrong_type(name, value, "a number");
 }
 
-// A whole number of at least `least`; what is larger than any use of it is cut to 2^53.
+// A whole number of at least `least`, as a text of at most nine digits too; what is larger than any
+// use of it is cut to 2^53.
 int64_t to_whole(const std::string& name, const Json& value, int64_t least) {
   constexpr double kMost = 9007199254740992.0;
+  const char* expected = least == 0 ? "a whole number of 0 or more" : "a whole number of 1 or more";
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    const std::string whole = text.substr(0, text.find('.'));  // "5.0" too
+    const bool digits = !whole.empty() && whole.size() <= 9 && text.back() != '.' &&
+                        text.find_first_not_of("0123456789.") == text.npos &&
+                        (whole[0] != '0' || whole.size() == 1);
+    if (!digits) wrong_type(name, value, expected);
+  }
   const double number = to_number(name, value);
   if (number != std::floor(number) || number < static_cast<double>(least))
-    wrong_type(name, value,
-               least == 0 ? "a whole number of 0 or more" : "a whole number of 1 or more");
+    wrong_type(name, value, expected);
   return static_cast<int64_t>(std::min(number, kMost));
 }
 
@@ -123,19 +103,32 @@ class Fields {
   bool has(const char* name) const { return find({name}).second != nullptr; }
   bool names(const char* name) const { return object_.contains(name); }  // null counts
 
+  // Of several names for one thing each that has a value is read, so that none is wrong unseen; the
+  // first counts.
+  template <typename Read>
+  auto first(std::initializer_list<const char*> names, Read read) const
+      -> std::optional<decltype(read(std::string(), Json()))> {
+    std::optional<decltype(read(std::string(), Json()))> found;
+    for (const char* name : names)
+      if (const Json* value = find({name}).second) {
+        auto one = read(std::string(name), *value);
+        if (!found) found = std::move(one);
+      }
+    return found;
+  }
   bool flag(std::initializer_list<const char*> names, bool fallback) const {
-    const auto [name, value] = find(names);
-    return value ? to_bool(name, *value) : fallback;
+    return first(names, to_bool).value_or(fallback);
   }
   std::optional<int64_t> whole(std::initializer_list<const char*> names, int64_t least) const {
-    const auto [name, value] = find(names);
-    return value ? std::optional(to_whole(name, *value, least)) : std::nullopt;
+    return first(names, [least](const std::string& name, const Json& value) {
+      return to_whole(name, value, least);
+    });
   }
   std::optional<std::string> word(std::initializer_list<const char*> names) const {
-    const auto [name, value] = find(names);
-    if (!value) return std::nullopt;
-    if (!value->is_string()) wrong_type(name, *value, "a text");
-    return value->get<std::string>();
+    return first(names, [](const std::string& name, const Json& value) {
+      if (!value.is_string()) wrong_type(name, value, "a text");
+      return value.get<std::string>();
+    });
   }
 
  private:
@@ -168,6 +161,7 @@ std::string joined(const std::vector<std::string>& texts) {
 std::string text_of(const std::string& name, const Json& value,
                     const std::vector<std::string>& fields) {
   if (value.is_array()) {
+    if (value.empty()) wrong(name, str(name, " is an empty list, expected a text or parts of one"));
     std::vector<std::string> parts;
     for (const Json& part : value) {
       if (part.is_array()) wrong_type(name, value, "a text or a list of parts");
@@ -218,21 +212,85 @@ Texts texts_of(const std::string& name, const Json& value, const std::vector<std
     texts->push_back(text_of(name, *list, fields));
     return texts;
   }
-  if (list->empty()) {
-    ApiError error(400, str("invalid request: list of ", name, " must not be empty"), name);
-    error.empty = true;
-    throw error;
-  }
+  if (list->empty()) empty_list(name);
   texts->reserve(list->size());
   for (size_t i = 0; i < list->size(); ++i)
     texts->push_back(text_of(str(name, "[", i, "]"), (*list)[i], fields));
   return texts;
 }
 
-std::vector<std::string> queries_of(const std::string& name, const Json& value, bool* several) {
-  *several = value.is_array() && !are_parts(value);
-  if (!*several) return {text_of(name, value, {})};
-  return *texts_of(name, value, {});
+// One query: a text, a number, {"text": ...}, {"content": [part ...]} or a list of parts. `name` is
+// where it is, `param` the field.
+std::string query_of(const std::string& param, const std::string& name, const Json& value) {
+  const auto expect = [&](bool good, const char* expected) {
+    if (!good) wrong(param, str(name, " is ", shown(value), ", expected ", expected));
+  };
+  const auto parts = [&](const Json& list) {
+    for (const Json& part : list) {
+      if (is_image(part))
+        wrong(param, str(name, " has an image or a sound; only texts can be read"));
+      const auto text = part.find("text");
+      expect(text != part.end() && text->is_string() && *text != "", "parts with a text each");
+    }
+    return text_of(name, list, {});
+  };
+  if (value.is_array()) {
+    expect(are_parts(value), "a text");
+    return parts(value);
+  }
+  std::string query;
+  if (value.is_object()) {
+    const auto text = value.find("text"), content = value.find("content");
+    if (text != value.end() && text->is_string()) {
+      query = text->get<std::string>();
+    } else {
+      if (is_image(value))
+        wrong(param, str(name, " is an image or a sound; only texts can be read"));
+      expect(content != value.end() && content->is_array() && are_parts(*content),
+             "a text or an object with \"text\"");
+      return parts(*content);
+    }
+  } else {
+    expect(value.is_string() || value.is_number(), "a text");
+    query = scalar_text(value);
+  }
+  if (query.empty()) wrong(param, str("invalid request: ", name, " must not be empty"));
+  return query;
+}
+
+struct Queries {
+  std::vector<std::string> texts = {};
+  bool several = false;  // they came as a list
+};
+Queries queries_of(const std::string& name, const Json& value) {
+  if (!value.is_array() || are_parts(value)) return {{query_of(name, name, value)}};
+  if (value.empty()) empty_list(name);
+  Queries queries{.several = true};
+  for (size_t i = 0; i < value.size(); ++i)
+    queries.texts.push_back(query_of(name, str(name, "[", i, "]"), value[i]));
+  return queries;
+}
+
+// The documents of each query.
+std::vector<Texts> documents_of(const std::string& name, const Json& value, const Queries& queries,
+                                const std::vector<std::string>& fields) {
+  const size_t count = queries.texts.size();
+  const bool lists = queries.several && value.is_array() && !value.empty() &&
+                     std::all_of(value.begin(), value.end(), [](const Json& list) {
+                       return list.is_array() && !are_parts(list);
+                     });
+  if (!lists) return std::vector<Texts>(count, texts_of(name, value, fields));
+  if (value.size() != count)
+    wrong(name, str(name, " has ", value.size(), " lists, expected ", count,
+                    ", one a query, or one list of texts for all"));
+  std::vector<Texts> documents;
+  for (size_t q = 0; q < count; ++q) {
+    const std::string list = str(name, "[", q, "]");
+    for (size_t i = 0; i < value[q].size(); ++i)
+      if (value[q][i].is_array()) wrong_type(str(list, "[", i, "]"), value[q][i], "a text");
+    documents.push_back(texts_of(list, value[q], fields));
+  }
+  return documents;
 }
 
 void check_size(const RerankCall& call, const ApiLimits& limits) {
@@ -316,48 +374,41 @@ std::vector<std::string> rank_fields_of(const Fields& fields) {
 }
 
 void read_documents(const Fields& fields, RerankCall& call) {
-  const auto [query_name, query] = fields.find({"query"});
-  if (!query) wrong("query", "invalid request: query is missing, expected a text");
-  const auto queries = queries_of(query_name, *query, &call.several);
-  for (size_t q = 0; q < queries.size(); ++q)
-    if (queries[q].empty())
-      wrong("query", call.several ? str("invalid request: query[", q, "] must not be empty")
-                                  : "invalid request: query must not be empty");
-  const auto [name, value] = fields.find({"documents", "texts", "passages"});
-  if (!value) wrong("documents", "invalid request: documents is missing, expected a list of texts");
+  const auto queries = fields.first({"query"}, queries_of);
+  if (!queries) wrong("query", "invalid request: query is missing, expected a text");
   const auto rank_fields = rank_fields_of(fields);
-  const bool lists = call.several && value->is_array() && !value->empty() &&
-                     std::all_of(value->begin(), value->end(), [](const Json& list) {
-                       return list.is_array() && !are_parts(list);
-                     });
-  if (lists && value->size() != queries.size())
-    wrong(name, str(name, " has ", value->size(), " lists, expected ", queries.size(),
-                    ", one a query, or one list of texts for all"));
-  const Texts shared = lists ? nullptr : texts_of(name, *value, rank_fields);
-  for (size_t q = 0; q < queries.size(); ++q)
-    call.queries.push_back(
-        {queries[q],
-         lists ? texts_of(str(name, "[", q, "]"), (*value)[q], rank_fields) : shared,
-         {},
-         {}});
+  const auto documents = fields.first({"documents", "texts", "passages"},
+                                      [&](const std::string& name, const Json& value) {
+                                        return documents_of(name, value, *queries, rank_fields);
+                                      });
+  if (!documents)
+    wrong("documents", "invalid request: documents is missing, expected a list of texts");
+  call.several = queries->several;
+  for (size_t q = 0; q < queries->texts.size(); ++q)
+    call.queries.push_back({queries->texts[q], (*documents)[q], {}, {}});
 }
 
 // Pairs: one query and N documents, or N of each. Pairs of equal queries are one query's.
 void read_pairs(const Fields& fields, RerankCall& call) {
-  const auto [query_name, query] = fields.find({"text_1", "queries", "query", "data_1"});
-  const auto [name, value] = fields.find({"text_2", "documents", "items", "data_2"});
-  if (!query) wrong(query_name, "text_1 is missing, expected a text or a list of texts");
-  if (!value) wrong(name, "text_2 is missing, expected a text or a list of texts");
-  const auto queries = *texts_of(query_name, *query, {});
-  const auto documents = *texts_of(name, *value, {});
+  const auto of_texts = [](const std::string& name, const Json& value) {
+    return std::pair(name, texts_of(name, value, {}));
+  };
+  const auto of_queries = [](const std::string& name, const Json& value) {
+    return std::pair(name, queries_of(name, value).texts);
+  };
+  const auto first = fields.first({"text_1", "queries", "query", "data_1"}, of_queries);
+  const auto second = fields.first({"text_2", "documents", "items", "data_2"}, of_texts);
+  if (!first) wrong("text_1", "text_1 is missing, expected a text or a list of texts");
+  if (!second) wrong("text_2", "text_2 is missing, expected a text or a list of texts");
+  const auto& [query_name, queries] = *first;
+  const auto& documents = *second->second;
   if (queries.size() != 1 && queries.size() != documents.size())
-    wrong(query_name, str(query_name, " has ", queries.size(), " texts and ", name, " ",
+    wrong(query_name, str(query_name, " has ", queries.size(), " texts and ", second->first, " ",
                           documents.size(), ", expected one and any number, or as many"));
   std::map<std::string, size_t> places;
   std::vector<std::vector<std::string>> texts;
   for (size_t i = 0; i < documents.size(); ++i) {
     const std::string& text = queries[queries.size() == 1 ? 0 : i];
-    if (text.empty()) wrong(query_name, str(query_name, " must not be empty"));
     const auto [place, is_new] = places.try_emplace(text, call.queries.size());
     if (is_new) {
       call.queries.push_back({text, nullptr, {}, {}});
@@ -398,9 +449,8 @@ void read_options(const Fields& fields, const ApiLimits& limits, RerankCall& cal
 
   rank::ScoreOptions& options = call.options;
   for (const char* name : {"instruction", "instruct", "task"}) {
-    if (options.instruction) break;
     const auto text = fields.word({name});
-    if (text && !text->empty()) options.instruction = text;
+    if (text && !text->empty() && !options.instruction) options.instruction = text;
   }
   options.mode = choice<rank::Mode>(fields, "mode", "direct or think", rank::parse_mode);
   options.score = choice<rank::ScoreKind>(fields, "score", "paper, expected or integer",
@@ -438,41 +488,6 @@ Json parse_body(std::string_view body) {
 }
 
 }  // namespace
-
-ApiError::ApiError(int status, const std::string& message, std::string param)
-    : std::runtime_error(base::printable(message)), status(status), param(std::move(param)) {}
-
-std::string error_body(const ApiError& error, std::string_view id) {
-  const std::string message = error.what();
-  OrderedJson body;
-  if (error.shape == Shape::kTei) {
-    body["error"] = message;
-    body["error_type"] = tei_error_type(error);
-    return base::dump_json(body);
-  }
-  body["error"] = {{"message", message},
-                   {"type", error_type(error.status)},
-                   {"param", error.param.empty() ? OrderedJson(nullptr) : OrderedJson(error.param)},
-                   {"code", error.status}};
-  body["message"] = message;
-  body["detail"] = message;
-  body["id"] = id;
-  return base::dump_json(body);
-}
-
-HttpReply error_reply(const ApiError& error, std::string_view id) {
-  HttpReply reply{.status = error.status, .body = error_body(error, id)};
-  if (error.retry_after_s)
-    reply.headers.emplace_back("Retry-After", std::to_string(*error.retry_after_s));
-  return reply;
-}
-
-std::optional<PostRoute> post_route(std::string_view path) {
-  if (path.ends_with('/')) path.remove_suffix(1);
-  for (const std::string_view known : kPostPaths)
-    if (path == known) return path.ends_with("/score") ? PostRoute::kScore : PostRoute::kRerank;
-  return std::nullopt;
-}
 
 RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& limits) {
   RerankCall call;

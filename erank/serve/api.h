@@ -35,9 +35,10 @@ class ApiError : public std::runtime_error {
   std::optional<int> retry_after_s;  // the header Retry-After
 };
 
-// {"error": {"message", "type", "param", "code"}, "message", "detail", "id"}: vLLM's and OpenAI's
-// readers take "error", Jina's and Voyage's "detail", Cohere's "message". In TEI's shape {"error":
-// message, "error_type"}.
+// {"error": {"message", "type", "param", "code"}, "error_type", "message", "detail", "id"}: vLLM's
+// and OpenAI's readers take "error", Jina's and Voyage's "detail", Cohere's "message". In TEI's
+// shape
+// {"error": message, "error_type"}.
 std::string error_body(const ApiError& error, std::string_view id);
 HttpReply error_reply(const ApiError& error, std::string_view id);
 
@@ -78,6 +79,13 @@ inline constexpr std::string_view kPostPaths[] = {
 enum class PostRoute { kRerank, kScore };
 // Of a POST's path; a slash at its end does not count.
 std::optional<PostRoute> post_route(std::string_view path);
+
+// The shape that the client of a request expects which is not read, or not to its end: TEI's of
+// /info and where the beginning of the body has "texts".
+Shape likely_shape(std::string_view path, std::string_view body);
+// What is told of a request that was refused before it was read as a call; of 429 and 503 with
+// Retry-After. `request` holds what has come of it.
+HttpReply fault_reply(const HttpRequest& request, int status, const std::string& message);
 
 // Reads a call. A field that is null counts as absent, one that is unknown is ignored, numbers and
 // booleans may be texts; docs/serving.md lists the fields. Broken UTF-8 and half surrogates become

@@ -31,8 +31,9 @@ constexpr size_t kPieceBytes = 16 << 10;      // of a read
 constexpr size_t kMaxPipelined = 64 << 10;    // read ahead while a request is being answered
 constexpr size_t kMaxChunkHead = 16 << 10;    // a chunk's size line, or the trailer
 constexpr size_t kMaxLingerBytes = 64 << 20;  // thrown away of a refused request
-constexpr seconds kLinger{2};                 // waits for a client to see the reply and close
-constexpr seconds kStreamSilence{15};         // then a comment keeps proxies from giving up
+constexpr size_t kBeginning = 64 << 10;  // of a body, which tells what errors its client can read
+constexpr seconds kLinger{2};            // waits for a client to see the reply and close
+constexpr seconds kStreamSilence{15};    // then a comment keeps proxies from giving up
 constexpr TimePoint kNever = TimePoint::max();
 
 struct Fault {
@@ -80,6 +81,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
   ~ServedConnection() override {
     if (exchange_) exchange_->close(true);
     core_.connections.erase(this);
+    hold(0);
     core_.num_refused -= refused_;
     if (core_.stopping && core_.connections.empty()) core_.drain_timer.cancel();
   }
@@ -215,6 +217,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     none.fault = {503, "overloaded", "too many connections; try again later"};
     linger_ = true;
     begin_request();
+    none.request.id = record_.id;
     HttpReply reply = fault_reply(none);
     co_await reply_to(none, std::move(reply));
   }
@@ -250,20 +253,23 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
       co_return false;
     }
     if (!in.fault && in.request.method != "OPTIONS") co_return co_await answer(in);
-    HttpReply reply = in.fault ? fault_reply(in) : options_reply();
+    HttpReply reply = in.fault ? fault_reply(in) : options_reply(in.request.path);
     co_return co_await reply_to(in, std::move(reply));
   }
 
   HttpReply fault_reply(const Incoming& in) const {
-    HttpReply reply = error_reply(in.fault->status, in.fault->type, in.fault->message, record_.id);
-    if (reply.status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
-    if (reply.status == 503) reply.headers.emplace_back("Retry-After", "1");
+    const Fault& fault = *in.fault;
+    if (core_.options.fault_reply)
+      return core_.options.fault_reply(in.request, fault.status, fault.message);
+    HttpReply reply = error_reply(fault.status, fault.type, fault.message, record_.id);
+    if (fault.status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
+    if (fault.status == 429 || fault.status == 503) reply.headers.emplace_back("Retry-After", "1");
     return reply;
   }
 
-  HttpReply options_reply() const {
+  HttpReply options_reply(std::string_view path) const {
     Headers headers = core_.origins.preflight_headers(origin_);
-    headers.emplace_back("Allow", "GET, HEAD, POST, OPTIONS");
+    headers.emplace_back("Allow", core_.options.allow(path));
     return {204, "", "", std::move(headers)};
   }
 
@@ -290,6 +296,13 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         const size_t n = parser.put(asio::buffer(input_), ec);
         input_.erase(0, n);
         taken += n;
+        hold(std::ssize(parser.get().body()));
+        if (reading_bytes_ > 0 && core_.reading_bytes > most_reading()) {
+          fault = Fault{429, "rate_limit_error",
+                        base::str("requests of more than ", most_reading(),
+                                  " bytes are being read; try again later")};
+          co_return true;
+        }
         if (ec && ec != http::error::need_more) {
           fault = fault_of(ec);
           co_return true;
@@ -313,6 +326,15 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
       co_await wait(deadline);
     }
     co_return true;
+  }
+
+  // Counts what the parser has of a body.
+  void hold(int64_t bytes) {
+    core_.reading_bytes += bytes - reading_bytes_;
+    reading_bytes_ = bytes;
+  }
+  int64_t most_reading() const {
+    return std::max(core_.options.max_reading_bytes, core_.options.max_body_bytes);
   }
 
   Fault fault_of(error_code ec) const {
@@ -342,6 +364,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     const auto too_large = std::exchange(in.fault, {});
     if (too_large && too_large->status != 413) {
       in.fault = too_large, linger_ = true;
+      in.request.id = record_.id;
       co_return true;
     }
     take_head(parser, in);
@@ -363,8 +386,12 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         co_return false;
     }
     if (!parser.is_done()) in.keep_alive = false, linger_ = true;
-    if (in.fault) co_return true;
     in.request.body = std::move(parser.get().body());
+    if (in.fault) {
+      in.request.body = in.request.body.substr(0, kBeginning);
+      hold(0);
+      co_return true;
+    }
     record_.bytes_in = static_cast<int64_t>(in.request.body.size());
     co_return true;
   }
@@ -426,7 +453,12 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
           });
         },
         static_cast<size_t>(core_.options.max_waiting_event_bytes));
-    hand_over(std::move(in.request));
+    HttpRequest handed = std::move(in.request);
+    in.request = {};
+    in.request.path = handed.path, in.request.id = handed.id;
+    in.request.body = handed.body.substr(0, kBeginning);
+    hand_over(std::move(handed));
+    hold(0);
     const auto limit = core_.options.request_timeout;
     const TimePoint deadline = limit.count() > 0 ? Clock::now() + limit : kNever;
     bool again = false;
@@ -545,6 +577,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
   std::string origin_;
   TimePoint started_;
   int64_t bytes_out_ = 0;
+  int64_t reading_bytes_ = 0;  // its part of the core's
 };
 
 }  // namespace

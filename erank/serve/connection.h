@@ -49,6 +49,7 @@ struct ServerCore {
   std::mt19937_64 random;
   std::set<Connection*> connections;  // alive
   int num_refused = 0;                // of them
+  int64_t reading_bytes = 0;          // of bodies that no handler has yet
   boost::asio::io_context io{1};
   boost::asio::ip::tcp::acceptor acceptor{io};
   boost::asio::steady_timer drain_timer{io};

@@ -41,7 +41,7 @@ std::string type_of(const OrderedJson& schema) {
   if (schema.contains("anyOf")) {
     bool boolean = false;
     for (const OrderedJson& choice : schema["anyOf"])
-      boolean |= choice.value("type", "") == "boolean";
+      boolean |= choice.contains("type") && choice["type"] == "boolean";
     for (const OrderedJson& choice : schema["anyOf"])
       if (!(boolean && choice.contains("enum"))) add(type_of(choice));
   }

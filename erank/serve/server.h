@@ -13,8 +13,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "erank/serve/access.h"
@@ -28,6 +30,9 @@ struct ServerOptions {
   int64_t max_body_bytes = 32 << 20;    // more: 413
   int64_t max_header_bytes = 16 << 10;  // more: 431
   int max_connections = 1024;           // more: 503
+  // Of all bodies that are being read, together; one that comes when more is there gets 429. At
+  // least max_body_bytes.
+  int64_t max_reading_bytes = 256 << 20;
   // A client that is slow: for the head and the body of a request it has this time and a second
   // more for each KiB that has come (then 408); of a reply it has to take something in this time,
   // else the connection is cut.
@@ -44,6 +49,14 @@ struct ServerOptions {
   std::vector<std::string> cors_origins =
       {};  // pages that may read replies; "*": all. None: CORS off
   std::string tls_certificate = {}, tls_key = {};  // PEM files; both or neither
+  // The reply to a request that the server refuses itself. `request` is what has come of it, maybe
+  // nothing but its id. {}: a body as by http_text.h. Called on the server's thread.
+  std::function<HttpReply(const HttpRequest& request, int status, const std::string& message)>
+      fault_reply = {};
+  // The header Allow of the reply to OPTIONS for a path. Called on the server's thread.
+  std::function<std::string(std::string_view path)> allow = [](std::string_view) {
+    return std::string("GET, HEAD, POST, OPTIONS");
+  };
   AccessLog on_request =
       {};  // called on the server's thread when a reply is complete; must not block
 };

@@ -28,6 +28,7 @@ using base::str;
 
 struct WaitingCall {
   PostRoute route;
+  std::string path;
   std::string body;
   std::string id;
   RunningCall::Arrival arrival;
@@ -127,6 +128,7 @@ struct Service::State {
 
   void add_routes();
   std::shared_ptr<rank::Reranker> reranker() const;
+  std::string allow(const std::string& path) const;
   HttpReply get(const std::string& path, const HttpRequest& request) const;
   void run();
   static void guarded(RunningCall& call, const std::function<void()>& step);
@@ -161,6 +163,7 @@ void Service::State::add_routes() {
       if (model) return json_reply(json(*model));
       ApiError error(503, "the model is being loaded");
       error.retry_after_s = kSecondsToLoad;
+      error.shape = likely_shape(request.path, "");
       return error_reply(error, request.id);
     };
   };
@@ -177,24 +180,28 @@ void Service::State::add_routes() {
       of_model([created](const rank::Reranker& model) { return models_json(model, created); });
 }
 
+std::string Service::State::allow(const std::string& path) const {
+  if (path == "*") return "GET, HEAD, POST, OPTIONS";
+  if (post_route(path)) return "POST, OPTIONS";
+  return routes.contains(path) ? "GET, HEAD, OPTIONS" : "OPTIONS";
+}
+
 HttpReply Service::State::get(const std::string& path, const HttpRequest& request) const {
   const auto route = routes.find(path);
   const bool posts = post_route(path).has_value();
   if (route == routes.end() && !posts)
-    return error_reply(
-        ApiError(404, str("there is no ", base::in_quotes(request.path, 100),
-                          "; POST /rerank ranks documents, GET /openapi.json lists all routes")),
-        request.id);
+    return fault_reply(request, 404,
+                       str("there is no ", base::in_quotes(request.path, 100),
+                           "; POST /rerank ranks documents, GET /openapi.json lists all routes"));
   if (route != routes.end() && (request.method == "GET" || request.method == "HEAD")) {
     HttpReply reply = route->second(request);
     if (request.method == "HEAD") reply.body.clear();
     return reply;
   }
-  HttpReply reply =
-      error_reply(ApiError(405, str("the method is ", base::in_quotes(request.method, 20),
-                                    ", expected ", posts ? "POST" : "GET", " for ", path)),
-                  request.id);
-  reply.headers.emplace_back("Allow", posts ? "POST" : "GET, HEAD");
+  HttpReply reply = fault_reply(request, 405,
+                                str("the method is ", base::in_quotes(request.method, 20),
+                                    ", expected ", posts ? "POST" : "GET", " for ", path));
+  reply.headers.emplace_back("Allow", allow(path));
   return reply;
 }
 
@@ -283,8 +290,9 @@ void Service::State::begin(WaitingCall waiting) {
   } catch (const ApiError& error) {
     return responder->send(error_reply(error, waiting.id));
   } catch (const std::exception& error) {
-    return responder->send(
-        error_reply(ApiError(500, str("a fault of the server: ", error.what())), waiting.id));
+    ApiError fault(500, str("a fault of the server: ", error.what()));
+    fault.shape = likely_shape(waiting.path, waiting.body);
+    return responder->send(error_reply(fault, waiting.id));
   }
   guarded(*running, [&] {
     running->start([this](int64_t missing) {
@@ -305,7 +313,7 @@ void Service::State::begin(WaitingCall waiting) {
 }
 
 void Service::State::end_all(const char* why) {
-  const ApiError error(503, why);
+  ApiError error(503, why);
   for (auto& [number, running] : calls) running->fail(error);
   std::deque<WaitingCall> waiting;
   {
@@ -313,7 +321,10 @@ void Service::State::end_all(const char* why) {
     waiting.swap(queue->calls);
     queue->call_bytes = 0;
   }
-  for (const WaitingCall& call : waiting) call.arrival.responder->send(error_reply(error, call.id));
+  for (const WaitingCall& call : waiting) {
+    error.shape = likely_shape(call.path, call.body);
+    call.arrival.responder->send(error_reply(error, call.id));
+  }
 }
 
 Clock::time_point Service::State::next_tick() const {
@@ -378,6 +389,10 @@ std::vector<std::pair<std::string, std::string>> Service::routes() const {
   return all;
 }
 
+std::string Service::allow(std::string_view path) const {
+  return state_->allow(without_last_slash(std::string(path)));
+}
+
 void Service::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   const std::string path = without_last_slash(request.path);
   const auto route = post_route(path);
@@ -401,12 +416,16 @@ void Service::handle(HttpRequest request, std::shared_ptr<Responder> responder) 
     } else {
       queue.call_bytes += bytes;
       queue.calls.push_back({*route,
+                             path,
                              std::move(request.body),
                              request.id,
                              {responder, Clock::now(), options.request_timeout_ms}});
     }
   }
-  if (refused) return responder->send(error_reply(*refused, request.id));
+  if (refused) {
+    refused->shape = likely_shape(path, request.body);
+    return responder->send(error_reply(*refused, request.id));
+  }
   queue.news.notify_one();
 }
 

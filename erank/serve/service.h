@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -77,6 +78,9 @@ class Service {
   void add_route(const std::string& path, std::function<HttpReply(const HttpRequest&)> reply);
 
   std::vector<std::pair<std::string, std::string>> routes() const;  // method and path
+  // The header Allow of a path: "GET, HEAD, OPTIONS", "POST, OPTIONS"; of an unknown one "OPTIONS",
+  // of "*" (the whole server) all.
+  std::string allow(std::string_view path) const;
 
   // A Handler. Answers what is cheap at once and queues the rest.
   void handle(HttpRequest request, std::shared_ptr<Responder> responder);

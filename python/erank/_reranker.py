@@ -1,6 +1,7 @@
 import dataclasses
 import http.client
 import json
+import os
 import queue
 import urllib.parse
 import weakref
@@ -54,15 +55,25 @@ class Reranker:
             raise ValueError(f"url is {url!r}, expected e.g. http://127.0.0.1:8080")
         self._key = self._server.key if self._server else api_key
         self._timeout = timeout
-        self._idle = queue.SimpleQueue()  # connections that no thread uses now
+        self._idle = queue.SimpleQueue()  # connections of this process that no thread uses now
+        self._pid = os.getpid()
         self._closer = weakref.finalize(self, self._server.close) if self._server else None
 
     def close(self):
-        """Ends the server that this object has started. It cannot be used after."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        """Ends the server that this object has started. It cannot be used after.
+
+        In a process that was forked after the start it only drops this process's connections.
+        """
+        self._drop_connections()
         if self._closer:
             self._closer()
+
+    def _drop_connections(self):
+        try:
+            while True:
+                self._idle.get_nowait().close()
+        except queue.Empty:
+            pass
 
     def __enter__(self):
         return self
@@ -116,6 +127,9 @@ class Reranker:
         return kind(self._url.hostname, self._url.port, timeout=self._timeout)
 
     def _post(self, body):
+        if self._pid != os.getpid():  # forked since: the parent's connections are still the parent's
+            self._drop_connections()
+            self._pid = os.getpid()
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

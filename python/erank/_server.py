@@ -19,10 +19,11 @@ def program():
 
 
 class Server:
-    """`erank serve` on a free port, which ends with this object or with this process."""
+    """`erank serve` on a free port, which ends with this object or with this process and those forked from it."""
 
     def __init__(self, options):
         self.key = secrets.token_urlsafe(32)
+        self._pid = os.getpid()
         command = [program(), "serve", "--host", "127.0.0.1", "--port", "0", "--until-stdin-ends", *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.PIPE, text=True,
@@ -44,6 +45,8 @@ class Server:
         del self.said[:-20]
 
     def close(self):
+        if self._pid != os.getpid():  # it is the parent's
+            return
         if self._process.poll() is None:
             self._process.terminate()
             try:

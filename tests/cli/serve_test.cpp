@@ -1,4 +1,5 @@
 // `erank serve` as a service manager runs it: start, readiness, signals, faults.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -164,6 +165,62 @@ TEST_F(Serve, AsksForKeysOfAllSources) {
   EXPECT_EQ(lines[0]["status"], 401);
   EXPECT_EQ(lines[7]["id"], "last");
   EXPECT_EQ(lines[7]["path"], "/ready");
+}
+
+// A pipe whose reader does not read: requests are answered, and the log says what it lacks.
+TEST_F(Serve, GoesOnWhenNobodyReadsItsLog) {
+  const std::string pipe = path("log");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  serve({"--access-log", pipe});
+  RawClient client(port_);
+  constexpr int kRequests = 7000;  // 1 MiB of lines waits
+  for (int i = 0; i < kRequests; ++i) ASSERT_EQ(client.ask(get("/health")).status, 200) << i;
+  std::string text;
+  int64_t lines = 0, dropped = 0;
+  for (int i = 0; i < 1000 && lines + dropped < kRequests; ++i) {
+    char bytes[65536];
+    for (ssize_t n; (n = ::read(reader, bytes, sizeof bytes)) > 0;)
+      text.append(bytes, static_cast<size_t>(n));
+    std::this_thread::sleep_for(milliseconds(10));
+    lines = dropped = 0;
+    for (const base::Json& line : json_lines(text.substr(0, text.rfind('\n') + 1)))
+      if (line.contains("dropped"))
+        dropped += line["dropped"].get<int64_t>();
+      else
+        ++lines;
+  }
+  EXPECT_EQ(lines + dropped, kRequests);
+  EXPECT_GT(dropped, 0);
+  EXPECT_GT(lines, 3000);
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
+  ::close(reader);
+}
+
+// What is refused before its body is read has a body that the client can read, too.
+TEST_F(Serve, RefusesInTheClientsShape) {
+  serve({"--api-key", "k", "--max-body-bytes", "100"});
+  const base::Json info = base::parse_json(ask(get("/info")).body, "reply");
+  EXPECT_THAT(info["error"].get<std::string>(), HasSubstr("needs a key"));
+  EXPECT_EQ(info["error_type"], "Validation");
+  const std::string head =
+      "POST /rerank HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer k\r\n"
+      "Transfer-Encoding: chunked\r\n\r\n";
+  // Its first chunk has the names, its second one is too much.
+  const auto large = [&](const std::string& name) {
+    const std::string begin = "{\"query\":\"q\",\"" + name + "\":[";
+    char size[16];
+    std::snprintf(size, sizeof size, "%zx\r\n", begin.size());
+    const RawReply reply = ask(head + size + begin + "\r\n64\r\n" + std::string(100, ' ') + "\r\n");
+    EXPECT_EQ(reply.status, 413);
+    return base::parse_json(reply.body, "reply")["error"];
+  };
+  EXPECT_THAT(large("documents")["message"].get<std::string>(), HasSubstr("100 bytes"));
+  EXPECT_THAT(large("texts").get<std::string>(), HasSubstr("100 bytes"));
+  EXPECT_EQ(ask("OPTIONS /info HTTP/1.1\r\nHost: h\r\n\r\n").headers.at("allow"),
+            "GET, HEAD, OPTIONS");
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
 }
 
 TEST_F(Serve, ShowsThePageToThoseWithoutAKeyToo) {

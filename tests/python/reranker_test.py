@@ -82,6 +82,34 @@ class RerankerTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             Reranker("model", url=server.url)
 
+    def test_forked_processes_have_connections_of_their_own(self):
+        queries = [f"which letter {i}" for i in range(4)]
+        documents = [str(i) for i in range(20)]
+        with Reranker(url=self.reranker._server.url, api_key=self.reranker._server.key) as checker:
+            expected = {query: checker.rank(query, documents) for query in queries}
+        reranker = self.reranker
+        self.assertEqual(reranker.rank(queries[0], documents), expected[queries[0]])  # leaves an idle connection
+        self.assertFalse(reranker._idle.empty())
+
+        def many(query):
+            return all(reranker.rank(query, documents) == expected[query] for _ in range(30))
+
+        children = []
+        for query in queries[1:]:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = 0 if many(query) else 2
+                    reranker.close()  # the child's part alone
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        good = many(queries[0])
+        self.assertEqual([os.waitpid(pid, 0)[1] for pid in children], [0] * len(children))
+        self.assertTrue(good)
+        self.assertEqual(reranker.rank(queries[0], documents), expected[queries[0]])
+
     def test_the_server_ends_with_the_object_and_with_a_killed_process(self):
         reranker = Reranker(MODEL, options=["--threads", "1"])
         pid = reranker._server._process.pid

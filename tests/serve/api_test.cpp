@@ -338,77 +338,6 @@ TEST(ApiClients, HaystackAndLlamaIndexAndLangChain) {
                   .voyage);
 }
 
-TEST(ApiFaults, OfJsonAre400WithTheirPlace) {
-  for (const char* body : {"", " ", "{", "[]", "null", "3", "\"x\"", "{\"query\": }", "{]",
-                           "{\"query\": \"q\",}", "{\"query\": NaN}", "\xff\xfe", "{\"a\":1}{}",
-                           "{\"query\": \"a\", \"query\": \"b\"}", "{\"top_n\": 1e999}"}) {
-    const ApiError error = error_of(body);
-    EXPECT_EQ(error.status, 400) << body;
-    EXPECT_EQ(error.shape, Shape::kEnvelope) << body;
-    EXPECT_STRNE(error.what(), "") << body;
-  }
-  const ApiError deep = error_of("{\"documents\": " + std::string(100000, '['));
-  EXPECT_EQ(deep.status, 400);
-  EXPECT_THAT(deep.what(), HasSubstr("nested deeper than"));
-}
-
-TEST(ApiFaults, NameTheField) {
-  EXPECT_EQ(error_of(R"({"documents": ["a"]})").param, "query");
-  EXPECT_EQ(error_of(R"({"query": "", "documents": ["a"]})").param, "query");
-  EXPECT_EQ(error_of(R"({"query": [], "documents": ["a"]})").param, "query");
-  EXPECT_EQ(error_of(R"({"query": ["a", ""], "documents": ["a"]})").param, "query");
-  EXPECT_EQ(error_of(R"({"query": "q"})").param, "documents");
-  EXPECT_EQ(error_of(R"({"query": "q", "documents": 3})").param, "documents");
-  EXPECT_EQ(error_of(R"({"query": "q", "documents": []})").param, "documents");
-  EXPECT_THAT(error_of(R"({"query": "q", "documents": []})").what(),
-              HasSubstr("list of documents must not be empty"));
-  EXPECT_EQ(error_of(R"({"query": "q", "documents": ["a", {"image": "data:"}]})").param,
-            "documents[1]");
-  EXPECT_EQ(error_of(R"({"query": "q", "documents": [[["a"]]]})").param, "documents[0]");
-  EXPECT_EQ(error_of(R"({"query": ["q", "r"], "documents": [["a"]]})").param, "documents");
-  EXPECT_EQ(error_of(R"({"query": ["q"], "documents": [[]]})").param, "documents[0]");
-  for (const char* field : {R"("top_n": -1)",
-                            R"("top_n": 1.5)",
-                            R"("top_n": "x")",
-                            R"("top_n": true)",
-                            R"("top_n": [1])",
-                            R"("top_k": -1)",
-                            R"("return_documents": "maybe")",
-                            R"("raw_scores": 2)",
-                            R"("stream": {})",
-                            R"("deadline_ms": 0)",
-                            R"("deadline_ms": -5)",
-                            R"("explain_top": -1)",
-                            R"("mode": "fast")",
-                            R"("mode": 1)",
-                            R"("score": "best")",
-                            R"("long_docs": "skip")",
-                            R"("max_think_tokens": 0)",
-                            R"("instruction": 3)",
-                            R"("rank_fields": [1])",
-                            R"("hybrid": 3)"}) {
-    const ApiError error = error_with(field);
-    EXPECT_EQ(error.status, 400) << field;
-    const std::string text = field;
-    EXPECT_EQ(error.param, text.substr(1, text.find('"', 1) - 1)) << field;
-    EXPECT_THAT(error.what(), HasSubstr("expected")) << field;
-  }
-}
-
-TEST(ApiFaults, OfABlendNameItsPart) {
-  EXPECT_EQ(error_with(R"("hybrid": {})").param, "hybrid.scores");
-  EXPECT_THAT(error_with(R"("hybrid": {"scores": [1]})").what(),
-              HasSubstr("has 1 numbers, expected 2"));
-  EXPECT_EQ(error_with(R"("hybrid": {"scores": [1, null]})").param, "hybrid.scores[1]");
-  EXPECT_EQ(error_with(R"("hybrid": {"scores": [1, 1e31]})").param, "hybrid.scores[1]");
-  EXPECT_EQ(error_with(R"("hybrid": {"scores": [1, 2], "weight": 1.5})").param, "hybrid.weight");
-  EXPECT_EQ(error_with(R"("hybrid": {"scores": [1, 2], "method": "x"})").param, "hybrid.method");
-  EXPECT_EQ(error_of(R"({"query": ["q", "r"], "documents": ["a"],
-                         "hybrid": {"scores": [[1]]}})")
-                .param,
-            "hybrid.scores");
-}
-
 TEST(ApiLimitsOf, DocumentsTextAndReasoning) {
   const ApiLimits few{.max_documents = 2, .max_text_bytes = 10, .max_think_tokens = 5};
   EXPECT_EQ(rerank(R"({"query": "q", "documents": ["a", "b"]})", few).num_pairs, 2);
@@ -441,56 +370,6 @@ TEST(Api, ADeadlineFarAwayIsKept) {
   ASSERT_TRUE(deadline);
   EXPECT_GT(*deadline, 24 * 3600 * 1000);
   EXPECT_LT(*deadline, int64_t{1} << 40);  // nanoseconds of it and of now fit 64 bits
-}
-
-TEST(ApiErrors, HaveABodyForEachOfTheirReaders) {
-  ApiError error(400, "top_n is -1, expected more", "top_n");
-  const Json body = Json::parse(error_body(error, "r-1"));
-  EXPECT_EQ(body, Json::parse(R"({"error": {"message": "top_n is -1, expected more",
-      "type": "invalid_request_error", "param": "top_n", "code": 400},
-      "message": "top_n is -1, expected more", "detail": "top_n is -1, expected more",
-      "id": "r-1"})"));
-  EXPECT_TRUE(Json::parse(error_body(ApiError(500, "x"), ""))["error"]["param"].is_null());
-  error.shape = Shape::kTei;
-  EXPECT_EQ(Json::parse(error_body(error, "r-1")),
-            Json::parse(R"({"error": "top_n is -1, expected more", "error_type": "Validation"})"));
-}
-
-TEST(ApiErrors, HaveTheTypesOfTheirStatus) {
-  const auto types = [](int status) {
-    ApiError error(status, "m");
-    const std::string ours = Json::parse(error_body(error, ""))["error"]["type"];
-    error.shape = Shape::kTei;
-    return std::pair(ours, Json::parse(error_body(error, ""))["error_type"].get<std::string>());
-  };
-  EXPECT_THAT(types(400), Pair("invalid_request_error", "Validation"));
-  EXPECT_THAT(types(401), Pair("authentication_error", "Validation"));
-  EXPECT_THAT(types(404), Pair("not_found_error", "Validation"));
-  EXPECT_THAT(types(413), Pair("request_too_large", "Validation"));
-  EXPECT_THAT(types(422), Pair("invalid_request_error", "Validation"));
-  EXPECT_THAT(types(429), Pair("rate_limit_error", "Overloaded"));
-  EXPECT_THAT(types(500), Pair("server_error", "Backend"));
-  EXPECT_THAT(types(503), Pair("unavailable_error", "Unhealthy"));
-  EXPECT_THAT(types(504), Pair("timeout_error", "Backend"));
-}
-
-TEST(ApiErrors, OfTeiAreValidationOrEmpty) {
-  const ApiError error = error_of(R"({"query": "q", "texts": ["a"], "raw_scores": "maybe"})");
-  EXPECT_EQ(error.status, 422);
-  EXPECT_EQ(error.shape, Shape::kTei);
-  const ApiError empty = error_of(R"({"query": "q", "texts": []})");
-  EXPECT_EQ(empty.status, 400);
-  EXPECT_EQ(Json::parse(error_body(empty, ""))["error_type"], "Empty");
-}
-
-TEST(ApiErrors, SayWhenToTryAgain) {
-  ApiError error(429, "busy");
-  error.retry_after_s = 7;
-  const HttpReply reply = error_reply(error, "id");
-  EXPECT_EQ(reply.status, 429);
-  EXPECT_EQ(reply.type, "application/json");
-  EXPECT_THAT(reply.headers, ElementsAre(Pair("Retry-After", "7")));
-  EXPECT_TRUE(error_reply(ApiError(400, "x"), "").headers.empty());
 }
 
 TEST(ApiText, IsRepairedNotRefused) {

@@ -2,9 +2,13 @@
 // lives.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
+#include "erank/base/json.h"
 #include "erank/base/random.h"
+#include "erank/serve/api.h"
+#include "tests/serve/malformed_calls.h"
 #include "tests/serve/raw_client.h"
 #include "tests/serve/running_server.h"
 
@@ -144,6 +148,38 @@ TEST(Server, Survives10000MalformedRequests) {
   for (const int status : {200, 204, 400, 413, 501, 505})
     EXPECT_TRUE(seen.contains(status)) << status;
   EXPECT_EQ(RawClient(server.port()).ask(post("/good", "12345")).body, "5");
+}
+
+// Calls are read, but not scored: what that needs is not in every build.
+TEST(Server, Survives10000MalformedCalls) {
+  RunningServer server(
+      [](HttpRequest request, std::shared_ptr<Responder> responder) {
+        try {
+          const RerankCall call = parse_call(*post_route(request.path), request.body, {});
+          responder->send({200, std::to_string(call.num_pairs)});
+        } catch (const ApiError& error) {
+          responder->send(error_reply(error, request.id));
+        }
+      },
+      {.fault_reply = fault_reply});
+  MalformedCalls calls(20251127);
+  std::map<int, int> seen;
+  RawClient client(server.port());
+  for (int i = 0; i < 10000; ++i) {
+    const std::string body = calls.next_body();
+    const RawReply reply = client.ask(post(calls.next_path(), body));
+    ASSERT_TRUE(reply.complete) << i << ": " << body;
+    ++seen[reply.status];
+    if (reply.status == 200) {
+      ASSERT_GT(std::stoi(reply.body), 0) << body;
+      continue;
+    }
+    const base::Json json = base::Json::parse(reply.body, nullptr, false);
+    ASSERT_TRUE(json.is_object() && json.contains("error") && json.contains("error_type"))
+        << i << ": " << reply.body;
+  }
+  for (const int status : {200, 400, 422}) EXPECT_GT(seen[status], 100) << status;
+  EXPECT_LE(seen.size(), 4u);  // and 413
 }
 
 }  // namespace

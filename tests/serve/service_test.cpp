@@ -148,10 +148,11 @@ TEST(TinyService, KnowsItsRoutesAndMethods) {
   EXPECT_EQ(ask(service, "POST", "/nothing")->reply().status, 404);
   const Asked wrong = ask(service, "GET", "/v1/rerank");
   EXPECT_EQ(wrong->reply().status, 405);
-  EXPECT_THAT(wrong->reply().headers, Contains(Headers::value_type{"Allow", "POST"}));
+  EXPECT_THAT(wrong->reply().headers, Contains(Headers::value_type{"Allow", "POST, OPTIONS"}));
   const Asked also_wrong = ask(service, "POST", "/health");
   EXPECT_EQ(also_wrong->reply().status, 405);
-  EXPECT_THAT(also_wrong->reply().headers, Contains(Headers::value_type{"Allow", "GET, HEAD"}));
+  EXPECT_THAT(also_wrong->reply().headers,
+              Contains(Headers::value_type{"Allow", "GET, HEAD, OPTIONS"}));
 }
 
 TEST(TinyService, RefusesBadCallsInTheirShape) {

@@ -1,0 +1,84 @@
+// What the server refuses for all clients together, and who writes what it says.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <chrono>
+
+#include "erank/serve/server.h"
+#include "tests/serve/raw_client.h"
+#include "tests/serve/running_server.h"
+
+namespace erank::serve {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+void show_body(HttpRequest request, std::shared_ptr<Responder> responder) {
+  responder->send({200, request.body});
+}
+
+// Of bodies of 40,000 bytes no two are read at a time.
+TEST(Server, BoundsWhatItReadsOfAllClientsTogether) {
+  RunningServer server(show_body, {.max_body_bytes = 40000, .max_reading_bytes = 60000});
+  const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n";
+  const std::string most(35000, 'x'), rest(5000, 'y');
+  RawClient clients[2] = {RawClient(server.port()), RawClient(server.port())};
+  for (RawClient& client : clients) client.send(head + most);
+  pollfd both[2] = {{clients[0].socket(), POLLIN, 0}, {clients[1].socket(), POLLIN, 0}};
+  ASSERT_EQ(::poll(both, 2, 10000), 1);
+  RawClient& refused = clients[both[0].revents ? 0 : 1];
+  RawClient& other = clients[both[0].revents ? 1 : 0];
+  const RawReply reply = refused.reply();
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(reply.headers.at("retry-after"), "1");
+  EXPECT_THAT(reply.body, HasSubstr("more than 60000 bytes are being read"));
+  EXPECT_EQ(other.ask(rest).body, most + rest);
+  // What clients leave in the middle of counts no more.
+  for (int i = 0; i < 5; ++i) RawClient(server.port()).send(head + most);
+  int status = 429;
+  for (int i = 0; i < 1000 && status == 429; ++i)
+    status = RawClient(server.port()).ask(head + most + rest).status;
+  EXPECT_EQ(status, 200);
+}
+
+TEST(Server, LetsTheHandlersSideWriteItsRefusals) {
+  const auto reply = [](const HttpRequest& request, int status, const std::string& what) {
+    return HttpReply{status, request.path + "|" + request.body + "|" + request.id + "|" + what};
+  };
+  RunningServer server(show_body, {.max_body_bytes = 20,
+                                   .client_timeout = milliseconds(200),
+                                   .api_keys = {"k"},
+                                   .open_paths = {},
+                                   .fault_reply = reply});
+  const std::string key = "Authorization: k\r\nX-Request-Id: r\r\n";
+  RawClient keyless(server.port()), slow(server.port()), chunked(server.port()),
+      large(server.port()), broken(server.port());
+  slow.send("POST /slow HTTP/1.1\r\nHost: h\r\n" + key + "Content-Length: 9\r\n\r\nhalf");
+  EXPECT_THAT(keyless.ask(get("/info", "X-Request-Id: r\r\n")).body,
+              HasSubstr("/info||r|this server needs a key"));
+  EXPECT_THAT(
+      large.ask("POST /large HTTP/1.1\r\nHost: h\r\n" + key + "Content-Length: 21\r\n\r\n").body,
+      HasSubstr("/large||r|the request's body is larger"));
+  EXPECT_THAT(chunked
+                  .ask("POST /chunked HTTP/1.1\r\nHost: h\r\n" + key +
+                       "Transfer-Encoding: chunked\r\n\r\n4\r\nmany\r\n14\r\n" +
+                       std::string(20, 'x') + "\r\n")
+                  .body,
+              HasSubstr("/chunked|many|r|the request's body is larger"));
+  EXPECT_THAT(broken.ask("BREW\r\n\r\n").body, HasSubstr("this is no HTTP/1.1 request"));
+  EXPECT_THAT(slow.reply().body, HasSubstr("/slow|half|r|the request came too slowly"));
+}
+
+TEST(Server, SaysWhatAPathAllows) {
+  RunningServer server(show_body, {.allow = [](std::string_view path) {
+                         return path == "/a" ? "POST" : "nothing";
+                       }});
+  RawClient client(server.port());
+  EXPECT_EQ(client.ask("OPTIONS /a HTTP/1.1\r\nHost: h\r\n\r\n").headers.at("allow"), "POST");
+  EXPECT_EQ(client.ask("OPTIONS /b HTTP/1.1\r\nHost: h\r\n\r\n").headers.at("allow"), "nothing");
+}
+
+}  // namespace
+}  // namespace erank::serve
