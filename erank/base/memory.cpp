@@ -54,8 +54,8 @@ std::optional<int64_t> left_in(const std::string& folder, const CgroupNames& nam
   const auto usage = number(text_of(folder + names.usage));
   if (!limit || !usage) return {};
   const std::string stat = text_of(folder + "/memory.stat"), prefix = names.stat_prefix;
-  int64_t files = 0;
-  for (const char* key : {"inactive_file ", "active_file "})
+  int64_t files = 0;  // and what else the kernel gives back
+  for (const char* key : {"inactive_file ", "active_file ", "slab_reclaimable "})
     files += number_of(stat, prefix + key).value_or(0);
   int64_t swap = names.swap_limit ? free_swap : 0;
   if (names.swap_limit)

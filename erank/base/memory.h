@@ -9,7 +9,8 @@ namespace erank::base {
 
 struct AvailableMemory {
   int64_t bytes = 0;
-  std::string what;  // what sets it, for messages: "free memory and swap" or "the cgroup's limit"
+  std::string what;  // what sets it, for messages: "free memory and swap" or "the memory limit of
+                     // the cgroup"
 };
 
 // What can still be taken before the system ends a process: MemAvailable and the free swap of

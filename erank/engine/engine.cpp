@@ -106,7 +106,7 @@ struct Engine::State {
   int64_t next_number = 0;
   EngineStats stats;
   int64_t batch_tokens = options.max_batch_tokens;  // a pass's limit now
-  int passes_at_limit = 0;                          // since it changed
+  int passes_at_limit = 0, passes_to_grow = 64;     // since it changed, until it grows
   // Used anew by each pass.
   model::Batch batch;
   std::vector<Row> rows;
@@ -177,23 +177,24 @@ struct Engine::State {
     return found;
   }
 
-  // Fails all that run, and forgets what the failed pass should have computed.
-  // After a pass that found no memory; what else took it may end.
+  // After a pass that found no memory.
   void shrink_passes() {
     const int64_t half = std::min<int64_t>(batch_tokens, std::ssize(batch.tokens)) / 2;
     batch_tokens = std::min(batch_tokens, std::max<int64_t>(kPageTokens, half));
     scheduler.set_max_batch_tokens(batch_tokens);
     passes_at_limit = 0;
+    passes_to_grow = std::min(4 * passes_to_grow, 1 << 20);
   }
 
+  // What took the memory may have ended. Asked more and more seldom, since what runs fails if not.
   void grow_passes() {
-    constexpr int kPassesToGrow = 64;
-    if (batch_tokens >= options.max_batch_tokens || ++passes_at_limit < kPassesToGrow) return;
+    if (batch_tokens >= options.max_batch_tokens || ++passes_at_limit < passes_to_grow) return;
     batch_tokens = std::min(options.max_batch_tokens, 2 * batch_tokens);
     scheduler.set_max_batch_tokens(batch_tokens);
     passes_at_limit = 0;
   }
 
+  // Fails all that run, and forgets what the failed pass should have computed.
   void fail_running(const std::exception_ptr& fault) {
     const auto failed =
         sequences_of([&](const Job& job) { return scheduler.is_running(job.sequence); });

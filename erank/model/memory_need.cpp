@@ -48,8 +48,10 @@ void check_memory(const WeightSource& source, Precision precision,
 
 void refuse_memory(const WeightSource& source, Precision precision,
                    const std::optional<base::AvailableMemory>& available) {
-  const int64_t limit = available ? available->bytes : std::numeric_limits<int64_t>::max();
   const int64_t wanted = memory_need(source, precision).weights;
+  // What the system says is there it may still not give: a limit of the process, or no overcommit.
+  const bool is_there = !available || wanted <= available->bytes;
+  const int64_t limit = is_there ? std::numeric_limits<int64_t>::max() : available->bytes;
   std::string fits;
   int64_t least = std::numeric_limits<int64_t>::max();
   for (const Precision other : precisions_of(source)) {
@@ -63,8 +65,8 @@ void refuse_memory(const WeightSource& source, Precision precision,
   base::fail(
       ErrorKind::kExhausted, "model", path, ": the weights take ", memory_text(wanted), " in ",
       precision_name(precision), ", ",
-      available ? base::str("there is room for ", memory_text(limit), " (", available->what, ")")
-                : "the system gives less",
+      is_there ? "the system gives less (ulimit -v, vm.overcommit_memory)"
+               : base::str("there is room for ", memory_text(limit), " (", available->what, ")"),
       "; ",
       !fits.empty() ? base::str("use ", fits)
                     : base::str("the least, ", memory_text(least),

@@ -47,7 +47,7 @@ std::string_view tei_error_type(const ApiError& error) {
   }
 }
 
-// Whether an object has the key, looked for in the beginning of its text.
+// Whether an object has the key with a value, looked for in the beginning of its text.
 bool has_key(std::string_view json, std::string_view key) {
   constexpr size_t kLooked = 64 << 10;
   json = json.substr(0, kLooked);
@@ -61,9 +61,11 @@ bool has_key(std::string_view json, std::string_view key) {
     for (++i; i < json.size() && json[i] != '"'; ++i)
       if (json[i] == '\\') ++i;
     const size_t next = json.find_first_not_of(" \t\r\n", i + 1);
-    if (depth == 1 && next < json.size() && json[next] == ':' &&
-        json.substr(begin, i - begin) == key)
-      return true;
+    if (depth != 1 || next >= json.size() || json[next] != ':' ||
+        json.substr(begin, i - begin) != key)
+      continue;
+    const size_t value = json.find_first_not_of(" \t\r\n", next + 1);
+    return value == json.npos || !json.substr(value).starts_with("null");
   }
   return false;
 }

@@ -29,6 +29,7 @@ using std::chrono::seconds;
 
 constexpr size_t kPieceBytes = 16 << 10;      // of a read
 constexpr size_t kMaxPipelined = 64 << 10;    // read ahead while a request is being answered
+constexpr int64_t kSmallBody = 64 << 10;      // is read whatever else is being read
 constexpr size_t kMaxChunkHead = 16 << 10;    // a chunk's size line, or the trailer
 constexpr size_t kMaxLingerBytes = 64 << 20;  // thrown away of a refused request
 constexpr size_t kBeginning = 64 << 10;  // of a body, which tells what errors its client can read
@@ -273,11 +274,13 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     return {204, "", "", std::move(headers)};
   }
 
-  // Feeds the parser until `done`. The client has the time-out and a second for each KiB.
+  // Feeds the parser until `done`. The client has the time-out and a second for each KiB, and may
+  // not be silent for the time-out.
   template <typename Done>
   asio::awaitable<bool> feed(Parser& parser, Done done, std::optional<Fault>& fault) {
     size_t taken = 0;
     const TimePoint begin = Clock::now();
+    TimePoint last = begin;
     const size_t most =
         2 * static_cast<size_t>(core_.options.max_body_bytes + core_.options.max_header_bytes);
     while (!done(parser)) {
@@ -297,7 +300,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         input_.erase(0, n);
         taken += n;
         hold(std::ssize(parser.get().body()));
-        if (reading_bytes_ > 0 && core_.reading_bytes > most_reading()) {
+        if (reading_bytes_ > kSmallBody && core_.reading_bytes > most_reading()) {
           fault = Fault{429, "rate_limit_error",
                         base::str("requests of more than ", most_reading(),
                                   " bytes are being read; try again later")};
@@ -316,14 +319,17 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         if (n > 0 && !ec) continue;
       }
       if (read_ended_) co_return false;
-      const TimePoint deadline = begin + core_.options.client_timeout +
-                                 milliseconds((taken + input_.size()) * 1000 / 1024);
+      const TimePoint deadline = std::min(begin + core_.options.client_timeout +
+                                              milliseconds((taken + input_.size()) * 1000 / 1024),
+                                          last + core_.options.client_timeout);
       if (Clock::now() >= deadline) {
         fault = Fault{408, "timeout_error", "the request came too slowly"};
         co_return true;
       }
       start_read();
+      const size_t had = input_.size();
       co_await wait(deadline);
+      if (input_.size() > had) last = Clock::now();
     }
     co_return true;
   }

@@ -72,11 +72,12 @@ bool LineLog::put(const std::string& line) {
   for (size_t done = 0; done < text.size();) {
     // A pipe that poll() calls writable takes PIPE_BUF bytes without waiting.
     pollfd out{descriptor_, POLLOUT, 0};
-    if (::poll(&out, 1, kLookMs) <= 0) {
+    const int ready = ::poll(&out, 1, kLookMs);
+    if (ready == 0) {
       if (is_over()) return false;
       continue;
     }
-    const ssize_t n = ::write(descriptor_, text.data() + done, text.size() - done);
+    const ssize_t n = ready < 0 ? -1 : ::write(descriptor_, text.data() + done, text.size() - done);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) {
       if (!std::exchange(faulty_, true) && options_.on_fault) options_.on_fault();

@@ -1,6 +1,7 @@
 #include "erank/model/cpu/cpu_network.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -84,6 +85,15 @@ int64_t element_bytes(Precision precision) {
 template <typename V>
 void reserve(V& values, int64_t size) {
   if (std::ssize(values) < size) values.resize(size);
+}
+
+int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
+
+// Of the largest panel of the layers, unpacked.
+int64_t panel_bytes(const ModelConfig& config, Precision precision) {
+  return std::max({padded(config.hidden_size), padded(config.intermediate_size),
+                   config.num_attention_heads * padded(config.head_dim)}) *
+         kPanel * element_bytes(precision);
 }
 
 }  // namespace
@@ -499,6 +509,15 @@ CpuNetwork::~CpuNetwork() = default;
 
 void CpuNetwork::load(const WeightSource& source, base::ProgressSink* progress) {
   state_->weights.load(source, state_->team.size(), progress);
+  if (precision_ != Precision::kGguf) return;
+  // Here and not in a pass, where a thread has nobody to tell that there is no memory.
+  const int64_t bytes = panel_bytes(config_, precision_);
+  std::atomic<bool> enough = true;
+  state_->team.run([&](int) {
+    if (!PackedMatrix::reserve_panel(bytes)) enough = false;
+  });
+  if (!enough)
+    base::fail(base::ErrorKind::kExhausted, "model", "too little memory to unpack weights");
 }
 
 int64_t CpuNetwork::page_bytes() const { return page_bytes_of(config_, precision_); }
@@ -523,26 +542,25 @@ int64_t CpuNetwork::scratch_bytes() const {
 
 int64_t CpuNetwork::scratch_needed(const ModelConfig& config, Precision precision, int num_threads,
                                    int64_t tokens) {
-  const auto padded = [](int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; };
   const int64_t h = padded(config.hidden_size), d = padded(config.head_dim),
                 f = padded(config.intermediate_size), heads = config.num_attention_heads;
   const int members = num_threads > 0 ? num_threads : base::num_processors();
   const int64_t element = element_bytes(precision);
   const RowCounts& most = row_counts(precision);
-  const int64_t rows = Blocks(tokens, members, most).most_rows();
+  int64_t rows = 0;  // of the pass that has most in a block, which need not be the longest
+  for (int64_t t = 1; t <= tokens; ++t) rows = std::max(rows, Blocks(t, members, most).most_rows());
   const int64_t floats = sizeof(float);
   int64_t member = rows * std::max(floats * h, precision == Precision::kInt8 ? f : 0);
   if (precision == Precision::kInt8) member += rows * floats * h;
   member += floats * std::max({rows * d, rows * kPanel, most.head * kChunk});
   member += floats * attention_work(d);
-  if (precision == Precision::kGguf)  // an unpacked panel
-    member += std::max({h, f, heads * d}) * kPanel * element;
+  if (precision == Precision::kGguf) member += panel_bytes(config, precision);
   const int64_t rotary = floats * config.head_dim * std::min<int64_t>(config.context(), 4096);
   return tokens * (floats * h + element * (2 * heads * d + f)) + rotary + members * member;
 }
 
 int64_t CpuNetwork::page_bytes_of(const ModelConfig& config, Precision precision) {
-  const int64_t d = (config.head_dim + kPanel - 1) / kPanel * kPanel;
+  const int64_t d = padded(config.head_dim);
   return config.num_hidden_layers * 2 * config.num_key_value_heads * d * kPageTokens *
          element_bytes(precision);
 }

@@ -156,6 +156,15 @@ void PackedMatrix::get(int64_t column, float* values, int64_t n) const {
   }
 }
 
+bool PackedMatrix::reserve_panel(int64_t bytes) noexcept {
+  try {
+    panel_memory(bytes);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 void PackedMatrix::multiply(const Rows& rows, int64_t panel, float* y, int64_t ldy) const {
   MatmulArgs args{};
   args.x = rows.x;

@@ -85,6 +85,9 @@ class PackedMatrix {
   // Rows times panel `panel` -> y [rows, ldy]. Where is_stored() the panel is unpacked for this
   // call: more rows at once cost less each.
   void multiply(const Rows& rows, int64_t panel, float* y, int64_t ldy) const;
+  // Takes the memory into which the calling thread unpacks panels of so many bytes, which
+  // multiply() would take else. False: there is none.
+  static bool reserve_panel(int64_t bytes) noexcept;
 
  private:
   int64_t group() const;

@@ -153,6 +153,8 @@ bool has_flash_attention(const ModelConfig& config, at::TensorOptions options) {
     const at::Tensor kv = heads(config.num_key_value_heads);
     flash_attention(heads(config.num_attention_heads), kv, kv, one, one, 0);
     return true;
+  } catch (const c10::OutOfMemoryError&) {
+    return true;  // loading the weights will say so
   } catch (const c10::Error&) {
     return false;
   }
@@ -169,7 +171,7 @@ void report_memory(const std::string& what, Work work) {
     work();
   } catch (const c10::OutOfMemoryError&) {
     base::fail(base::ErrorKind::kExhausted, "model", "too little GPU memory for ", what,
-               "; end what else uses the GPU, or lower --kv-cache-bytes");
+               "; end what else uses the GPU, or lower --kv-cache-bytes if it fits then");
   }
 }
 
