@@ -305,7 +305,8 @@ TEST(TinyWeights, SurplusTensorsThatSayWhatWeComputeAreAccepted) {
   contents.add("model.layers.0.self_attn.rotary_emb.inv_freq", frequencies);
   EXPECT_EQ(fault_of(tied, contents), "");
   ModelConfig scaled = tied;  // transformers kept the plain ones, or those it computes with
-  scaled.rope_scaling = {.kind = RopeKind::kLinear, .factor = 4};
+  scaled.rope_scaling.kind = RopeKind::kLinear;
+  scaled.rope_scaling.factor = 4;
   EXPECT_EQ(fault_of(scaled, contents), "");
   for (int i = 0; i < 16; ++i) frequencies.mutable_data_ptr<float>()[i] /= 4;
   contents.remove(contents.infos.size() - 1);
