@@ -21,9 +21,9 @@ void show_body(HttpRequest request, std::shared_ptr<Responder> responder) {
 
 // Of bodies of 40,000 bytes no two are read at a time.
 TEST(Server, BoundsWhatItReadsOfAllClientsTogether) {
-  RunningServer server(show_body, {.max_body_bytes = 40000, .max_reading_bytes = 60000});
-  const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n";
-  const std::string most(35000, 'x'), rest(5000, 'y');
+  RunningServer server(show_body, {.max_body_bytes = 200000, .max_reading_bytes = 200000});
+  const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n";
+  const std::string most(180000, 'x'), rest(20000, 'y');
   RawClient clients[2] = {RawClient(server.port()), RawClient(server.port())};
   for (RawClient& client : clients) client.send(head + most);
   pollfd both[2] = {{clients[0].socket(), POLLIN, 0}, {clients[1].socket(), POLLIN, 0}};
@@ -33,7 +33,13 @@ TEST(Server, BoundsWhatItReadsOfAllClientsTogether) {
   const RawReply reply = refused.reply();
   EXPECT_EQ(reply.status, 429);
   EXPECT_EQ(reply.headers.at("retry-after"), "1");
-  EXPECT_THAT(reply.body, HasSubstr("more than 60000 bytes are being read"));
+  EXPECT_THAT(reply.body, HasSubstr("more than 200000 bytes are being read"));
+  // Small bodies are read all the same.
+  const std::string small(30000, 'z');
+  EXPECT_EQ(RawClient(server.port())
+                .ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 30000\r\n\r\n" + small)
+                .body,
+            small);
   EXPECT_EQ(other.ask(rest).body, most + rest);
   // What clients leave in the middle of counts no more.
   for (int i = 0; i < 5; ++i) RawClient(server.port()).send(head + most);

@@ -276,8 +276,12 @@ TEST(Server, GivesUpOnClientsThatSendSlowly) {
     while (!done && head.send("x")) std::this_thread::sleep_for(milliseconds(50));
   });
   body.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc");
+  RawClient long_body(server.port());  // what came buys time to send slowly, not to be silent
+  long_body.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n" +
+                 std::string(80000, 'x'));
   EXPECT_EQ(head.reply().status, 408);
   EXPECT_EQ(body.reply().status, 408);
+  EXPECT_EQ(long_body.reply().status, 408);
   EXPECT_TRUE(silent.ended());  // without a word: it had asked nothing
   done = true;
   drip.join();
