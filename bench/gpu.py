@@ -6,7 +6,7 @@ bench/gpu.py --erank PATH --out FILE.md [--device cuda|cpu] [--check-shape S] [-
 check    the same random model on the CPU in fp32 and on the device in fp32 and bf16: the largest difference of the
          eleven answers' shares of their probability, direct and after reasoning. Over a bound the exit code is 1.
 measure  `erank bench` of each shape in bf16, 100 passages: prefill, direct and thinking, decode, against the device's
-         own matrix product.
+         own GEMM peak.
 
 What is not done after --seconds is left out. FILE.md is written after each part. --device cpu tries the program itself
 where there is no GPU.
@@ -23,9 +23,9 @@ import time
 
 BOUNDS = {"fp32": 1e-5, "bf16": 5e-3}  # of a share
 FIGURES = {  # of `erank bench --json`: heading, digits
-    "gemm_gflops": ("matrix product, GFLOP/s", 0),
+    "gemm_gflops": ("GEMM peak, GFLOP/s", 0),
     "prefill_tokens_per_s": ("prefill, tokens/s", 0),
-    "prefill_share_of_gemm": ("share of the product", 2),
+    "prefill_share_of_gemm": ("share of the GEMM peak", 2),
     "direct_documents_per_s": ("direct, passages/s", 0),
     "think_documents_per_s": ("thinking, passages/s", 1),
     "decode_64_tokens_per_s": ("decode of 64, tokens/s", 0),

@@ -254,6 +254,15 @@ class Erank(Contestant):
         return measured
 
 
+def is_healthy(port):
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
 class Server:
     """A llama-server that takes lists of ids."""
 
@@ -269,7 +278,7 @@ class Server:
         begin = time.perf_counter()
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log)
-        while not self.healthy():
+        while not is_healthy(self.port):
             if self.process.poll() is not None or time.perf_counter() - begin > 120:
                 self.log.seek(0)
                 last = self.log.read().decode(errors="replace").strip().splitlines()[-3:]
@@ -277,14 +286,6 @@ class Server:
                 raise Unavailable(f"llama-server does not start: {' / '.join(last)[-400:]}")
             time.sleep(0.02)
         self.load = time.perf_counter() - begin
-
-    def healthy(self):
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
 
     def complete(self, bodies):
         """The replies to `bodies`, twice as many in flight as there are slots, so that no slot waits for work."""

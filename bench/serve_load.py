@@ -39,7 +39,7 @@ import tempfile
 import threading
 import time
 
-from peers_programs import ROOT, Installed, Model, Unavailable, call, multiplies_bf16
+from peers_programs import ROOT, Installed, Model, Unavailable, call, is_healthy, multiplies_bf16
 from peers_tables import aligned, machine_facts, markdown, update_docs
 
 MARK, PEERS_MARK = "<!-- serve table -->", "<!-- serve peers table -->"
@@ -125,6 +125,17 @@ def ask(connection, body, mode, give_up=False):
     return Answer(200, time.perf_counter() - begin, first, results)
 
 
+def in_threads(clients, work):
+    """Seconds until `work` has ended in all of so many threads."""
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - begin
+
+
 def in_turn(server, bodies, clients, mode):
     """`clients` threads, each with a connection, ask for the bodies one after another: answers, seconds."""
     left, answers, lock = iter(bodies), [], threading.Lock()
@@ -140,13 +151,7 @@ def in_turn(server, bodies, clients, mode):
             with lock:
                 answers.append(answer)
 
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - begin
+    seconds = in_threads(clients, work)
     if any(a.status != 200 for a in answers) or len(answers) != len(bodies):
         raise SystemExit("serve_load: not every request was answered")
     return answers, seconds
@@ -313,15 +318,7 @@ class LlamaPeer(OtherPeer):
         slots, context = 8, 512
         self.start([installed.llama("llama-server"), "-m", model.gguf("rank"), "--rerank", "--host", "127.0.0.1",
                     "--port", self.port, "-np", slots, "-c", slots * context, "-b", 2048, "-ub", 2048, "-t", threads,
-                    "-tb", threads, "-fa", "on", "--cache-ram", 0, "--no-webui"], lambda _: self.is_healthy())
-
-    def is_healthy(self):
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
+                    "-tb", threads, "-fa", "on", "--cache-ram", 0, "--no-webui"], lambda _: is_healthy(self.port))
 
     def read(self, reply, text):
         return len(text["results"]), text["usage"]["prompt_tokens"]
@@ -387,13 +384,7 @@ def load_peer(peer, args, clients, count, seed):
                 if results != args.documents:
                     faults.append(f"{reply.status} with {results} results: {text[:200]!r}")
 
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - begin
+    seconds = in_threads(clients, work)
     if faults or len(times) != count:
         raise SystemExit(f"serve_load: {peer.name} did not answer every request: {faults[:1]}")
     return {"pairs_per_s": count * args.documents / seconds, "tokens_per_pair": sum(tokens) / (count * args.documents),

@@ -54,7 +54,7 @@ struct WindowPlace {
 struct PassageError {
   enum class Kind {
     kTooLong,    // the prompt does not fit the model's context
-    kNoRoom,     // prompt and budget can never fit the cache of keys and values
+    kNoRoom,     // the cache of keys and values can never hold it, or its pass found no memory
     kNotFinite,  // the network gave no numbers
     kFailed,     // the pass in which it was computed failed, e.g. for want of memory
     kCancelled,  // by Ticket::cancel, or the reranker has stopped

@@ -494,6 +494,26 @@ TEST(TinyEngine, MakesSmallerPassesAfterOneThatFoundNoMemory) {
   EXPECT_LE(failed, 8);  // the passes of 200 and of 100 tokens at most
 }
 
+TEST(TinyEngine, MakesLargerPassesAgainAfterMany) {
+  const auto network = tiny_network();
+  WrappedNetwork small(*network);
+  small.most_tokens = 100;
+  Engine engine(small, {.max_batch_tokens = 200});
+  const auto ask = [&](int32_t first, int64_t prompt, int new_tokens) {
+    Request request{.prompt = Ids(static_cast<size_t>(prompt), first),
+                    .max_new_tokens = new_tokens};
+    engine.submit(request, [](Completion) {});
+    const int64_t before = engine.stats().steps;
+    engine.run();
+    return engine.stats().steps - before;
+  };
+  ask(1, 180, 1);  // its pass fails, and passes have 90 tokens
+  small.most_tokens = SIZE_MAX;
+  EXPECT_EQ(ask(2, 180, 1), 2);
+  ask(3, 10, 300);
+  EXPECT_EQ(ask(4, 180, 1), 1);
+}
+
 TEST(TinyEngine, AsksForWholeRowsOfLogitsWhereItDrawsAlone) {
   const auto network = tiny_network();
   WrappedNetwork counting(*network);

@@ -6,6 +6,7 @@
 
 #include "erank/base/json.h"
 #include "erank/serve/api.h"
+#include "tests/serve/api_calls.h"
 
 namespace erank::serve {
 namespace {
@@ -14,27 +15,6 @@ using base::Json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
-
-RerankCall rerank(const std::string& body) { return parse_call(PostRoute::kRerank, body, {}); }
-
-// `fields` next to a query and two documents.
-RerankCall with(const std::string& fields) {
-  return rerank(R"({"query": "q", "documents": ["a", "b"], )" + fields + "}");
-}
-
-ApiError error_of(const std::string& body, const ApiLimits& limits = {},
-                  PostRoute route = PostRoute::kRerank) {
-  try {
-    parse_call(route, body, limits);
-  } catch (const ApiError& error) {
-    return error;
-  }
-  ADD_FAILURE() << "no ApiError of " << body;
-  return ApiError(0, "");
-}
-ApiError error_with(const std::string& fields) {
-  return error_of(R"({"query": "q", "documents": ["a", "b"], )" + fields + "}");
-}
 
 TEST(ApiFaults, OfJsonAre400WithTheirPlace) {
   for (const char* body : {"", " ", "{", "[]", "null", "3", "\"x\"", "{\"query\": }", "{]",

@@ -10,6 +10,7 @@
 
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
+#include "tests/serve/api_calls.h"
 
 namespace erank::serve {
 namespace {
@@ -19,32 +20,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
-RerankCall rerank(const std::string& body, const ApiLimits& limits = {}) {
-  return parse_call(PostRoute::kRerank, body, limits);
-}
 RerankCall score(const std::string& body) { return parse_call(PostRoute::kScore, body, {}); }
-
-// `fields` next to a query and two documents.
-RerankCall with(const std::string& fields) {
-  return rerank(R"({"query": "q", "documents": ["a", "b"], )" + fields + "}");
-}
 
 std::vector<std::string> documents(const RerankCall& call, size_t query = 0) {
   return *call.queries.at(query).documents;
-}
-
-ApiError error_of(const std::string& body, const ApiLimits& limits = {},
-                  PostRoute route = PostRoute::kRerank) {
-  try {
-    parse_call(route, body, limits);
-  } catch (const ApiError& error) {
-    return error;
-  }
-  ADD_FAILURE() << "no ApiError of " << body;
-  return ApiError(0, "");
-}
-ApiError error_with(const std::string& fields) {
-  return error_of(R"({"query": "q", "documents": ["a", "b"], )" + fields + "}");
 }
 
 TEST(ApiRoutes, AreThoseOfTheClients) {

@@ -20,7 +20,7 @@ struct Int8Layout {
 // What a matrix is made of. `outputs` and `inputs` are padded up to multiples of kPanel.
 struct MatrixPlan {
   int64_t outputs = 0, inputs = 0;
-  Precision precision = Precision::kBf16;  // of the product: kFp32, kBf16 or kInt8
+  Precision precision = Precision::kBf16;  // of products: kFp32, kBf16 or kInt8
   Int8Layout int8 = {};                    // looked at with int8 only
   // Where it is not empty, the weights are kept in these formats, one for each 16 outputs of whole
   // panels, and unpacked to fp32 or bf16 when they are multiplied.
