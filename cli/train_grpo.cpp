@@ -16,6 +16,9 @@ namespace {
 
 using base::OrderedJson;
 
+// The paper's, for every parameter; an adapter's is larger.
+constexpr double kFullRate = 1e-6;
+
 struct GrpoFlags {
   TrainFlags shared;
   std::string candidates, qrels, reference_scores;
@@ -30,6 +33,21 @@ struct GrpoFlags {
     shared.train.schedule = {.peak = 1e-4, .warmup_ratio = 0, .floor_ratio = 0, .constant = true};
     shared.schedule = "constant";
     shared.train.adamw.weight_decay = 0.01;
+    shared.train.validate_start = true;
+  }
+
+  // Defaults that depend on other options, after parsing.
+  void complete(CLI::App& verb) {
+    shared.complete(verb);
+    const auto set = [&](const char* name, auto& value, const auto& wanted,
+                         const std::string& text) {
+      CLI::Option* option = verb.get_option(name);
+      if (option->count() > 0) return;
+      value = wanted;
+      option->default_str(text);  // what train.toml says
+    };
+    if (shared.full) set("--learning-rate", shared.train.schedule.peak, kFullRate, "1e-06");
+    if (modes == "think") set("--validation-modes", shared.validation_modes, "think", "think");
   }
 };
 
@@ -290,7 +308,9 @@ void add_train_grpo(CLI::App& train, Context& context) {
   add.option("--mini-batch", grpo.mini_batch, "pairs of an optimiser step, by whole queries")
       ->check(CLI::Range(1, 1 << 30));
   add.option("--kl-coef", grpo.kl_coef, "weight of the KL to the model before training");
-  add.option("--max-kl", grpo.max_kl, "stop when a step's KL is over this, in nats");
+  add.option("--max-kl", grpo.max_kl,
+             "stop when a step's KL is over this, in nats a token (exact: a document); of samples "
+             "it is measured only with a --kl-coef over 0");
   verb->add_option("--min-entropy", flags->min_entropy,
                    "stop when the entropy is under this for five iterations, in nats a token "
                    "(exact: a document); 0: never (default: 0.001, with --rollouts exact 0)");
@@ -315,7 +335,7 @@ void add_train_grpo(CLI::App& train, Context& context) {
   verb->callback([flags, verb, &context] {
     context.run = [flags, verb, &context] {
       with_ranks(context, [&](train::Communicator& ranks) {
-        flags->shared.complete(*verb);
+        flags->complete(*verb);
         std::vector<std::pair<std::string, std::string>> data = {{"candidates", flags->candidates},
                                                                  {"qrels", flags->qrels}};
         if (!flags->reference_scores.empty())

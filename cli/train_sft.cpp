@@ -105,6 +105,8 @@ void add_train_sft(CLI::App& train, Context& context) {
   add.choice("--rank-loss", flags->rank_loss, {"none", "margin", "softmax"},
              "also compare the expected scores of a query's pairs with each other");
   add.option("--rank-weight", flags->sft.rank_weight, "weight of --rank-loss in the loss");
+  add.option("--rank-temperature", flags->sft.rank.temperature,
+             "--rank-loss softmax: scores are divided by it");
   verb->add_flag("--clean", flags->clean,
                  "take tags and chat markers out of reasoning, and drop pairs whose reasoning does "
                  "not lead to their answer");

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes the golden numbers of reinforcement learning's losses, tests/golden/policy_loss.json, with NumPy in fp64.
 
-    python tools/make_policy_golden.py
+    python tools/make_policy_golden.py [--check]
 
-Run by hand where numpy is; neither build nor tests need it. The formulas are written as verl (core_algos.py:
+With --check nothing is written: what is there must be the same within 1e-7 of its size.
+
+Run by hand where numpy is, to write; a test checks. The formulas are written as verl (core_algos.py:
 compute_grpo_outcome_advantage, compute_policy_loss_vanilla, _gspo, _cispo, kl_penalty "low_var_kl", agg_loss) and TRL
 (grpo_trainer.py) publish them, on padded rectangles. Gradients are central differences of these losses; what the
 formulas detach is held at its value. What a difference moves over a kink would show as a wrong gradient, so every
@@ -11,6 +13,7 @@ ratio is kept away from the bounds.
 """
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -183,8 +186,24 @@ def short(value):
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
+def unlike(a, b, where="golden"):
+    """Where two nested values differ, or ""."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return next(filter(None, (unlike(a[key], b[key], f"{where}.{key}") for key in a)), "")
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return next(filter(None, (unlike(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b)))), "")
+    numbers = not isinstance(a, (str, bool)) and isinstance(a, (int, float)) and isinstance(b, (int, float))
+    same = abs(a - b) <= 1e-7 * max(1, abs(a)) if numbers else a == b
+    return "" if same else f"{where} is {b}, computed anew {a}"
+
+
 if __name__ == "__main__":
     groups = [[1.0, 0.5, -1.0, 0.2, 0.2], [-2.0, -2.0, -2.0, -2.0, 0.9375], [0.25, 0.5, 0.125, 0.1, 1 / 3]]
     golden = dict(groups=groups, advantages=verl_advantages(groups), policy=policy(), exact=exact())
-    text = json.dumps(short(golden), separators=(",", ":"))
-    (GOLDEN / "policy_loss.json").write_text(text.replace("},{", "},\n{") + "\n")
+    path = GOLDEN / "policy_loss.json"
+    if sys.argv[1:] == ["--check"]:
+        if difference := unlike(short(golden), json.loads(path.read_text())):
+            sys.exit(f"{path.name}: {difference}")
+    else:
+        text = json.dumps(short(golden), separators=(",", ":"))
+        path.write_text(text.replace("},{", "},\n{") + "\n")

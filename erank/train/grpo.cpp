@@ -165,14 +165,11 @@ int64_t GrpoObjective::reference_tokens() const {
 
 Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t step,
                                              const WorkControl& control) {
-  if (has_reference_) return {};
+  if (has_reference_)
+    return {.figures = step == 0 ? reference_figures(drawn_queries()) : Figures{}};
   ERANK_CHECK(step == 0, "no reference after the first step");
   const std::vector<size_t> drawn = drawn_queries();
-  std::vector<double> scores(static_cast<size_t>(reference_scores_.numel()));  // as the tensor
-  if (given_scores() && !asked_.answers) {
-    const float* given = reference_scores_.const_data_ptr<float>();
-    scores.assign(given, given + reference_scores_.numel());
-  } else {
+  if (!given_scores() || asked_.answers) {
     serving_->load(model.parameters);
     const std::vector<size_t> own = own_of(drawn, model.ranks);
     int64_t total = 0, done = 0;
@@ -183,38 +180,54 @@ Preparation GrpoObjective::prepare_reference(const TrainedModel& model, int64_t 
       if (control.progress) control.progress->update({"reference", done, total, "pairs", ""});
     };
     bool stopped = false;
-    for (size_t mode = 0; mode < modes().size(); ++mode)
-      for (size_t i = 0; i < own.size() && !(stopped = stopped || control.stop());)
-        i += ask_reference(std::span(own).subspan(i), mode, on_pair, scores);
+    for (size_t mode = 0; mode < modes().size() && !stopped; ++mode)
+      for (size_t i = 0; i < own.size() && !stopped;) {
+        const size_t asked = ask_reference(std::span(own).subspan(i), mode, on_pair, control.stop);
+        stopped = asked == 0, i += asked;
+      }
     if (any(model.ranks, stopped)) {
       reference_answers_.zero_();
       if (!given_scores()) reference_scores_.zero_();
-      return {.complete = false, .figures = {}, .halt = ""};
+      return {.complete = false};
     }
     // What another rank has asked is 0 until all are added up.
     if (!given_scores()) model.ranks.all_reduce(reference_scores_);
     model.ranks.all_reduce(reference_answers_);
-    all_sum(model.ranks, scores);
   }
   has_reference_ = true;
-  Preparation result;
+  return {.figures = reference_figures(drawn)};
+}
+
+// By the expected scores of the reference's answers; where it was not asked, by those given.
+Figures GrpoObjective::reference_figures(const std::vector<size_t>& drawn) const {
+  const bool answers = !given_scores() || asked_.answers;
+  Figures figures;
   for (size_t mode = 0; mode < modes().size(); ++mode) {
-    std::vector<std::vector<double>> of_queries;
+    std::vector<std::vector<double>> scores;
     for (const size_t query : drawn) {
-      const auto begin = scores.begin() + reference_row(query, mode);
-      of_queries.emplace_back(begin, begin + std::ssize(queries_[query].prompts));
+      auto& of_query = scores.emplace_back();
+      for (int64_t i = 0; i < std::ssize(queries_[query].prompts); ++i) {
+        const int64_t row = reference_row(query, mode) + i;
+        if (!answers) {
+          of_query.push_back(reference_scores_.const_data_ptr<float>()[row]);
+          continue;
+        }
+        const float* logs = reference_answers_.const_data_ptr<float>() + row * kNumAnswers;
+        text::ScoreDistribution answer;
+        for (int k = 0; k < kNumAnswers; ++k) answer.p[k] = std::exp(static_cast<double>(logs[k]));
+        of_query.push_back(answer.expected());
+      }
     }
-    result.figures.emplace_back(name_of("reference_ndcg_10", mode),
-                                ndcg_10(drawn, std::move(of_queries)));
+    figures.emplace_back(name_of("reference_ndcg_10", mode), ndcg_10(drawn, std::move(scores)));
   }
-  return result;
+  return figures;
 }
 
 // Asks about the first of the queries, or about as many as give enough reasoning to be written at a
-// time -> how many. `expected` takes the expected scores.
+// time -> how many; 0: stopped.
 size_t GrpoObjective::ask_reference(std::span<const size_t> queries, size_t mode,
                                     const std::function<void()>& on_pair,
-                                    std::vector<double>& expected) {
+                                    const std::function<bool()>& stop) {
   constexpr size_t kPairsTogether = 256;
   std::vector<text::Ids> prompts;
   size_t count = 0;
@@ -224,7 +237,8 @@ size_t GrpoObjective::ask_reference(std::span<const size_t> queries, size_t mode
   } while (count < queries.size() && modes()[mode] == rank::Mode::kThink &&
            prompts.size() < kPairsTogether);
   const auto answers =
-      serving_->answers(prompts, format_, modes()[mode], max_think_tokens(), on_pair);
+      serving_->answers(prompts, format_, modes()[mode], max_think_tokens(), on_pair, stop);
+  if (answers.empty()) return 0;
   auto answer = answers.begin();
   for (const size_t query : queries.first(count))
     for (size_t i = 0; i < queries_[query].prompts.size(); ++i, ++answer) {
@@ -232,7 +246,6 @@ size_t GrpoObjective::ask_reference(std::span<const size_t> queries, size_t mode
       if (!given_scores()) reference_scores_[row] = static_cast<double>(answer->greedy());
       for (int k = 0; k < kNumAnswers; ++k)
         reference_answers_[row][k] = std::log(std::max(answer->p[k], kLeastProbability));
-      expected[static_cast<size_t>(row)] = answer->expected();
     }
   return count;
 }
@@ -298,9 +311,10 @@ double GrpoObjective::ndcg_10(const std::vector<size_t>& queries,
   return mean_ndcg_10(qrels_, lists);
 }
 
-Figures GrpoObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
-  if (!validation_) return {};
-  return validation_->measure(model.parameters, progress, model.ranks);
+std::optional<Figures> GrpoObjective::validate(const TrainedModel& model,
+                                               const WorkControl& control) {
+  if (!validation_) return Figures{};
+  return validation_->measure(model.parameters, control, model.ranks);
 }
 
 ExactObjective::ExactObjective(std::vector<RankedQuery> queries, const GrpoOptions& options,

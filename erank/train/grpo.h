@@ -29,7 +29,9 @@ struct GrpoOptions {
   RewardOptions reward = {};
   bool divide_by_std = true;  // advantages (advantages.h)
   double kl_coef = 0.001;
-  double max_kl = 10;  // nats a learned token; a step over it halts the run
+  // Nats a learned token (exact: a document); a step over it halts the run. No token's KL counts
+  // for more than 10 (policy_loss.h).
+  double max_kl = 5;
   // Nats a learned token (exact: a document). The run halts when every step of
   // kLowEntropyIterations in a row is under it; 0: never.
   double min_entropy = 0;
@@ -49,7 +51,7 @@ void check(const GrpoOptions& options);
 class GrpoObjective : public Objective {
  public:
   int64_t num_steps() const override { return options_.iterations * steps_per_iteration_; }
-  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
+  std::optional<Figures> validate(const TrainedModel& model, const WorkControl& control) override;
 
   // What a step takes, of samples as if each were as long as it may be.
   struct Work {
@@ -124,7 +126,8 @@ class GrpoObjective : public Objective {
   std::vector<size_t> drawn_queries() const;
   int64_t reference_row(size_t query, size_t mode) const;  // of its first document
   size_t ask_reference(std::span<const size_t> queries, size_t mode,
-                       const std::function<void()>& on_pair, std::vector<double>& expected);
+                       const std::function<void()>& on_pair, const std::function<bool()>& stop);
+  Figures reference_figures(const std::vector<size_t>& drawn) const;
 
   Asked asked_;
   std::vector<size_t> first_pair_;

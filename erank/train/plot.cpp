@@ -33,7 +33,7 @@ constexpr std::pair<std::string_view, std::string_view> kTitles[] = {
     {"loss", "Loss"},
     {"kl", "KL to the reference (nats)"},
     {"entropy", "Entropy (nats)"},
-    {"reasoning_tokens", "Reasoning length (tokens)"},
+    {"rollout_tokens", "Length of samples (tokens)"},
     {"learning_rate", "Learning rate"},
     {"gradient_norm", "Gradient norm"},
     {"tokens_per_s", "Speed (tokens/s)"},

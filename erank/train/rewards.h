@@ -8,12 +8,14 @@
 // `positive_grade`, D_N the others. Phi_min and Phi_max are the smallest and largest phi of the
 // formatted rollouts of D_P. t is the document's reference score.
 //
-//   case                     rr                   ndcg                          se
-//   formatted, D_P           1 / phi              g f(phi) / IDCG               1 - ((s - t) /
-//   10)^2 D_N, phi < Phi_max       -1 (or -1 / Phi_min) -1 (or -f(Phi_min) / IDCG)    the same D_N,
-//   otherwise           1 - ((s - t) / 10)^2 the same                      the same
-//                            (or times 1/Phi_max) (or times f(Phi_max) / IDCG)
-//   not formatted            -2                   -2                            -1
+// clang-format off
+//   case                rr                      ndcg                           se
+//   formatted, D_P      1 / phi                 g f(phi) / IDCG                1 - ((s - t) / 10)^2
+//   D_N, phi < Phi_max  -1 (or -1 / Phi_min)    -1 (or -f(Phi_min) / IDCG)     the same
+//   D_N, otherwise      1 - ((s - t) / 10)^2    the same                       the same
+//                       (or times 1 / Phi_max)  (or times f(Phi_max) / IDCG)
+//   not formatted       -2                      -2                             -1
+// clang-format on
 //
 // f(r) = 1 / log2(r + 1). g = the document's grade / the largest grade, IDCG = the sum of g f(r)
 // over the best order of the G rollouts of every document of D_P; with equal grades these are the

@@ -300,8 +300,7 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
         if (control.progress) control.progress->update({"sample", done, total, "rollouts", ""});
       },
       control.stop);
-  if (any(model.ranks, sampled.empty() && !prompts.empty()))
-    return {.complete = false, .figures = {}, .halt = ""};
+  if (any(model.ranks, sampled.empty() && !prompts.empty())) return {.complete = false};
   std::vector<Rollout> rollouts(mine.size());
   for (size_t i = 0, next = 0; i < mine.size(); ++i)
     if (mine[i]) rollouts[i] = sampled[next++];
@@ -322,7 +321,8 @@ Preparation RolloutObjective::prepare(const TrainedModel& model, int64_t step,
   }
   rollouts_.reference_log_probs = reference_log_probs(model, batch);
   all_sum(model.ranks, rollouts_.reference_log_probs);
-  for (auto& figure : reward_rollouts()) result.figures.push_back(std::move(figure));
+  const Figures rewards = reward_rollouts();
+  result.figures.insert(result.figures.begin(), rewards.begin(), rewards.end());
   int64_t needed = 0;  // when what prompts and samples share is computed once
   for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
   all_sum(model.ranks, {&computed, &needed});
@@ -397,12 +397,13 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
   all_sum(model.ranks, {&stats.num_tokens, &stats.num_rows});
   all_sum(model.ranks, figures);
   const auto share = [&](int64_t n) { return figures.mean(static_cast<double>(n)); };
-  stats.figures = {{"kl", figures.mean(figures.kl)},
-                   {"entropy", figures.mean(figures.entropy)},
-                   {"ratio", figures.mean(figures.ratio)},
-                   {"clipped_low", share(figures.clipped_low)},
-                   {"clipped_high", share(figures.clipped_high)},
-                   {"clipped_dual", share(figures.clipped_dual)}};
+  if (options_.kl_coef != 0) stats.figures.emplace_back("kl", figures.mean(figures.kl));
+  const Figures more = {{"entropy", figures.mean(figures.entropy)},
+                        {"ratio", figures.mean(figures.ratio)},
+                        {"clipped_low", share(figures.clipped_low)},
+                        {"clipped_high", share(figures.clipped_high)},
+                        {"clipped_dual", share(figures.clipped_dual)}};
+  stats.figures.insert(stats.figures.end(), more.begin(), more.end());
   if (figures.count > 0) {
     stats.figures.emplace_back("ratio_min", figures.ratio_min);
     stats.figures.emplace_back("ratio_max", figures.ratio_max);

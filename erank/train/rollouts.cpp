@@ -95,14 +95,7 @@ std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<
           on_rollout();
         }));
   }
-  bool stopped = false;
-  while (!(stopped = stop()) && serving.engine().step()) {
-  }
-  if (stopped) {
-    for (const int64_t request : requests) serving.engine().cancel(request);
-    serving.engine().run();
-    return {};
-  }
+  if (!serving.run(requests, stop)) return {};
   if (fault) std::rethrow_exception(fault);
   return rollouts;
 }

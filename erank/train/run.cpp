@@ -241,6 +241,9 @@ base::Json Run::identity() const {
       all["value of " + key + " in the model's erank.json"] = value;
   if (checkpoint_.adapter)
     all["adapter"] = base::sha256_file(*checkpoint_.adapter + "/adapter_model.safetensors");
+  // Merged by its rank and scale, which else are the options' own.
+  if (checkpoint_.adapter && options_.full)
+    all["adapter_config"] = base::sha256_file(*checkpoint_.adapter + "/adapter_config.json");
   return all;
 }
 

@@ -37,12 +37,14 @@ void Serving::load(const model::Parameters& parameters) {
 std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Ids>& prompts,
                                                       const ModelFormat& format, rank::Mode mode,
                                                       int max_think_tokens,
-                                                      const std::function<void()>& on_pair) {
+                                                      const std::function<void()>& on_pair,
+                                                      const std::function<bool()>& stop) {
   const text::Scale scale = format.format.options().scale;
   const rank::ScoreReader reader(format.tokenizer, scale);
   const bool think = mode == rank::Mode::kThink;
   std::vector<text::ScoreDistribution> answers(prompts.size());
   std::exception_ptr fault;
+  std::vector<int64_t> requests;
   for (size_t i = 0; i < prompts.size(); ++i) {
     engine::Request request;
     request.prompt = prompts[i];
@@ -58,17 +60,28 @@ std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Id
     } else {
       request.answer_prefix = format.context_close(mode);
     }
-    engine_->submit(std::move(request), [&, i](const engine::Completion& completion) {
+    const auto read = [&, i](const engine::Completion& completion) {
       if (completion.fault)
         fault = completion.fault;
-      else
+      else if (completion.finish != engine::Finish::kCancelled)
         answers[i] = reader.read(completion);
       on_pair();
-    });
+    };
+    requests.push_back(engine_->submit(std::move(request), read));
   }
-  engine_->run();
+  if (!run(requests, stop)) return {};
   if (fault) std::rethrow_exception(fault);
   return answers;
+}
+
+bool Serving::run(const std::vector<int64_t>& requests, const std::function<bool()>& stop) {
+  bool stopped = false;
+  while (!(stopped = stop()) && engine_->step()) {
+  }
+  if (!stopped) return true;
+  for (const int64_t request : requests) engine_->cancel(request);
+  engine_->run();
+  return false;
 }
 
 }  // namespace erank::train

@@ -39,12 +39,16 @@ class Serving {
   engine::Engine& engine() { return *engine_; }
 
   // The answer's distribution after each prompt, as serving reads it: at once (kDirect), or after
-  // greedy reasoning of at most `max_think_tokens` (kThink). `on_pair` is called after each. Throws
-  // Error for a prompt that does not fit the model's context.
+  // greedy reasoning of at most `max_think_tokens` (kThink). `on_pair` is called after each. Empty
+  // when stop() has ended it. Throws Error for a prompt that does not fit the model's context.
   std::vector<text::ScoreDistribution> answers(const std::vector<text::Ids>& prompts,
                                                const ModelFormat& format, rank::Mode mode,
                                                int max_think_tokens,
-                                               const std::function<void()>& on_pair);
+                                               const std::function<void()>& on_pair,
+                                               const std::function<bool()>& stop);
+  // Runs the engine until nothing is left to do, or until stop(): then `requests` are cancelled and
+  // the result is false.
+  bool run(const std::vector<int64_t>& requests, const std::function<bool()>& stop);
 
  private:
   std::unique_ptr<model::Network> network_;

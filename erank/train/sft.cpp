@@ -23,6 +23,9 @@ SftObjective::SftObjective(std::vector<Example> examples, const SftOptions& opti
   if (!(options.rank_weight >= 0 && options.rank_weight <= 1e6))
     base::fail(base::ErrorKind::kInvalidInput, "--rank-weight", "is ", options.rank_weight,
                ", expected a number from 0 to 1000000");
+  if (!(options.rank.temperature >= 0.01 && options.rank.temperature <= 1000))
+    base::fail(base::ErrorKind::kInvalidInput, "--rank-temperature", "is ",
+               options.rank.temperature, ", expected a number from 0.01 to 1000");
   if (options.max_steps < 0)
     base::fail(base::ErrorKind::kInvalidInput, "--max-steps", "is ", options.max_steps,
                ", expected 0 or more");
@@ -142,9 +145,10 @@ at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch
   return rank_loss(z, at::tensor(targets).to(z.options()), pass.sizes, options_.rank);
 }
 
-Figures SftObjective::validate(const TrainedModel& model, base::ProgressSink* progress) {
-  if (!validation_) return {};
-  return validation_->measure(model.parameters, progress, model.ranks);
+std::optional<Figures> SftObjective::validate(const TrainedModel& model,
+                                              const WorkControl& control) {
+  if (!validation_) return Figures{};
+  return validation_->measure(model.parameters, control, model.ranks);
 }
 
 }  // namespace erank::train

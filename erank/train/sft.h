@@ -39,7 +39,7 @@ class SftObjective : public Objective {
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
   StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override;
-  Figures validate(const TrainedModel& model, base::ProgressSink* progress) override;
+  std::optional<Figures> validate(const TrainedModel& model, const WorkControl& control) override;
 
   // The groups of a step, a pure function of the seed and the step: each epoch cuts every query's
   // shuffled pairs into groups and shuffles the groups; steps take them in that order.

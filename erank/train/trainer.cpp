@@ -148,6 +148,22 @@ void check_identity(const Description& before, base::Json now, const std::string
   compare(was_all);
 }
 
+// The first two, for the progress.
+std::string shown(const Figures& figures) {
+  std::string text;
+  for (size_t i = 0; i < std::min<size_t>(2, figures.size()); ++i)
+    text += base::str(", ", figures[i].first, " ", rounded(figures[i].second));
+  return text;
+}
+
+// A run that was killed, or found the disk full, may have written a part of its last line.
+void end_with_whole_line(const std::string& path) {
+  if (!base::file_exists(path)) return;
+  const std::string text = base::read_file(path);
+  const size_t whole = text.rfind('\n') + 1;  // 0 where there is none
+  if (whole < text.size()) fs::resize_file(path, whole);
+}
+
 void add(base::OrderedJson& line, const Figures& figures) {
   for (const auto& [name, value] : figures) line[name] = value;
 }
@@ -352,17 +368,26 @@ void Trainer::log(base::OrderedJson line) {
   if (!figures.empty()) events_->add(line["step"].get<int64_t>(), wall_time(), figures);
 }
 
-void Trainer::validate(base::ProgressSink* progress) {
-  if (validated_step_ == step_) return;
+bool Trainer::validation_due() const {
+  if (validated_step_ == step_) return false;
+  if (step_ == 0) return options_.validate_start;
+  return step_ == objective_.num_steps() ||
+         (options_.validate_steps > 0 && step_ % options_.validate_steps == 0);
+}
+
+// False: stopped.
+bool Trainer::validate(const WorkControl& control) {
   check_weights();
   const auto start = Clock::now();
-  const Figures figures = [&] {
+  const std::optional<Figures> measured = [&] {
     const at::NoGradGuard no_grad;
     forward_.set_training(false);
-    return objective_.validate(model(), progress);
+    return objective_.validate(model(), control);
   }();
+  if (!measured) return false;
+  const Figures& figures = *measured;
   validated_step_ = step_;
-  if (figures.empty()) return;
+  if (figures.empty()) return true;
   last_metric_ = figures.front().second;
   const bool better = !best_metric_ || *last_metric_ > *best_metric_;
   if (better) {
@@ -374,6 +399,7 @@ void Trainer::validate(base::ProgressSink* progress) {
   line["best"] = better;
   line["seconds"] = seconds_since(start);
   log(line);
+  return true;
 }
 
 // The weights of step_ may be what is wrong, so a checkpoint of them is not a good one.
@@ -404,6 +430,7 @@ bool Trainer::prepare(const WorkControl& control) {
     add(line, prepared.figures);
     line["seconds"] = seconds_since(start);
     log(line);
+    prepared_ = shown(prepared.figures);
   }
   if (!prepared.halt.empty()) halt(step_ + 1, prepared.halt);
   return true;
@@ -449,9 +476,8 @@ void Trainer::step(base::ProgressSink* progress) {
   add(line, stats.figures);
   log(line);
   if (!progress) return;
-  std::string measured = base::str("loss ", rounded(stats.loss));
-  for (size_t i = 0; i < std::min<size_t>(2, stats.figures.size()); ++i)
-    measured += base::str(", ", stats.figures[i].first, " ", rounded(stats.figures[i].second));
+  const std::string measured =
+      base::str("loss ", rounded(stats.loss), prepared_, shown(stats.figures));
   char detail[96];
   const double mean = static_cast<double>(tokens_) / seconds_;
   std::snprintf(detail, sizeof detail, ", rate %.2e, %.0f tokens/s, %.0f %% of GEMM peak", rate,
@@ -460,7 +486,10 @@ void Trainer::step(base::ProgressSink* progress) {
 }
 
 TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool()>& stop) {
-  if (writes()) fs::create_directories(folder_ + "/checkpoints");
+  if (writes()) {
+    fs::create_directories(folder_ + "/checkpoints");
+    end_with_whole_line(folder_ + "/log.jsonl");
+  }
   gemm_peak_ = options_.gemm_peak;
   const int64_t total = objective_.num_steps(), first = step_;
   if (writes()) events_.emplace(folder_, step_ + 1, wall_time());
@@ -469,18 +498,21 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
     if (!skipped_.empty()) line["skipped"] = skipped_;
     log(line);
   }
+  const WorkControl control{progress, stop};
   bool stopped = false;
-  while (step_ < total) {
+  while (true) {
+    stopped = validation_due() && !validate(control);
+    if (stopped) break;
+    const bool last = step_ == total;
+    if (step_ > first &&
+        (last || (options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0)))
+      save_checkpoint();
+    if (last) break;
     stopped = any(ranks_, stop()) ||
               (options_.stop_after > 0 && step_ - first >= options_.stop_after) ||
-              !prepare({progress, stop});
+              !prepare(control);
     if (stopped) break;
     step(progress);
-    const bool last = step_ == total;
-    if (last || (options_.validate_steps > 0 && step_ % options_.validate_steps == 0))
-      validate(progress);
-    if (last || (options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0))
-      save_checkpoint();
   }
   if (progress) progress->finish();
   if (stopped) save_checkpoint();

@@ -38,8 +38,10 @@ struct StepStats {
 // What came of preparing a step.
 struct Preparation {
   bool complete = true;  // false: stop() ended it and nothing was kept
-  Figures figures;       // of a line {"step", "prepared": true, ..., "seconds"}; none: no line
-  std::string halt;      // why the run must end; "": go on
+  // Of a line {"step", "prepared": true, ..., "seconds"}; none: no line. The first two are shown
+  // beside the progress, until others are prepared.
+  Figures figures = {};
+  std::string halt = {};  // why the run must end; "": go on
 };
 
 // What a step computes with: the parameters, whose active adapter is the trained one, their
@@ -77,9 +79,10 @@ class Objective {
   // ranks add up to the step's.
   virtual StepStats accumulate(const TrainedModel& model, int64_t step,
                                const std::function<void(const at::Tensor&)>& backward) = 0;
-  // How good the weights are, more is better: the first value chooses the best ones. None: there is
-  // nothing to measure on.
-  virtual Figures validate(const TrainedModel& model, base::ProgressSink* progress) = 0;
+  // How good the weights are, more is better: the first value chooses the best ones. Empty: there
+  // is nothing to measure on. nullopt: control.stop() ended it; a resumed run measures anew.
+  virtual std::optional<Figures> validate(const TrainedModel& model,
+                                          const WorkControl& control) = 0;
   // For a checkpoint: writes what is prepared and steps from `step` on still need as the file
   // `path`; false: nothing is needed, no file.
   virtual bool save(const std::string& /*path*/, int64_t /*step*/) const { return false; }
@@ -99,7 +102,8 @@ struct TrainOptions {
   bool head_fp32 = false;         // TreeForward::set_head_fp32
   uint64_t seed = 1;              // of fresh adapters, dropout, and the order of the data
   int64_t checkpoint_steps = 50;  // a checkpoint after so many steps, and at the end
-  int64_t validate_steps = 0;  // validation after so many steps and at the end; 0: only at the end
+  int64_t validate_steps = 0;   // validation after so many steps and at the end; 0: only at the end
+  bool validate_start = false;  // and of the weights before the first step, which may be the best
   int64_t keep_checkpoints = 2;  // the newest so many stay
   int64_t stop_after = 0;  // end this run after so many of its steps, as if interrupted; 0: never
   std::string base_name;   // for adapter_config.json
@@ -137,10 +141,10 @@ class Trainer {
   // naming the key when its identity is another, Error{kCorrupt} when every one is damaged.
   std::vector<std::string> resume();
 
-  // Trains to the end, or until stop() is true between two steps or in a preparation: then a
-  // checkpoint is written. At the end the parameters hold the best weights (the last ones without
-  // validation). Throws Error{kInvalidInput} when the objective halts the run, or when loss,
-  // gradients or weights are not finite: the log says why, the error names the last good
+  // Trains to the end, or until stop() is true between two steps, in a preparation or a validation:
+  // then a checkpoint is written. At the end the parameters hold the best weights (the last ones
+  // without validation). Throws Error{kInvalidInput} when the objective halts the run, or when
+  // loss, gradients or weights are not finite: the log says why, the error names the last good
   // checkpoint, and nothing more is saved.
   TrainResult run(base::ProgressSink* progress, const std::function<bool()>& stop);
 
@@ -160,7 +164,8 @@ class Trainer {
   void load_checkpoint(const std::string& path);
   void save_weights_to(const std::string& folder) const;
   void load_weights_from(const std::string& folder);
-  void validate(base::ProgressSink* progress);
+  bool validation_due() const;
+  bool validate(const WorkControl& control);
   void log(base::OrderedJson line);
   bool writes() const { return ranks_.rank() == 0; }
   TrainedModel model() { return {parameters_, forward_, ranks_}; }
@@ -178,6 +183,7 @@ class Trainer {
   std::optional<double> last_metric_, best_metric_;
   int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
   std::vector<std::string> skipped_;  // damaged checkpoints, for the log
+  std::string prepared_;              // figures of the last preparation, for the progress
   std::optional<EventFile> events_;   // of this run()
   double flops_per_token_ = 0, flops_per_row_ = 0, gemm_peak_ = 0;
   int64_t tokens_ = 0;  // of this run's steps, their arithmetic and time

@@ -38,20 +38,23 @@ RankingValidation::RankingValidation(std::vector<List> lists, data::Qrels qrels,
                "no query of the candidates has a judgement; do their ids agree with the qrels'?");
 }
 
-Figures RankingValidation::measure(const model::Parameters& parameters,
-                                   base::ProgressSink* progress, Communicator& ranks) {
+std::optional<Figures> RankingValidation::measure(const model::Parameters& parameters,
+                                                  const WorkControl& control, Communicator& ranks) {
   serving_->load(parameters);
   Figures figures;
-  for (const rank::Mode mode : options_.modes)
-    figures.emplace_back(base::str("validation_", mode_name(mode)), ndcg_10(mode, progress, ranks));
-  if (figures.size() == 1) return {{"ndcg_10", figures.front().second}};
+  for (const rank::Mode mode : options_.modes) {
+    const auto value = ndcg_10(mode, control, ranks);
+    if (!value) return std::nullopt;
+    figures.emplace_back(base::str("validation_", mode_name(mode)), *value);
+  }
+  if (figures.size() == 1) return Figures{{"ndcg_10", figures.front().second}};
   figures.insert(figures.begin(), {"ndcg_10", figures.front().second});
   return figures;
 }
 
 // Of all its lists together, so that much reasoning is written at a time.
-double RankingValidation::ndcg_10(rank::Mode mode, base::ProgressSink* progress,
-                                  Communicator& ranks) {
+std::optional<double> RankingValidation::ndcg_10(rank::Mode mode, const WorkControl& control,
+                                                 Communicator& ranks) {
   std::vector<int64_t> costs;
   std::vector<size_t> first;
   std::vector<double> scores;  // of all pairs; another rank's are 0 until they are added up
@@ -65,11 +68,14 @@ double RankingValidation::ndcg_10(rank::Mode mode, base::ProgressSink* progress,
   for (const size_t i : own)
     prompts.insert(prompts.end(), lists_[i].prompts.begin(), lists_[i].prompts.end());
   int64_t done = 0;
-  const auto answers = serving_->answers(prompts, format_, mode, options_.max_think_tokens, [&] {
+  const auto on_pair = [&] {
     ++done;
-    if (progress)
-      progress->update({"validate", done, std::ssize(prompts), "pairs", mode_name(mode)});
-  });
+    if (control.progress)
+      control.progress->update({"validate", done, std::ssize(prompts), "pairs", mode_name(mode)});
+  };
+  const auto answers =
+      serving_->answers(prompts, format_, mode, options_.max_think_tokens, on_pair, control.stop);
+  if (any(ranks, answers.size() < prompts.size())) return std::nullopt;
   auto answer = answers.begin();
   for (const size_t i : own)
     for (size_t j = 0; j < lists_[i].prompts.size(); ++j)

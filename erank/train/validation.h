@@ -2,11 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "erank/base/progress.h"
 #include "erank/data/records.h"
 #include "erank/model/parameters.h"
 #include "erank/train/communicator.h"
@@ -46,16 +46,17 @@ class RankingValidation {
                     ValidationOptions options = {});
 
   // {"ndcg_10"}: the mean nDCG@10 over the judged queries in the first mode; of two modes also
-  // {"validation_direct"} and {"validation_think"}. The ranks share the queries; a collective.
-  // Throws Error for a prompt that does not fit the model's context.
-  Figures measure(const model::Parameters& parameters, base::ProgressSink* progress,
-                  Communicator& ranks = alone());
+  // {"validation_direct"} and {"validation_think"}. nullopt when control.stop() has ended it. The
+  // ranks share the queries; a collective. Throws Error for a prompt that does not fit the model's
+  // context.
+  std::optional<Figures> measure(const model::Parameters& parameters, const WorkControl& control,
+                                 Communicator& ranks = alone());
 
   // Its network, for others that serve the same parameters in turn with it.
   const std::shared_ptr<Serving>& serving() const { return serving_; }
 
  private:
-  double ndcg_10(rank::Mode mode, base::ProgressSink* progress, Communicator& ranks);
+  std::optional<double> ndcg_10(rank::Mode mode, const WorkControl& control, Communicator& ranks);
 
   std::vector<List> lists_;
   data::Qrels qrels_;

@@ -173,7 +173,7 @@ TEST_F(TinyRanks, SampledRolloutsAndTheirStepsAreThoseOfOneProcess) {
       }
     return std::string();
   };
-  for (const int size : {1, 2}) {
+  for (const int size : {1, 2, 4}) {
     ranks(size);
     const Outcome outcome = run(grpo(base::str("run", size), {{"--model", path("sft")},
                                                               {"--rollouts", "3"},
@@ -182,12 +182,23 @@ TEST_F(TinyRanks, SampledRolloutsAndTheirStepsAreThoseOfOneProcess) {
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   }
   EXPECT_EQ(steps("run1").size(), 9u);  // with three preparations
-  expect_same_steps("run1", "run2");
-  for (const char* name :
-       {"rollouts.tokens", "rollouts.lengths", "rollouts.scores", "reference.scores"}) {
-    EXPECT_FALSE(prepared(1, name).empty()) << name;
-    EXPECT_EQ(prepared(1, name), prepared(2, name)) << name;
+  for (const int size : {2, 4}) {
+    expect_same_steps("run1", base::str("run", size));
+    for (const char* name :
+         {"rollouts.tokens", "rollouts.lengths", "rollouts.scores", "reference.scores"}) {
+      EXPECT_FALSE(prepared(1, name).empty()) << name;
+      EXPECT_EQ(prepared(1, name), prepared(size, name)) << name << " of " << size;
+    }
   }
+  // A checkpoint of three in the middle of an iteration is resumed by two.
+  Options options = {{"--model", path("sft")}, {"--rollouts", "3"}, {"--stop-after", "3"}};
+  ranks(3);
+  ASSERT_EQ(run(grpo("parts", options)).exit_code, 0);
+  ranks(2);
+  options.back() = {"--resume", ""};
+  const Outcome resumed = run(grpo("parts", options));
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  expect_same_steps("run1", "parts");
 }
 
 TEST_F(TinyRanks, AnotherNumberOfRanksGoesOn) {
@@ -202,6 +213,24 @@ TEST_F(TinyRanks, AnotherNumberOfRanksGoesOn) {
   ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
   EXPECT_TRUE(fs::exists(path("parts/model.safetensors")));
   expect_same_steps("whole", "parts");
+}
+
+// The name begins with Slow: Slurm is of `tools/setup --scale`.
+using SlowSlurmRanks = TinyRanks;
+
+TEST_F(SlowSlurmRanks, AreThoseOfOneProcess) {
+  if (!fs::exists("/usr/sbin/slurmctld") || !fs::exists("/usr/sbin/slurmd"))
+    GTEST_SKIP() << "Slurm is not installed; tools/setup --scale installs it";
+  if (::geteuid() != 0) GTEST_SKIP() << "a Slurm of one node needs root";
+  const Options options = {{"--rank-loss", "margin"}, {"--learning-rate", "0.001"}};
+  ASSERT_EQ(run(sft("run1", options)).exit_code, 0);
+  launcher_ = {ERANK_SOURCE_DIR "/tests/cli/one_node_slurm.sh", path("slurm"), "srun", "--mpi=pmix",
+               "--kill-on-bad-exit=1", "--overcommit", "-n", "2"};
+  const Outcome outcome = run(sft("run2", options));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(lines_of(outcome.out).size(), 1u) << outcome.out;
+  launcher_.clear();
+  expect_same_steps("run1", "run2");
 }
 
 TEST_F(TinyRanks, AnErrorOnEveryRankIsOneLine) {

@@ -6,15 +6,17 @@
 
 #include "erank/base/error.h"
 #include "erank/base/json.h"
+#include "tests/shared_data.h"
 #include "tests/test_folder.h"
 
 namespace erank::train {
 namespace {
 
-// What read_event_file.py, which knows nothing of our code, finds in a file.
-std::vector<base::Json> events_of(const std::string& path) {
+// The lines of JSON that a script of this folder prints about a file.
+std::vector<base::Json> events_of(const std::string& path, const std::string& python = "python3",
+                                  const std::string& script = "read_event_file.py") {
   const std::string command =
-      "python3 " ERANK_SOURCE_DIR "/tests/train/read_event_file.py '" + path + "'";
+      "'" + python + "' " ERANK_SOURCE_DIR "/tests/train/" + script + " '" + path + "'";
   FILE* pipe = ::popen(command.c_str(), "r");
   std::string text;
   char buffer[4096];
@@ -33,6 +35,32 @@ TEST(EventFile, HasTheChecksumsOfRfc3720) {
   EXPECT_EQ(crc32c(""), 0u);
 }
 
+TEST(EventFile, IsReadByTensorBoard) {
+  const std::string python = erank::testing::test_python();
+  if (python.empty()) GTEST_SKIP() << "needs TensorBoard of `tools/setup --tests`";
+  const TestFolder folder;
+  {
+    EventFile file(folder.path(), 1, 1700000000.5);
+    const std::vector<EventFile::Figure> figures = {{"reward", 0.25}, {"kl", 1e-4}};
+    file.add(1, 1700000001, figures);
+    file.add(2, 1700000002.5, std::span(figures).first(1));
+  }
+  // A run that went on after step 1: what the first wrote of step 2 does not count.
+  EventFile resumed(folder.path(), 2, 1700000009);
+  const std::vector<EventFile::Figure> figures = {{"reward", 0.75}};
+  resumed.add(2, 1700000010, figures);
+  const auto scalars = events_of(folder.path(), python, "read_tensorboard.py");
+  const auto reward = base::Json{{"name", "reward"},
+                                 {"steps", {1, 2}},
+                                 {"values", {0.25, 0.75}},
+                                 {"times", {1700000001.0, 1700000010.0}}};
+  ASSERT_EQ(scalars.size(), 2u);
+  EXPECT_EQ(scalars[0]["name"], "kl");
+  EXPECT_EQ(scalars[0]["values"], base::Json({static_cast<double>(1e-4f)}));
+  EXPECT_EQ(scalars[1], reward);
+}
+
+// By read_event_file.py, which knows nothing of our code.
 TEST(EventFile, IsReadByAnother) {
   const TestFolder folder;
   EventFile file(folder.path(), 7, 1700000000.5);

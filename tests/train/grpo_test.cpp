@@ -55,7 +55,8 @@ class TinyExact : public ::testing::Test {
     const auto made = objective();
     const auto parameters = toy_.parameters();
     TreeForward forward(*parameters);
-    return made->validate({*parameters, forward}, nullptr).front().second;
+    const std::function<bool()> never = [] { return false; };
+    return made->validate({*parameters, forward}, {nullptr, never})->front().second;
   }
 
   ToyRanking toy_{rank::random_checkpoint("exact_objective")};

@@ -84,7 +84,9 @@ class Iterations : public Objective {
     stats.halt = halt(step, false);
     return stats;
   }
-  Figures validate(const TrainedModel&, base::ProgressSink*) override { return {}; }
+  std::optional<Figures> validate(const TrainedModel&, const WorkControl&) override {
+    return Figures{};
+  }
   bool save(const std::string& path, int64_t step) const override {
     if (iteration_ < 0 || step / kMiniBatches != iteration_) return false;
     const at::Tensor iteration = at::tensor({static_cast<float>(iteration_)});

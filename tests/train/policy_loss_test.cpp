@@ -9,11 +9,14 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "erank/base/random.h"
 #include "erank/train/advantages.h"
 #include "erank/train/log_probs.h"
 #include "erank/train/rank_loss.h"
 #include "tests/model/golden.h"
+#include "tests/shared_data.h"
 #include "tests/train/gradients.h"
 
 namespace erank::train {
@@ -288,6 +291,14 @@ TEST(LogProbs, ReadRowsInPiecesOfAnyNumber) {
   const at::Tensor weights = at::randn({9});
   const at::Tensor gradient = gradients(found, weights, {logits})[0];
   EXPECT_LT(relative_error(gradient, gradients(expected, weights, {logits})[0]), 1e-5);
+}
+
+TEST(PolicyGolden, IsWhatNumPyComputes) {
+  const std::string python = erank::testing::test_python();
+  if (python.empty()) GTEST_SKIP() << "needs NumPy of `tools/setup --tests`";
+  const std::string command =
+      "'" + python + "' " ERANK_SOURCE_DIR "/tools/make_policy_golden.py --check";
+  EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
 }  // namespace

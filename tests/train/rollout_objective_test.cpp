@@ -219,6 +219,10 @@ TEST_P(TinyRolloutObjective, ARunKilledAtAnyMomentEndsWithTheBitsOfAnUnbrokenOne
       const auto resumed = run(name);
       for (size_t i = 0; i < whole.size(); ++i)
         ASSERT_TRUE(at::equal(resumed[i], whole[i])) << name << " " << i;
+      const auto lines = log(name);
+      EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [](const base::Json& line) {
+        return line.contains("reference_ndcg_10") || line.contains("reference_ndcg_10_direct");
+      })) << name;
     }
 }
 
@@ -294,6 +298,7 @@ TEST_P(TinyRolloutObjective, EveryOptionOfTheLossTrains) {
             base::str(static_cast<int>(ratio), static_cast<int>(aggregation), correction);
         run(name);
         EXPECT_EQ(log(name).back()["step"], 6);
+        EXPECT_EQ(log(name).back().contains("kl"), !correction);  // none is measured without
       }
 }
 

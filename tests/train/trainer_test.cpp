@@ -20,25 +20,29 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// SFT on random examples, whose validation gives what the test says.
+// SFT on random examples, whose validation gives what the test says, unless it is stopped.
 class Objectives : public Objective {
  public:
   explicit Objectives(std::vector<double> metrics = {}) : metrics_(std::move(metrics)) {}
+  int64_t num_accumulated() const { return num_accumulated_; }
   int64_t num_steps() const override { return sft_.num_steps(); }
   StepStats accumulate(const TrainedModel& model, int64_t step,
                        const std::function<void(const at::Tensor&)>& backward) override {
+    ++num_accumulated_;
     return sft_.accumulate(model, step, backward);
   }
-  Figures validate(const TrainedModel&, base::ProgressSink*) override {
-    if (metrics_.empty()) return {};
+  std::optional<Figures> validate(const TrainedModel&, const WorkControl& control) override {
+    if (metrics_.empty()) return Figures{};
+    if (control.stop()) return std::nullopt;
     const double metric = metrics_.at(next_++);
-    return {{"first", metric}, {"second", 1 - metric}};
+    return Figures{{"first", metric}, {"second", 1 - metric}};
   }
 
  private:
   SftObjective sft_{random_examples(1, 12), {.batch_size = 5, .max_steps = 7, .packing = {}}, {}};
   std::vector<double> metrics_;
   size_t next_ = 0;
+  int64_t num_accumulated_ = 0;
 };
 
 TrainOptions options_of(bool full) {
@@ -61,14 +65,17 @@ struct Trained {
 
 class Training : public ::testing::Test {
  protected:
+  // `most_steps`: stop() is true from then on.
   Trained run(const std::string& name, const TrainOptions& options, bool resume = false,
-              std::vector<double> metrics = {}, at::ScalarType dtype = at::kFloat) const {
+              std::vector<double> metrics = {}, at::ScalarType dtype = at::kFloat,
+              int64_t most_steps = 100) const {
     model::Parameters parameters(tiny_config(), dtype);
     parameters.init_random(1, 0.15);
     Objectives objective(std::move(metrics));
     Trainer trainer(parameters, objective, options, folder_.path(name), identity_);
     if (resume) trainer.resume();
-    Trained trained{trainer.run(nullptr, [] { return false; }), {}};
+    const auto stop = [&] { return objective.num_accumulated() >= most_steps; };
+    Trained trained{trainer.run(nullptr, stop), {}};
     for (const auto& p :
          options.lora ? parameters.adapter(kTrainedAdapter)->named() : parameters.named())
       trained.weights.push_back(p.tensor.detach().clone());
@@ -182,6 +189,50 @@ TEST_F(Training, KeepsTheNewestCheckpointsAndEndsWithTheBestWeights) {
   expect_same_bits(best, run("short", options, false, {0.1, 0.4}));
   EXPECT_EQ(base::read_file(folder_.path("r/best/adapter_model.safetensors")),
             base::read_file(folder_.path("r/checkpoints/step-000004/adapter_model.safetensors")));
+}
+
+TEST_F(Training, AStopInAValidationEndsItAndAResumedRunMeasuresAnew) {
+  TrainOptions options = options_of(false);
+  options.validate_steps = 2, options.checkpoint_steps = 0;
+  const Trained whole = run("whole", options, false, {0.1, 0.4, 0.2, 0.3});
+  for (const int64_t steps : {4, 7}) {  // in the middle, at the end
+    const std::string name = base::str("r", steps);
+    const std::vector<double> before = {0.1, 0.4, 0.2};
+    const Trained first = run(name, options, false, before, at::kFloat, steps);
+    EXPECT_FALSE(first.result.finished);
+    EXPECT_EQ(first.result.steps_done, steps);
+    EXPECT_EQ(first.result.best_step, steps == 4 ? 2 : 4);
+    const Trained rest =
+        run(name, options, true, steps == 4 ? std::vector{0.4, 0.2, 0.3} : std::vector{0.3});
+    EXPECT_TRUE(rest.result.finished);
+    EXPECT_EQ(rest.result.best_step, 4);
+    expect_same_bits(rest, whole);
+  }
+}
+
+TEST_F(Training, TheWeightsOfTheStartMayBeTheBest) {
+  TrainOptions options = options_of(false);
+  options.validate_start = true;
+  const Trained worse = run("worse", options, false, {0.5, 0.4});
+  EXPECT_EQ(worse.result.best_step, 0);
+  EXPECT_EQ(worse.result.best_metric, 0.5);
+  const Trained start = run("start", options, false, {0.5}, at::kFloat, 0);
+  EXPECT_EQ(start.result.steps_done, 0);
+  expect_same_bits(worse, start);
+  EXPECT_THAT(base::read_file(folder_.path("worse/log.jsonl")),
+              testing::StartsWith(R"({"step":0,"validation":0.5,)"));
+  EXPECT_EQ(run("start", options, true, {0.6}).result.best_step, 7);  // not measured again
+}
+
+TEST_F(Training, AResumedRunTakesAwayAPartOfALogsLastLine) {
+  TrainOptions options = options_of(false);
+  options.stop_after = 4;
+  run("r", options);
+  const std::string log = folder_.path("r/log.jsonl"), before = base::read_file(log);
+  base::write_file_atomic(log, before + R"({"step": 5, "lo)");
+  run("r", options, true);
+  EXPECT_THAT(base::read_file(log),
+              testing::StartsWith(before + "{\"step\":4,\"resumed\":true}\n"));
 }
 
 TEST_F(Training, LogsEachStepWithWhatItCost) {

@@ -39,8 +39,14 @@ struct ValidationCase {
   }
 };
 
+std::optional<Figures> figures_of(RankingValidation& validation,
+                                  const model::Parameters& parameters, bool stopped = false) {
+  const std::function<bool()> stop = [=] { return stopped; };
+  return validation.measure(parameters, {nullptr, stop});
+}
+
 double measure(RankingValidation& validation, const model::Parameters& parameters) {
-  return validation.measure(parameters, nullptr).at(0).second;
+  return figures_of(validation, parameters)->at(0).second;
 }
 
 // The nDCG@10 of what the reranker returns.
@@ -102,7 +108,7 @@ TEST(TinyValidation, IsTheNdcgOfTheRerankersOwnRanking) {
   EXPECT_NE(thinking, expected);
   RankingValidation both = c.validation(
       lists, qrels, {.modes = {rank::Mode::kThink, rank::Mode::kDirect}, .max_think_tokens = 9});
-  const Figures figures = both.measure(*parameters, nullptr);
+  const Figures figures = *figures_of(both, *parameters);
   ASSERT_EQ(figures.size(), 3u);
   EXPECT_EQ(figures[0].first, "ndcg_10");
   EXPECT_DOUBLE_EQ(figures[0].second, thinking);  // the first mode's
@@ -111,7 +117,9 @@ TEST(TinyValidation, IsTheNdcgOfTheRerankersOwnRanking) {
   EXPECT_DOUBLE_EQ(figures[2].second, expected);
   RankingValidation think =
       c.validation(lists, qrels, {.modes = {rank::Mode::kThink}, .max_think_tokens = 9});
-  EXPECT_EQ(think.measure(*parameters, nullptr), (Figures{{"ndcg_10", figures[0].second}}));
+  EXPECT_EQ(figures_of(think, *parameters), (Figures{{"ndcg_10", figures[0].second}}));
+  EXPECT_EQ(figures_of(think, *parameters, true), std::nullopt);  // stopped
+  EXPECT_EQ(figures_of(think, *parameters), (Figures{{"ndcg_10", figures[0].second}}));
 }
 
 TEST(TinyValidation, KeepsTheFirstStagesOrderOfEqualScores) {
@@ -160,7 +168,7 @@ TEST(TinyValidation, APromptThatDoesNotFitIsAnError) {
   qrels.grades["q"]["d"] = 1;
   RankingValidation validation = c.validation(
       {{"q", {"d"}, {text::Ids(parameters->config().max_position_embeddings, 65)}}}, qrels);
-  EXPECT_THROW(validation.measure(*parameters, nullptr), base::Error);
+  EXPECT_THROW(figures_of(validation, *parameters), base::Error);
 }
 
 TEST(TinyValidation, WithoutAJudgedQueryIsRefused) {
