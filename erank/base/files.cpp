@@ -197,7 +197,8 @@ std::string cache_folder() {
   };
   if (const std::string own = value("ERANK_CACHE"); !own.empty()) return own;
   if (const std::string xdg = value("XDG_CACHE_HOME"); !xdg.empty()) return xdg + "/erank";
-  return value("HOME") + "/.cache/erank";
+  const std::string home = value("HOME");
+  return home.empty() ? "" : home + "/.cache/erank";
 }
 
 std::string sha256_file(const std::string& path) {

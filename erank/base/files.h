@@ -129,7 +129,7 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// $ERANK_CACHE, else $XDG_CACHE_HOME/erank, else $HOME/.cache/erank: where set-up puts downloads.
+// $ERANK_CACHE, else $XDG_CACHE_HOME/erank, else $HOME/.cache/erank, else "": set-up's downloads.
 std::string cache_folder();
 
 // Lower-case hex SHA-256 (FIPS 180-4), of a file's bytes. Throws Error{kNotFound}.

@@ -52,8 +52,10 @@ std::string find_base(const Json& base_entry, const std::string& where) {
   }
   const std::string file = base::json_require<std::string>(base_entry, "file", where);
   const std::string sum = base::json_require<std::string>(base_entry, "sha256", where);
+  const std::string cache = base::cache_folder();
   // A path joined to another stays what it is when it is absolute.
-  const fs::path fetched = fs::path(base::cache_folder()) / "models" / file;
+  const fs::path fetched =
+      cache.empty() && !fs::path(file).is_absolute() ? "" : fs::path(cache) / "models" / file;
   for (const std::string& place : {fetched.string(), base::find_installed("models/" + file)}) {
     if (!base::file_exists(place)) continue;
     if (const std::string found = known_sha256(place); found != sum)
@@ -61,6 +63,10 @@ std::string find_base(const Json& base_entry, const std::string& where) {
                  "; delete it and run tools/setup");
     return fs::path(place).lexically_normal();
   }
+  if (fetched.empty())
+    base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
+               ", and HOME is not set, by which the cache folder is found; set HOME, or ERANK_CACHE "
+               "to the folder that tools/setup downloads to");
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
              ", which is not in ", fetched.parent_path().string(), "; run tools/setup to fetch it");
 }
@@ -149,10 +155,8 @@ base::OrderedJson to_json(const CheckpointDefaults& d) {
   const CheckpointDefaults usual;
   json["layout"] = d.prompt.layout == text::Layout::kPassageLast ? "passage-last" : "paper";
   if (d.prompt.scale != usual.prompt.scale) json["scale"] = text::scale_name(d.prompt.scale);
-  json["mode"] = d.mode == Mode::kDirect ? "direct" : "think";
-  json["score"] = d.score == ScoreKind::kPaper      ? "paper"
-                  : d.score == ScoreKind::kExpected ? "expected"
-                                                    : "integer";
+  json["mode"] = mode_name(d.mode);
+  json["score"] = score_kind_name(d.score);
   if (d.instruction != usual.instruction) json["instruction"] = d.instruction;
   json["max_query_tokens"] = d.prompt.max_query_tokens;
   json["max_document_tokens"] = d.prompt.max_document_tokens;
@@ -180,6 +184,14 @@ void write_checkpoint(const std::string& folder, const CheckpointDefaults& d,
   }
   json.update(to_json(d));
   base::write_file_atomic(folder + "/erank.json", json.dump(2) + "\n");
+}
+
+const char* mode_name(Mode mode) { return mode == Mode::kDirect ? "direct" : "think"; }
+
+const char* score_kind_name(ScoreKind kind) {
+  return kind == ScoreKind::kPaper      ? "paper"
+         : kind == ScoreKind::kExpected ? "expected"
+                                        : "integer";
 }
 
 Mode parse_mode(const std::string& text, const std::string& where) {

@@ -66,6 +66,8 @@ base::OrderedJson to_json(const CheckpointDefaults& defaults);
 void write_checkpoint(const std::string& folder, const CheckpointDefaults& defaults,
                       const Checkpoint* base);
 
+const char* mode_name(Mode mode);             // "think", "direct"
+const char* score_kind_name(ScoreKind kind);  // "paper", "expected", "integer"
 Mode parse_mode(const std::string& text, const std::string& where);  // "think", "direct"
 ScoreKind parse_score_kind(const std::string& text,
                            const std::string& where);  // "paper", "expected", "integer"

@@ -12,8 +12,6 @@ int64_t max_input_length(const rank::Reranker& reranker) {
   return int64_t{prompt.max_query_tokens} + prompt.max_document_tokens;
 }
 
-std::string mode_name(rank::Mode mode) { return mode == rank::Mode::kThink ? "think" : "direct"; }
-
 }  // namespace
 
 OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reranker) {

@@ -18,8 +18,6 @@ constexpr milliseconds kProgressEvery{200}, kProgressAtLeast{1000};
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
-const char* mode_name(rank::Mode mode) { return mode == rank::Mode::kThink ? "think" : "direct"; }
-
 // When not one pair has a score, and no deadline is the reason.
 ApiError nothing_scored(const rank::PassageError& error) {
   using Kind = rank::PassageError::Kind;

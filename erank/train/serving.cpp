@@ -20,8 +20,6 @@ const text::Ids& ModelFormat::context_close(rank::Mode mode) const {
   return mode == rank::Mode::kThink ? format.think_open() : format.direct_close();
 }
 
-const char* mode_name(rank::Mode mode) { return mode == rank::Mode::kThink ? "think" : "direct"; }
-
 Serving::Serving() = default;
 Serving::~Serving() = default;
 

@@ -24,8 +24,6 @@ struct ModelFormat {
   const text::Ids& context_close(rank::Mode mode) const;
 };
 
-const char* mode_name(rank::Mode mode);  // "direct", "think"
-
 // The inference network that parameters and their active adapter give, and the engine on it. Not
 // thread-safe.
 class Serving {

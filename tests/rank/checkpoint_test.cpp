@@ -5,6 +5,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
@@ -129,6 +131,20 @@ TEST_F(FindCheckpoint, NamesTheSetUpCommandWhenTheBaseIsMissingOrDamaged) {
   EXPECT_THAT(message(folder()), HasSubstr("ba7816bf"));
   put("folder/erank.json", R"({"base": {"file": "base.gguf", "md5": "00"}})");
   EXPECT_THAT(message(folder()), HasSubstr("md5"));
+}
+
+TEST_F(FindCheckpoint, NamesHomeWhereWithoutItNoCacheFolderIsKnown) {
+  put("folder/erank.json", R"({"base": {"file": "none.gguf", "sha256": "00"}})");
+  const char* variables[] = {"ERANK_CACHE", "XDG_CACHE_HOME", "HOME"};
+  std::map<std::string, std::string> before;
+  for (const char* name : variables)
+    if (const char* value = std::getenv(name)) before[name] = value;
+  for (const char* name : variables) ::unsetenv(name);
+  const std::string without = message(folder()), cache = base::cache_folder();
+  for (const auto& [name, value] : before) ::setenv(name.c_str(), value.c_str(), 1);
+  EXPECT_EQ(cache, "");
+  EXPECT_THAT(without, HasSubstr("needs the base model none.gguf, and HOME is not set"));
+  EXPECT_THAT(message(folder()), HasSubstr("run tools/setup"));
 }
 
 TEST_F(FindCheckpoint, TakesAGgufFileAndNoOther) {
