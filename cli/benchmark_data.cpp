@@ -55,8 +55,7 @@ const std::vector<Role>& roles() {
 
 // "corpus" of "corpus.jsonl.gz"; "" for an ending that no reader knows.
 std::string stem_of(std::string name) {
-  for (const char* packed : {".gz", ".zst"})
-    if (name.ends_with(packed)) name.resize(name.size() - std::string_view(packed).size());
+  name.resize(data::without_packing(name).size());
   for (const char* ending :
        {".jsonl", ".json", ".tsv", ".csv", ".txt", ".trec", ".run", ".parquet"})
     if (name.ends_with(ending)) return name.substr(0, name.size() - std::string(ending).size());

@@ -17,10 +17,11 @@ struct PlotFlags {
 };
 
 void run_plot(const PlotFlags& flags) {
-  const bool svg = flags.out.ends_with(".svg");
-  if (!svg && !flags.out.ends_with(".html"))
+  const std::string_view name = data::without_packing(flags.out);
+  const bool svg = name.ends_with(".svg");
+  if (!svg && !name.ends_with(".html"))
     base::fail(ErrorKind::kInvalidInput, "--out", flags.out,
-               ": expected a name that ends in .svg or .html");
+               ": expected a name that ends in .svg or .html (or with .gz or .zst after it)");
   if (flags.runs.size() > size_t{train::kMaxPlottedRuns})
     base::fail(ErrorKind::kInvalidInput, "train plot", flags.runs.size(),
                " runs; expected at most ", train::kMaxPlottedRuns,

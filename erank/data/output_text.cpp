@@ -9,6 +9,12 @@
 
 namespace erank::data {
 
+std::string_view without_packing(std::string_view name) {
+  for (const std::string_view ending : {".gz", ".zst"})
+    if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+  return name;
+}
+
 // Takes bytes in and appends what it packs of them.
 class OutputText::Packer {
  public:

@@ -9,6 +9,9 @@
 
 namespace erank::data {
 
+// `name` without the .gz or .zst that it ends in.
+std::string_view without_packing(std::string_view name);
+
 // A base::OutputFile whose bytes are gzip data when the name ends in .gz, zstd data when it ends in
 // .zst, else as they are. What is written does not depend on the time or the machine.
 class OutputText {

@@ -12,6 +12,7 @@
 #include "erank/base/error.h"
 #include "erank/base/utf8.h"
 #include "erank/data/json_values.h"
+#include "erank/data/output_text.h"
 #include "erank/data/tables.h"
 #include "erank/data/trec_topics.h"
 
@@ -93,11 +94,7 @@ Form form_of_content(const ByteSource& source, RecordKind kind, const TextNames&
 
 // By the ending before .gz and .zst, nullopt: the content decides.
 std::optional<Form> form_of_name(std::string_view name) {
-  for (std::string_view ending : {".gz", ".zst"})
-    if (name.ends_with(ending)) {
-      name.remove_suffix(ending.size());
-      break;
-    }
+  name = without_packing(name);
   if (name.ends_with(".jsonl") || name.ends_with(".json")) return Form::kJson;
   if (name.ends_with(".tsv")) return Form::kTsv;
   if (name.ends_with(".csv")) return Form::kCsv;

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "erank/base/files.h"
+#include "erank/data/source.h"
 #include "tests/cli/program.h"
 
 namespace erank::cli {
@@ -35,6 +36,18 @@ TEST_F(TrainPlot, DrawsRunsUnderTheirNamesOrTheirPaths) {
     EXPECT_EQ(base::read_file(out), picture);
     EXPECT_EQ(run({"train", "plot", c, "--out", out, "--overwrite"}).exit_code, 0);
     EXPECT_NE(base::read_file(out), picture);
+  }
+}
+
+TEST_F(TrainPlot, PacksAPictureWhoseNameSaysSo) {
+  const std::string a = folder("a"), plain = path("a.svg");
+  ASSERT_EQ(run({"train", "plot", a, "--out", plain}).exit_code, 0);
+  for (const std::string& packed : {plain + ".gz", plain + ".zst"}) {
+    const Outcome outcome = run({"train", "plot", a, "--out", packed});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    data::ByteSource source(packed);
+    EXPECT_EQ(std::string(source.next()), base::read_file(plain));
+    EXPECT_LT(std::filesystem::file_size(packed), std::filesystem::file_size(plain));
   }
 }
 
