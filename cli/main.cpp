@@ -112,6 +112,7 @@ static int run_and_report(int argc, char** argv) {
   std::signal(SIGINT, erank::cli::on_signal);
   std::signal(SIGTERM, erank::cli::on_signal);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond `ulimit -f` fails as on a full disk
   std::ios::sync_with_stdio(false);
   const auto say = [](const std::string& text) {
     erank::cli::ProgressLine::print_above("erank: " + text);

@@ -49,6 +49,9 @@ constexpr std::chrono::milliseconds kCommitEvery{1000};
     case SQLITE_READONLY:
     case SQLITE_PERM:
       fail(ErrorKind::kInvalidInput, kWhere, path, ": cannot write here: ", message);
+    case SQLITE_IOERR:
+      fail(ErrorKind::kExhausted, kWhere, path, ": ", message,
+           "; is the disk damaged, or the file over the limit of `ulimit -f`? --resume goes on");
     default:
       fail(ErrorKind::kExhausted, kWhere, path, ": ", message);
   }

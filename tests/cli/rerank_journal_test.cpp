@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <set>
 #include <thread>
@@ -105,6 +106,35 @@ TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
   const Outcome resumed = run(job(out, "--resume"));
   EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
   expect_same_results(base::read_file(out), base::read_file(whole));
+}
+
+// A write beyond `ulimit -f` fails like one to a full disk, wherever it is: the journal's file, what
+// is committed to it, the output itself.
+TEST_F(TinyRerankJournal, AFileOverTheShellsLimitIsOneLine) {
+  const auto args = job(path("o.jsonl"));
+  const auto with_limit = [&](int kilobytes, std::vector<std::string> words) {
+    launcher_ = {"bash", "-c", "ulimit -f " + std::to_string(kilobytes) + " && exec \"$@\"",
+                 "bash"};
+    const Outcome outcome = run(words);
+    launcher_.clear();
+    return outcome;
+  };
+  expect_refused(with_limit(1, args), "File too large");
+  const Outcome committed = with_limit(60, args);
+  expect_refused(committed, "o.jsonl.journal: disk I/O error; is the disk damaged, or the file");
+  EXPECT_FALSE(base::file_exists(path("o.jsonl")));
+  auto plain = args;
+  plain.erase(std::find(plain.begin(), plain.end(), "--out"), plain.end());
+  const Outcome streamed = with_limit(20, plain);
+  EXPECT_EQ(streamed.exit_code, 2);
+  EXPECT_THAT(lines_of(streamed.err),
+              ElementsAre(HasSubstr("stdout: cannot write: File too large")));
+  EXPECT_EQ(streamed.out.size(), 20u << 10);
+
+  // What was committed before is there for --resume.
+  const Outcome resumed = run(job(path("o.jsonl"), "--resume"));
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(lines_of(base::read_file(path("o.jsonl"))).size(), 150u);
 }
 
 TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
