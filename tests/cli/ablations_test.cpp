@@ -73,6 +73,26 @@ TEST_F(SlowAblations, TrainsMeasuresAndGoesOnWhereItWas) {
   EXPECT_THAT(printed(), ContainsRegex("\\| sft\\+rl \\| direct +\\| 2 "));
   EXPECT_EQ(fs::last_write_time(path(weights)), written);
 
+  // Settings of an earlier call stay; those that were never kept are taken as they are.
+  for (const char* option : {"--pairs 120", "--rl-rate 0.001", "--depth 5", "--base other"}) {
+    const std::string name = std::string(option).substr(0, std::string(option).find(' '));
+    EXPECT_NE(ablations(str("--study stages --seeds 1 ", option)), 0);
+    EXPECT_THAT(base::read_file(path("said")),
+                ContainsRegex(str("^ablations: .*/out: ", name, " was .*, now it is .*; give ",
+                                  name, " .* again, or another OUT\n$")));
+  }
+  EXPECT_NE(ablations("--dry-run --lists 4"), 0);
+  fs::remove(path("out/settings.json"));
+  ASSERT_EQ(ablations("--study stages --seeds 1 --teacher t.jsonl"), 0);
+  ASSERT_EQ(ablations("--study stages --seeds 1"), 0) << base::read_file(path("said"));
+  EXPECT_NE(ablations("--study stages --seeds 1 --teacher u.jsonl"), 0);
+
+  // The tiny model's tokenizer has no "yes".
+  ASSERT_EQ(ablations("--study scale reward --arms sft-0-3 sft+ndcg sft+se --seeds 1"), 0)
+      << base::read_file(path("said"));
+  for (const char* arm : {"sft-0-3", "sft\\+ndcg", "sft\\+se"})
+    EXPECT_THAT(printed(), ContainsRegex(str("\\| ", arm, " +\\| direct +\\| 1 ")));
+
   ASSERT_EQ(ablations("--study on --dry-run"), 0);
   EXPECT_THAT(printed(), ContainsRegex("on-rr +seed 1 +grpo from default +2 steps +not begun"));
 }
