@@ -20,23 +20,38 @@ namespace fs = std::filesystem;
 struct Reading {
   size_t whole, head, blocks;
 };
+constexpr Reading kAll = {SIZE_MAX, 0, 0};
 constexpr Reading kQuick = {size_t{1} << 20, 0, 256};
 constexpr Reading kThorough = {size_t{256} << 20, size_t{1} << 20, 1024};
 
 void add_bytes(Digest& digest, const std::string& path, const Reading& reading) {
-  constexpr size_t kBlockBytes = 4096;
+  constexpr size_t kBlockBytes = 4096, kPieceBytes = size_t{16} << 20;
   const base::MappedFile file(path);
   const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()),
                                file.bytes().size());
   digest.add(base::str(bytes.size()));
-  if (bytes.size() <= reading.whole) return digest.add(bytes);
+  if (bytes.size() <= reading.whole) {
+    size_t begin = 0;
+    do {  // of what is read nothing stays in memory
+      const std::string_view piece = bytes.substr(begin, kPieceBytes);
+      digest.add(piece);
+      file.release(begin, begin + piece.size());
+      begin += piece.size();
+    } while (begin < bytes.size());
+    return;
+  }
   if (reading.head > 0) digest.add(bytes.substr(0, reading.head));
   for (size_t i = 0; i < reading.blocks; ++i)
     digest.add(bytes.substr((bytes.size() - kBlockBytes) / (reading.blocks - 1) * i, kBlockBytes));
 }
 
+// Trained weights differ everywhere, so a part of them tells; a text may differ in one place.
+Reading reading_of(std::string_view path) {
+  return path.ends_with(".gguf") || path.ends_with(".safetensors") ? kQuick : kAll;
+}
+
 bool may_be_of_a_model(const fs::path& path) {
-  if (path.filename() == "calibration.json") return false;  // of its scores, no part of it
+  if (path.filename().string().ends_with("calibration.json")) return false;  // of its scores
   constexpr std::array kEndings = {".json", ".safetensors", ".gguf", ".jinja", ".txt"};
   return std::find(kEndings.begin(), kEndings.end(), path.extension()) != kEndings.end();
 }
@@ -66,6 +81,12 @@ std::vector<std::string> paths_of_model(const std::string& model) {
   return paths;
 }
 
+std::string calibration_of_model(const std::string& model) {
+  const Checkpoint checkpoint = find_checkpoint(model);
+  return checkpoint.folder.empty() ? checkpoint.weights + ".calibration.json"
+                                   : (fs::path(checkpoint.folder) / "calibration.json").string();
+}
+
 std::vector<std::string> model_files(const std::string& path) {
   std::vector<std::string> files;
   if (base::file_exists(path)) {
@@ -86,8 +107,8 @@ std::string files_digest(const std::vector<std::string>& paths) {
     auto files = model_files(path);
     if (files.size() == 1) files = data::parquet_parts(files[0]);
     for (const auto& file : files) {
-      digest.add(fs::path(file).filename().string());
-      add_bytes(digest, file, kQuick);
+      if (base::folder_exists(path)) digest.add(fs::path(file).filename().string());
+      add_bytes(digest, file, reading_of(file));
     }
     digest.add(base::str(files.size()));
   }
@@ -96,7 +117,7 @@ std::string files_digest(const std::vector<std::string>& paths) {
 
 std::string file_digest(const std::string& path) {
   Digest digest;
-  for (const auto& part : data::parquet_parts(path)) add_bytes(digest, part, kQuick);
+  for (const auto& part : data::parquet_parts(path)) add_bytes(digest, part, reading_of(part));
   return digest.hex();
 }
 

@@ -22,13 +22,18 @@ class Digest {
 // does.
 std::vector<std::string> paths_of_model(const std::string& model);
 
+// Where the calibration of `model` lies, if it has one: calibration.json in its folder, or
+// NAME.gguf.calibration.json beside a file. Throws as find_checkpoint does.
+std::string calibration_of_model(const std::string& model);
+
 // `path` with the other parts of a split GGUF, or those files in it that a model may consist of;
 // sorted. No fault where nothing is.
 std::vector<std::string> model_files(const std::string& path);
 
-// Of the names, sizes and bytes of the files that model_files() gives for each path. Of a file over
-// a megabyte 256 blocks of 4 KiB spread over it are read: trained weights differ everywhere. A path
-// where nothing is counts as such; of a Parquet file in parts all parts count.
+// Of the sizes and bytes of the files that model_files() gives for each path, and of their names in
+// a folder; a file that is named itself may be called otherwise. Of weights (.gguf, .safetensors)
+// over a megabyte 256 blocks of 4 KiB spread over the file are read, of others all. A path where
+// nothing is counts as such; of a Parquet file in parts all parts count.
 std::string files_digest(const std::vector<std::string>& paths);
 
 // Of the size and bytes of one file or of all its parts (data::parquet_parts), wherever it lies, read

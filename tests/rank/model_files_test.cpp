@@ -38,9 +38,39 @@ TEST(FilesDigest, IsOfTheModelAndNotOfTheCalibrationOfItsScores) {
   folder.write("a/config.json", "{}");
   const std::string digest = files_digest({folder.path("a")});
   folder.write("a/calibration.json", "{}");
+  folder.write("a/m.gguf.calibration.json", "{}");
   EXPECT_EQ(files_digest({folder.path("a")}), digest);
   folder.write("a/erank.json", "{}");
   EXPECT_NE(files_digest({folder.path("a")}), digest);
+}
+
+TEST(FilesDigest, ReadsEveryByteOfATextAndNotItsName) {
+  const TestFolder folder;
+  std::string text(size_t{35} << 20, 'a');  // more than two pieces
+  const std::string before = folder.write("corpus.jsonl", text);
+  const std::string moved = folder.write("elsewhere/renamed.jsonl", text);
+  EXPECT_EQ(files_digest({moved}), files_digest({before}));
+  EXPECT_EQ(file_digest(moved), file_digest(before));
+  for (const size_t place : {size_t{1}, text.size() / 3 + 7, text.size() - 1}) {
+    text[place] = 'b';
+    const std::string changed = folder.write("changed.jsonl", text);
+    EXPECT_NE(files_digest({changed}), files_digest({before})) << place;
+    EXPECT_NE(file_digest(changed), file_digest(before)) << place;
+    text[place] = 'a';
+  }
+  // Two files are not one of both, and what they are in a folder is by their names.
+  EXPECT_NE(files_digest({before, ""}), files_digest({before, moved}));
+  folder.write("a/config.json", "x"), folder.write("b/vocab.json", "x");
+  EXPECT_NE(files_digest({folder.path("a")}), files_digest({folder.path("b")}));
+}
+
+TEST(FilesDigest, OfAModelFileIsTheSameUnderAnotherName) {
+  const TestFolder folder;
+  const std::string weights(size_t{3} << 20, 'w');
+  const std::string before = folder.write("m.gguf", weights);
+  const std::string renamed = folder.write("models/other.gguf", weights);
+  EXPECT_EQ(files_digest({renamed, "", ""}), files_digest({before, "", ""}));
+  EXPECT_NE(files_digest({folder.write("m2.gguf", weights + "w")}), files_digest({before}));
 }
 
 TEST(WeightsDigest, OfALargeFileReadsSizeHeadAndBlocks) {
