@@ -6,6 +6,7 @@
 #include "cli/benchmark_candidates.h"
 #include "cli/benchmark_data.h"
 #include "cli/checks.h"
+#include "cli/first_stage.h"
 #include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/rerank.h"
@@ -29,7 +30,7 @@ using base::OrderedJson;
 
 struct BenchmarkFlags {
   RerankFlags rerank;  // the options that say how pairs are scored
-  std::string name, data, out, split = "test";
+  std::string name, data, out, split = "test", query_weights;
   int top = 0, limit = 0;
   bool json = false, resume = false, overwrite = false;
 };
@@ -138,6 +139,11 @@ class Benchmark {
                      " exists; --resume goes on where it stopped, --overwrite starts anew");
   }
 
+  // By which candidates are searched, where the data folder has none.
+  std::string weights() const {
+    return flags_.query_weights.empty() ? std::string(benchmark_.query_weights)
+                                        : flags_.query_weights;
+  }
   int top() const { return flags_.top > 0 ? flags_.top : benchmark_.top; }
 
   // None when the user interrupts.
@@ -202,6 +208,7 @@ class Benchmark {
                  {"split", flags_.split},
                  {"top", top()},
                  {"limit", flags_.limit},
+                 {"query_weights", weights()},
                  {"data", rank::files_digest(files.all())}};
     if (flags_.resume && base::file_exists(made_file)) {
       Json before = base::parse_json(base::read_file(made_file), made_file);
@@ -216,7 +223,7 @@ class Benchmark {
       if (base::file_exists(candidates) && digest == rank::files_digest({candidates})) return true;
     }
     CandidateOptions options{top(), flags_.rerank.model.options.threads,
-                             file(files, "corpus.bm25")};
+                             file(files, "corpus.bm25"), query_weights(weights())};
     if (options.threads <= 0) options.threads = base::num_processors();
     if (!write_candidates(benchmark_, files, task, options, candidates, *context_.progress))
       return false;
@@ -297,6 +304,7 @@ class Benchmark {
     return {{"benchmark", flags_.name},
             {"model", model_},
             {"candidates", top()},
+            {"query_weights", weights()},
             {"limit", flags_.limit > 0 ? OrderedJson(flags_.limit) : OrderedJson()},
             {"tasks", std::move(tasks)},
             {"mean", std::move(means)},
@@ -400,6 +408,10 @@ void add_benchmark(CLI::App& app, Context& context) {
   verb->add_option("--limit", f.limit,
                    "only the first so many queries of each task, for a quick look")
       ->check(positive_number());
+  add_query_weights(*verb, f.query_weights);
+  verb->get_option("--query-weights")
+      ->description("what a word counts where candidates are searched, as in erank retrieve\n"
+                    "(default: bm25 of bright, as its own baseline does, else counts)");
   add_scoring_options(*verb, f.rerank);
   verb->get_option("--instruction")
       ->description("what relevance means (default: the paper's text for each task)");

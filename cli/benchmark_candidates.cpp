@@ -112,8 +112,8 @@ bool write_candidates(const eval::Benchmark& benchmark, const TaskFiles& files,
     const auto take = [&](const data::Query& query, const std::vector<data::Hit>& hits) {
       output.write(candidates_line(candidates_of(query, hits, index)));
     };
-    if (!search_queries(index, task.queries, options.top, retrieve::QueryWeights::kCounts,
-                        options.threads, dropped, take, progress))
+    if (!search_queries(index, task.queries, options.top, options.weights, options.threads, dropped,
+                        take, progress))
       return false;
   } else {
     Lists known = read_lists(files, options.top);

@@ -5,6 +5,7 @@
 
 #include "cli/benchmark_data.h"
 #include "erank/base/progress.h"
+#include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
 
@@ -12,6 +13,7 @@ struct CandidateOptions {
   int top = 100;
   int threads = 1;
   std::string index;  // where an index of the corpus goes, where candidates are to be searched
+  retrieve::QueryWeights weights = retrieve::QueryWeights::kCounts;  // of such a search
 };
 
 // Writes a line that `erank rerank --candidates` reads for each query to `out`, replacing it: its

@@ -2,6 +2,7 @@
 #include <unordered_map>
 
 #include "cli/checks.h"
+#include "cli/doubts.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -85,6 +86,9 @@ class Demo {
       say(side_by_side(q, hits[q], rankings[q]));
     think(*reranker, hits);
     say(figures(hits, rankings));
+    Doubts doubts;
+    for (const auto& ranking : rankings) doubts.note(ranking);
+    doubts.tell();
     say(base::str("\n", pairs, " pairs in ", formatted("%.1f", rerank_s),
                   " s: ", formatted("%.1f", static_cast<double>(pairs) / rerank_s), " pairs/s, ",
                   formatted("%.0f", static_cast<double>(stats.computed_tokens) / rerank_s),

@@ -20,6 +20,20 @@ double short_decimal(double score) {
 
 }  // namespace
 
+void add_query_weights(CLI::App& verb, std::string& name) {
+  auto* option =
+      verb.add_option("--query-weights", name,
+                      "what a word of the query counts: how often it is there (counts), or its "
+                      "BM25\nweight, the query taken as a document (bm25), for long queries such "
+                      "as BRIGHT's")
+          ->check(CLI::IsMember({"counts", "bm25"}));
+  if (!name.empty()) option->capture_default_str();
+}
+
+retrieve::QueryWeights query_weights(std::string_view name) {
+  return name == "bm25" ? retrieve::QueryWeights::kBm25 : retrieve::QueryWeights::kCounts;
+}
+
 bool search_queries(const retrieve::Index& index, std::span<const data::Query> queries, int top,
                     retrieve::QueryWeights weights, int threads, const Dropped& dropped,
                     const std::function<void(const data::Query&, std::vector<data::Hit>)>& take,

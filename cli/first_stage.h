@@ -1,9 +1,11 @@
 // The first stage's work that verbs share: BM25's candidates of many queries, and their form.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "erank/base/progress.h"
@@ -11,6 +13,10 @@
 #include "erank/retrieve/bm25.h"
 
 namespace erank::cli {
+
+// --query-weights: "counts" or "bm25", `name` without it.
+void add_query_weights(CLI::App& verb, std::string& name);
+retrieve::QueryWeights query_weights(std::string_view name);
 
 // Documents that are no candidates of a query.
 using Dropped = std::function<std::vector<std::string>(const data::Query& query)>;

@@ -85,9 +85,8 @@ void run_retrieve(const RetrieveFlags& flags, base::ProgressSink& progress) {
     }
     output.write(lines);
   };
-  const auto weights = flags.query_weights == "bm25" ? retrieve::QueryWeights::kBm25
-                                                     : retrieve::QueryWeights::kCounts;
-  if (!search_queries(*index, queries, flags.top, weights, flags.threads, dropped, take, progress))
+  if (!search_queries(*index, queries, flags.top, query_weights(flags.query_weights), flags.threads,
+                      dropped, take, progress))
     return;
   output.commit();
   if (num_without_hits > 0)
@@ -115,12 +114,7 @@ void add_retrieve(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 1'000'000'000));
   verb->add_flag("--drop-identical-ids", flags->drop_identical_ids,
                  "Leave out the document whose id is the query's: queries that are documents");
-  verb->add_option(
-          "--query-weights", flags->query_weights,
-          "What a word of the query counts: how often it is there (counts), or its BM25\n"
-          "weight, the query taken as a document (bm25), for long queries such as BRIGHT's")
-      ->check(CLI::IsMember({"counts", "bm25"}))
-      ->capture_default_str();
+  add_query_weights(*verb, flags->query_weights);
   verb->add_option("--format", flags->format,
                    "trec: a run; jsonl: a line a query with its documents' texts, which\n"
                    "`erank rerank --candidates -` reads")

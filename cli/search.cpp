@@ -5,6 +5,9 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "cli/checks.h"
+#include "cli/doubts.h"
+#include "cli/first_stage.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/text_table.h"
@@ -19,7 +22,7 @@ namespace {
 
 struct SearchFlags {
   ModelFlags model;
-  std::string index, query;
+  std::string index, query, query_weights = "counts";
   int top = 20, show = 10;
   bool think = false, json = false;
 };
@@ -90,9 +93,11 @@ std::string shown(const rank::PassageResult& result, size_t rank, const std::str
 }
 
 void run_search(const SearchFlags& flags, Context& context) {
+  if (flags.query.empty())
+    base::fail(base::ErrorKind::kInvalidInput, "--query", "is empty, expected the query's text");
   Output output("", false, {flags.index});
   const auto index = retrieve::Index::open(flags.index);
-  const auto hits = index.search(flags.query, flags.top);
+  const auto hits = index.search(flags.query, flags.top, query_weights(flags.query_weights));
   if (hits.empty()) {
     warn("no document has a word of the query");
     return;
@@ -122,6 +127,9 @@ void run_search(const SearchFlags& flags, Context& context) {
     }
   }
   output.commit();
+  Doubts doubts;
+  doubts.note(*ranking);
+  if (!flags.json) doubts.tell();
   for (const auto& failed : ranking->failed) warn(failed.error->message);
   if (!ranking->failed.empty())
     base::fail(base::ErrorKind::kExhausted, "search", ranking->failed.size(), " of ", hits.size(),
@@ -140,8 +148,9 @@ void add_search(CLI::App& app, Context& context) {
   verb->add_option("--top", f.top, "BM25's best documents, which the model scores")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
+  add_query_weights(*verb, f.query_weights);
   verb->add_option("--show", f.show, "results that are printed")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   f.model.add_to(*verb);
   verb->add_flag("--think", f.think, "let the model write its reasoning first");

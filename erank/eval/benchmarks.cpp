@@ -71,6 +71,7 @@ std::vector<Benchmark> make_benchmarks() {
                       "stackoverflow", "sustainable_living", "leetcode", "pony", "aops",
                       "theoremqa_questions", "theoremqa_theorems"},
             .columns = {"nDCG@10"},
+            .query_weights = "bm25",
             .has_exclusions = true,
             .paper = rows({13.7, 15.7, 17.4, 17.0, 18.2, 23.2, 22.7, 23.1, 24.4})};
   all[3] = {.name = "followir",

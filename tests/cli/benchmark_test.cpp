@@ -273,6 +273,39 @@ TEST_F(TinyBenchmark, ReadsBrightsLayoutAndDropsWhatAQueryExcludes) {
   EXPECT_EQ(results()["tasks"][0]["first_stage"], r["tasks"][0]["first_stage"]);
 }
 
+// A word that a long query says often and most documents have: its number counts, or its weight.
+TEST_F(TinyBenchmark, SearchesBrightByItsOwnQueryWeights) {
+  std::string corpus;
+  for (const char* text : {"blue", "yeast", "blue sky", "blue sea", "grey"})
+    corpus += std::string("{\"id\": \"") + text + "\", \"content\": \"" + text + "\"}\n";
+  put("bright/documents/biology.jsonl", corpus);
+  put("bright/examples/biology.jsonl",
+      "{\"id\": \"0\", \"query\": \"blue blue blue yeast\", \"excluded_ids\": [\"N/A\"], "
+      "\"gold_ids\": [\"yeast\"]}\n");
+  ASSERT_EQ(benchmark("bright", "bright").exit_code, 0);
+  EXPECT_EQ(candidates("biology")["0"].at(0), "yeast");
+  EXPECT_EQ(results()["query_weights"], "bm25");
+  expect_refused(benchmark("bright", "bright", {"--resume", "--query-weights", "counts"}),
+                 "'query_weights' was \"bm25\", now it is \"counts\"");
+  ASSERT_EQ(
+      benchmark("bright", "bright", {"--overwrite", "--query-weights", "counts"}).exit_code, 0);
+  EXPECT_EQ(candidates("biology")["0"].at(0), "blue");
+  EXPECT_EQ(results()["query_weights"], "counts");
+
+  ASSERT_EQ(run({"index", "--corpus", path("bright/documents/biology.jsonl"), "--out",
+                 path("bright.bm25")})
+                .exit_code,
+            0);
+  for (const auto& [weights, best] :
+       {std::pair("counts", "(BM25: 1, "), std::pair("bm25", "(BM25: 2, ")}) {
+    const Outcome found =
+        run({"search", "--index", path("bright.bm25"), "--model", tiny_model(), "--query",
+             "blue blue blue yeast", "--query-weights", weights});
+    ASSERT_EQ(found.exit_code, 0) << found.err;
+    EXPECT_THAT(found.out, ContainsRegex("  blue  \\" + std::string(best)));
+  }
+}
+
 // Both instructions of each query, its own candidates, the values of `erank eval` on the results.
 TEST_F(TinyBenchmark, ReadsFollowIrsLayoutAndMeasuresBothScores) {
   const std::string folder = "followir/core17-instructions-mteb/";

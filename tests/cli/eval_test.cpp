@@ -99,6 +99,7 @@ TEST_F(TinyEval, AgreesWithTheDemoOnWhichTopicsCount) {
       "as 0";
   EXPECT_THAT(eval.err, HasSubstr(warning));
   EXPECT_THAT(demo.err, HasSubstr(warning));
+  EXPECT_THAT(demo.err, HasSubstr("of 2 of 2 pairs the answers on the scale together have"));
 }
 
 }  // namespace

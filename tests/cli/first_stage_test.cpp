@@ -220,6 +220,23 @@ TEST_F(TinyFirstStage, FuseAddsRunsUp) {
   expect_refused(run({"fuse", "--method", "sum", path("a.run"), path("none.run")}), "none.run");
 }
 
+// A text of the same length in the middle of a corpus of some megabytes.
+TEST_F(TinyFirstStage, AnIndexIsRefusedForACorpusThatChangedInOneWord) {
+  std::string corpus;
+  for (int i = 0; i < 40'000; ++i)
+    corpus += "{\"_id\": \"d" + std::to_string(i) + "\", \"text\": \"a text of its own, " +
+              std::to_string(i) + ", and blue\"}\n";
+  put("beir/corpus.jsonl", corpus);
+  put("beir/queries.jsonl", "{\"_id\": \"q\", \"text\": \"blue 7\"}\n");
+  ASSERT_EQ(run({"index", "--beir", path("beir"), "--out", path("beir.bm25")}).exit_code, 0);
+  const std::vector<std::string> retrieve = {"retrieve", "--index", path("beir.bm25"), "--beir",
+                                             path("beir"), "--threads", "1"};
+  EXPECT_EQ(run(retrieve).exit_code, 0);
+  corpus.replace(corpus.find("blue", corpus.size() / 3), 4, "pink");
+  put("beir/corpus.jsonl", corpus);
+  expect_refused(run(retrieve), "was not made of");
+}
+
 TEST_F(TinyFirstStage, SearchShowsRerankedTexts) {
   const std::string made = index();
   const Outcome shown = run({"search", "--index", made, "--model", tiny_model(), "--threads", "1",
@@ -236,6 +253,17 @@ TEST_F(TinyFirstStage, SearchShowsRerankedTexts) {
   ASSERT_EQ(lines.size(), 1u);
   EXPECT_EQ(lines[0]["rank"], 1);
   EXPECT_THAT(lines[0]["text"].get<std::string>(), HasSubstr("lue"));
+  // A random model does not answer as it is asked to: said once, or by the flag of each line.
+  EXPECT_THAT(lines_of(shown.err),
+              ElementsAre(HasSubstr("of 2 of 2 pairs the answers on the scale together have")));
+  EXPECT_EQ(lines[0]["flags"][0], "low_answer_mass");
+  EXPECT_THAT(json.err, Not(HasSubstr("answers on the scale")));
+  expect_refused(run({"search", "--index", made, "--query", ""}), "--query] is empty");
+  for (const char* show : {"0", "-1", "1e300"}) {
+    const Outcome refused = run({"search", "--index", made, "--query", "x", "--show", show});
+    expect_refused(refused, "--show");
+    EXPECT_LT(refused.err.size(), 200u);
+  }
   const Outcome none =
       run({"search", "--index", made, "--model", tiny_model(), "--query", "zebra"});
   EXPECT_EQ(none.exit_code, 0);
