@@ -13,7 +13,10 @@ using base::Json;
 
 std::string made_path(const std::string& out) { return out + ".made.json"; }
 
-std::optional<Json> read_made_of(const std::string& out, const std::string& verb) {
+namespace {
+
+// The whole file.
+std::optional<Json> read_record(const std::string& out, const std::string& verb) {
   const std::string path = made_path(out);
   if (!base::file_exists(path)) return std::nullopt;
   const Json json = base::parse_json(base::read_file(path), path);
@@ -21,12 +24,28 @@ std::optional<Json> read_made_of(const std::string& out, const std::string& verb
       !json["made_of"].is_object())
     base::fail(ErrorKind::kCorrupt, "made_of", path, ": does not say what an output of `erank ",
                verb, "` was made of; move it away");
-  return json["made_of"];
+  return json;
 }
 
-void write_made_of(const std::string& out, const std::string& verb, const Json& made_of) {
-  base::write_file_atomic(made_path(out),
-                          base::dump_json(Json{{"verb", verb}, {"made_of", made_of}}) + "\n");
+}  // namespace
+
+std::optional<Json> read_made_of(const std::string& out, const std::string& verb) {
+  const auto record = read_record(out, verb);
+  if (!record) return std::nullopt;
+  return (*record)["made_of"];
+}
+
+std::optional<eval::ScoredBy> read_scored_by(const std::string& out) {
+  const auto record = read_record(out, "rerank");
+  if (!record || !record->contains("scored_by")) return std::nullopt;
+  return eval::scored_by_from_json((*record)["scored_by"], made_path(out));
+}
+
+void write_made_of(const std::string& out, const std::string& verb, const Json& made_of,
+                   const std::optional<eval::ScoredBy>& scored_by) {
+  Json record = {{"verb", verb}, {"made_of", made_of}};
+  if (scored_by) record["scored_by"] = Json(eval::to_json(*scored_by));
+  base::write_file_atomic(made_path(out), base::dump_json(record) + "\n");
 }
 
 void remove_made_of(const std::string& out, const std::string& verb) {

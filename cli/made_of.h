@@ -6,6 +6,7 @@
 #include <string>
 
 #include "erank/base/json.h"
+#include "erank/eval/calibration.h"
 
 namespace erank::cli {
 
@@ -14,8 +15,14 @@ std::string made_path(const std::string& out);
 // What is kept beside `out`, an output of `verb`; nullopt: nothing is. Throws Error{kCorrupt} for
 // what is no such file.
 std::optional<base::Json> read_made_of(const std::string& out, const std::string& verb);
-void write_made_of(const std::string& out, const std::string& verb, const base::Json& made_of);
+// `scored_by`: of a run, see read_scored_by().
+void write_made_of(const std::string& out, const std::string& verb, const base::Json& made_of,
+                   const std::optional<eval::ScoredBy>& scored_by = {});
 void remove_made_of(const std::string& out, const std::string& verb);
+
+// What made the scores of `out`, an output of `erank rerank`; nullopt: nothing says it. Throws
+// Error{kInvalidInput} where the file does not say all of it.
+std::optional<eval::ScoredBy> read_scored_by(const std::string& out);
 
 // "" when both are equal, else e.g. "'seed' was 1, now it is 2" of the first key that differs.
 std::string difference(const base::Json& before, const base::Json& now);

@@ -29,6 +29,7 @@ struct Parts {
   std::map<int64_t, std::string> paths;
   int64_t count = 0;
   Json made_of;  // "shard" is ""
+  std::optional<eval::ScoredBy> scored_by;
 };
 
 Parts read_parts(const std::vector<std::string>& paths) {
@@ -54,6 +55,7 @@ Parts read_parts(const std::vector<std::string>& paths) {
     if (parts.count == 0) {
       parts.count = part.count;
       parts.made_of = *made_of;
+      parts.scored_by = read_scored_by(target);
     }
     if (part.count != parts.count)
       base::fail(ErrorKind::kInvalidInput, "merge", path, " is shard ", part.number, " of ",
@@ -98,7 +100,7 @@ void run_merge(const MergeFlags& flags, Context& context) {
   context.progress->finish();
   if (!stream) remove_made_of(target.path, "rerank");
   output.commit();
-  if (!stream) write_made_of(target.path, "rerank", parts.made_of);
+  if (!stream) write_made_of(target.path, "rerank", parts.made_of, parts.scored_by);
 }
 
 }  // namespace

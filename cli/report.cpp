@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "cli/output.h"
+#include "cli/run_scale.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/data/query_times.h"
@@ -19,7 +20,7 @@ namespace {
 using base::ErrorKind;
 
 struct ReportFlags {
-  std::vector<std::string> runs, stats;
+  std::vector<std::string> runs, stats, scales;
   std::string qrels, queries, corpus, beir, out;
   eval::ComparisonOptions options;
   bool json = false, overwrite = false;
@@ -29,8 +30,8 @@ struct ReportFlags {
 std::vector<std::string> names_of(const std::vector<std::string>& paths) {
   std::vector<std::string> names;
   for (const std::string& path : paths) {
-    std::string name = std::filesystem::path(path).filename().string();
-    for (const char* ending : {".gz", ".zst", ".jsonl", ".run", ".trec", ".txt"})
+    std::string name(data::without_packing(std::filesystem::path(path).filename().string()));
+    for (const char* ending : {".jsonl", ".run", ".trec", ".txt"})
       if (name.ends_with(ending) && name.size() > std::string_view(ending).size())
         name.resize(name.size() - std::string_view(ending).size());
     names.push_back(name);
@@ -41,21 +42,22 @@ std::vector<std::string> names_of(const std::vector<std::string>& paths) {
   return unique;
 }
 
-// Of each run the file that --stats RUN=FILE names for it, "": none.
-std::vector<std::string> stats_of(const ReportFlags& flags) {
-  std::vector<std::string> files(flags.runs.size());
-  for (const std::string& given : flags.stats) {
+// Of each run what an option RUN=VALUE gives it, "": nothing. `what` VALUE is: "FILE".
+std::vector<std::string> given_to_runs(const ReportFlags& flags, const char* option,
+                                       const std::vector<std::string>& all, const char* what) {
+  std::vector<std::string> values(flags.runs.size());
+  for (const std::string& given : all) {
     bool known = false;
-    for (size_t i = 0; i < files.size(); ++i) {
-      if (!given.starts_with(flags.runs[i] + "=") || !files[i].empty()) continue;
-      files[i] = given.substr(flags.runs[i].size() + 1);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!given.starts_with(flags.runs[i] + "=") || !values[i].empty()) continue;
+      values[i] = given.substr(flags.runs[i].size() + 1);
       known = true;
     }
     if (!known)
-      base::fail(ErrorKind::kInvalidInput, "--stats", "'", given,
-                 "', expected RUN=FILE, once for a run, with RUN as it is given to the report");
+      base::fail(ErrorKind::kInvalidInput, option, "'", given, "', expected RUN=", what,
+                 ", once for a run, with RUN as it is given to the report");
   }
-  return files;
+  return values;
 }
 
 void fill_texts(std::vector<eval::ShownQuery>& changed, const ReportFlags& flags,
@@ -79,10 +81,12 @@ void fill_texts(std::vector<eval::ShownQuery>& changed, const ReportFlags& flags
 }
 
 void run_report(ReportFlags flags, Context& context) {
-  const bool html = flags.out.ends_with(".html");
-  if (!flags.out.empty() && flags.out != "-" && !html && !flags.json && !flags.out.ends_with(".md"))
+  const std::string_view name = data::without_packing(flags.out);
+  const bool html = name.ends_with(".html");
+  if (!flags.out.empty() && flags.out != "-" && !html && !flags.json && !name.ends_with(".md"))
     base::fail(ErrorKind::kInvalidInput, "--out", flags.out,
-               ": expected a name that ends in .html or .md, or --json");
+               ": expected a name that ends in .html or .md (or with .gz or .zst after it), or "
+               "--json");
   if (html && flags.json)
     base::fail(ErrorKind::kInvalidInput, "--json", "does not go with --out ", flags.out,
                "; expected another name");
@@ -92,7 +96,8 @@ void run_report(ReportFlags flags, Context& context) {
     if (flags.corpus.empty()) flags.corpus = folder.corpus;
   }
   std::vector<std::string> inputs = flags.runs;
-  const std::vector<std::string> stats = stats_of(flags);
+  const auto stats = given_to_runs(flags, "--stats", flags.stats, "FILE");
+  const auto scales = given_to_runs(flags, "--scale", flags.scales, "yes-no, 0-3 or 0-10");
   for (const auto& name : {flags.qrels, flags.queries, flags.corpus})
     if (!name.empty()) inputs.push_back(name);
   for (const auto& name : stats)
@@ -106,7 +111,8 @@ void run_report(ReportFlags flags, Context& context) {
   for (size_t i = 0; i < names.size(); ++i)
     runs.push_back({names[i], data::read_results(flags.runs[i]),
                     stats[i].empty() ? std::unordered_map<std::string, double>()
-                                     : data::read_query_seconds(stats[i])});
+                                     : data::read_query_seconds(stats[i]),
+                    said_scale(flags.runs[i], scales[i])});
   const auto blend = [](std::span<const double> first, std::span<const double> own, double weight) {
     return rank::blend(rank::FusionMethod::kZScore, first, own, weight);
   };
@@ -146,6 +152,10 @@ void add_report(CLI::App& app, Context& context) {
   verb->add_option("--stats", f.stats,
                    "RUN=FILE: what erank rerank --stats wrote of a run, to show its times; again\n"
                    "for more")
+      ->allow_extra_args(false);
+  verb->add_option("--scale", f.scales,
+                   "RUN=yes-no, 0-3 or 0-10: the scale of a run's scores (default: what the run or "
+                   "its\n.made.json says, else a guess from the scores); again for more")
       ->allow_extra_args(false);
   verb->add_option("--queries", f.queries, "queries, to show those that changed most");
   verb->add_option("--corpus", f.corpus, "documents, to show the beginnings of their texts");

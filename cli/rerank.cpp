@@ -141,21 +141,54 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
 // --calibrated, else what lies beside the checkpoint, else "".
 std::string calibration_file(const RerankFlags& f) {
   if (!f.calibrated.empty()) return f.calibrated;
-  const std::string folder = rank::find_checkpoint(f.model.options.model).folder;
-  const std::string beside = folder + "/calibration.json";
-  return !folder.empty() && base::file_exists(beside) ? beside : "";
+  const std::string beside = rank::calibration_of_model(f.model.options.model);
+  return base::file_exists(beside) ? beside : "";
+}
+
+// The options, the checkpoint's defaults filled in.
+eval::ScoredBy scored_by(const RerankFlags& f) {
+  const auto checkpoint = rank::find_checkpoint(f.model.options.model);
+  const auto& d = checkpoint.defaults;
+  const auto model = f.model.resolved();
+  const auto options = score_options(f);
+  return {checkpoint.name,
+          rank::files_digest(f.model.files()),
+          options.instruction.value_or(d.instruction),
+          rank::mode_name(options.mode.value_or(d.mode)),
+          rank::score_kind_name(options.score.value_or(d.score)),
+          std::string(text::scale_name(model.scale.value_or(d.prompt.scale)))};
+}
+
+// The calibration that is for these scores, if any. One that is named and is for others is refused;
+// the one beside the model is left alone then.
+std::optional<eval::Calibration> read_calibration(const RerankFlags& f, const eval::ScoredBy& now) {
+  const std::string file = calibration_file(f);
+  if (file.empty()) return std::nullopt;
+  auto calibration = eval::read_calibration(file);
+  const bool tells = !f.quiet && !f.is_part;
+  if (!calibration.scored_by) {
+    if (tells) warn(file + " does not say which scores it is for; it is taken to be for these");
+    return calibration;
+  }
+  const std::string what = eval::difference(*calibration.scored_by, now);
+  if (what.empty()) return calibration;
+  if (!f.calibrated.empty())
+    base::fail(ErrorKind::kInvalidInput, "--calibrated", file, " is for other scores: ", what,
+               "; rerank as then, or make one of a run like this with `erank calibrate`");
+  if (tells) warn(base::str(file, " is for other scores and is not used: ", what));
+  return std::nullopt;
 }
 
 // With what else of the options shapes the output.
-base::Json made_of(const RerankFlags& f, const PairDigests& pairs, base::Json scored) {
+base::Json made_of(const RerankFlags& f, const PairDigests& pairs, base::Json scored,
+                   bool calibrated) {
   scored["first_stage"] = pairs.first_stage;
   scored["hybrid"] = f.hybrid;
   scored["format"] = f.format;
   scored["tail"] = f.tail;
   scored["tag"] = f.tag;
   scored["min_probability"] = f.min_probability;
-  const std::string calibration = calibration_file(f);
-  scored["calibrated"] = calibration.empty() ? "" : rank::files_digest({calibration});
+  scored["calibrated"] = calibrated ? rank::files_digest({calibration_file(f)}) : "";
   return scored;
 }
 
@@ -223,8 +256,6 @@ RerankPlan plan_of(const RerankFlags& f) {
   if (f.max_document_tokens > 0) plan.reranker.max_document_tokens = f.max_document_tokens;
   if (f.max_query_tokens > 0) plan.reranker.max_query_tokens = f.max_query_tokens;
   plan.scores = score_options(f);
-  if (const std::string file = calibration_file(f); !file.empty())
-    plan.calibration = eval::read_calibration(file);
   plan.min_probability = f.min_probability;
   plan.format = parse_rerank_format(f.format, !to_stdout(f));
   plan.append_tail = f.tail == "append";
@@ -242,10 +273,12 @@ void check_scoring_options(const RerankFlags& flags) { score_options(flags); }
 RerankDone rerank(const RerankFlags& flags, Context& context) {
   check_scoring_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
-  if (flags.min_probability > 0 && calibration_file(flags).empty())
+  const eval::ScoredBy by = scored_by(flags);
+  const auto calibration = read_calibration(flags, by);
+  if (flags.min_probability > 0 && !calibration)
     base::fail(ErrorKind::kInvalidInput, "--min-probability",
-               "needs a calibration: --calibrated FILE, which `erank calibrate` makes, or a file "
-               "calibration.json in the model's folder");
+               "needs a calibration for these scores: --calibrated FILE, which `erank calibrate` "
+               "makes, or the one that it stores beside the model");
   check_rerank_input(flags.input);
   const auto target = base::output_target(to_stdout(flags) ? "-" : flags.out);
   if (target.kind == base::OutputTarget::kFolder)
@@ -257,6 +290,8 @@ RerankDone rerank(const RerankFlags& flags, Context& context) {
                "needs --out with a file's name, for `erank merge`");
   const bool complete = is_complete(flags, target, journal);
   RerankPlan plan = plan_of(flags);
+  plan.calibration = calibration;
+  plan.scored_by = by;
   if (flags.input.candidates == "-" && journal.empty())
     return run_rerank_stream(
         plan, flags.input,
@@ -269,7 +304,7 @@ RerankDone rerank(const RerankFlags& flags, Context& context) {
   if (!journal.empty()) {  // a stream has nobody to compare with, and is to start at once
     const PairDigests pairs = digests_of(jobs);
     plan.journal_header = fingerprint(flags, pairs);
-    plan.made_of = made_of(flags, pairs, plan.journal_header);
+    plan.made_of = made_of(flags, pairs, plan.journal_header, calibration.has_value());
   }
   if (complete) {
     check_complete(flags, target, plan.made_of);
@@ -328,7 +363,7 @@ void add_rerank(CLI::App& app, Context& context) {
   add_scoring_options(*verb, f);
   verb->add_option("--calibrated", f.calibrated,
                    "adds each pair's probability of relevance, by this file of erank calibrate\n"
-                   "(default: calibration.json in the model's folder, if it is there)");
+                   "(default: the one that it stored beside the model, if it is for these scores)");
   verb->add_option("--min-probability", f.min_probability,
                    "leave out scored pairs below this probability of relevance")
       ->check(number_that([](double x) { return x >= 0 && x <= 1; }, "a number from 0 to 1",

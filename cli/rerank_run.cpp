@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "cli/doubts.h"
 #include "cli/made_of.h"
 #include "cli/output.h"
 #include "cli/progress_line.h"
@@ -114,7 +115,7 @@ class RerankRun {
       rank::Ranking ranking =
           rank::make_ranking(flight.job->qid, std::move(*flight.results), plan_.scores);
       note_failed(ranking);
-      note_doubtful(ranking);
+      doubts_.note(ranking);
       std::erase_if(ranking.results, [&](const rank::PassageResult& result) {
         return result.relevance.value_or(1) < plan_.min_probability;
       });
@@ -131,12 +132,12 @@ class RerankRun {
     if (journal) remove_made_of(path_, "rerank");
     output.commit();
     if (stats) stats->commit();
-    if (journal) write_made_of(path_, "rerank", plan_.made_of);
+    if (journal) write_made_of(path_, "rerank", plan_.made_of, plan_.scored_by);
     if (journal && !may_succeed_later_) journal_->discard();
     journal_.reset();
     context_.progress->finish();
     const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-    warn_doubtful();
+    if (!plan_.quiet) doubts_.tell();
     summary(*reranker, seconds);
     if (plan_.loaded) *plan_.loaded = std::move(reranker);
     if (stream_) stream_->finish();
@@ -187,7 +188,6 @@ class RerankRun {
                   1,
                   0};
     const RerankJob& job = *flight.job;
-    ++num_queries_;
     num_pairs_ += std::ssize(job.passages);
     rank::RankRequest request{job.qid, job.query, {}, plan_.scores};
     request.options.hybrid_weight
@@ -262,29 +262,6 @@ class RerankRun {
     }
   }
 
-  void note_doubtful(const rank::Ranking& ranking) {
-    const auto has = [](const rank::PassageResult& r, const char* flag) {
-      return std::find(r.flags.begin(), r.flags.end(), flag) != r.flags.end();
-    };
-    for (const auto& r : ranking.results) num_low_mass_ += has(r, "low_answer_mass");
-    if (!ranking.results.empty()) num_constant_ += has(ranking.results.front(), "constant_scores");
-  }
-
-  // What makes a ranking worth less than it looks.
-  void warn_doubtful() const {
-    if (plan_.quiet) return;
-    if (num_low_mass_ > 0)
-      warn(base::str("of ", num_low_mass_, " of ", num_pairs_,
-                     " pairs the answers on the scale together have less than ",
-                     rank::kLowAnswerMass,
-                     " of the probability: the model does not answer as it is asked to; take a "
-                     "reranker, with the prompt it was trained on"));
-    if (num_constant_ > 0)
-      warn(base::str("the scores of ", num_constant_, " of ", num_queries_,
-                     " queries are the same for all their documents: their order is the first "
-                     "stage's"));
-  }
-
   void report() {
     const int64_t done = ++num_done_;
     context_.progress->update({"rerank", done, num_expected_, "pairs", ""});
@@ -324,9 +301,9 @@ class RerankRun {
   std::condition_variable news_;
   bool has_news_ = false;                    // guarded by news_mutex_
   int64_t num_expected_ = 0;                 // pairs; 0: not known
-  int64_t num_queries_ = 0, num_pairs_ = 0;  // launched
+  int64_t num_pairs_ = 0;                    // launched
   int64_t num_resumed_ = 0, num_failed_ = 0;
-  int64_t num_low_mass_ = 0, num_constant_ = 0;  // pairs; queries
+  Doubts doubts_;
   bool may_succeed_later_ = false;
   std::atomic<int64_t> num_done_ = 0;
   Clock::time_point begin_;

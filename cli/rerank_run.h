@@ -32,6 +32,7 @@ struct RerankPlan {
   bool resume = false, overwrite = false, quiet = false;
   // Of a file: what its journal's results depend on, and what it is made of.
   base::Json journal_header, made_of;
+  eval::ScoredBy scored_by;
 };
 
 struct RerankDone {

@@ -41,6 +41,19 @@ std::optional<int64_t> count_of(const Json& object, const char* key, const std::
   return base::json_require<int64_t>(object, key, where);
 }
 
+// A distribution is over the answers from 0 to the highest one.
+void note_scale(const Json& distribution, const std::string& where, std::optional<int>& highest) {
+  if (distribution.is_null()) return;
+  const int answers = distribution.is_array() ? static_cast<int>(distribution.size()) : 0;
+  if (answers != 2 && answers != 4 && answers != 11)
+    fail(ErrorKind::kInvalidInput, "read_results", where,
+         ": 'distribution' is no list of 2, 4 or 11 probabilities");
+  if (highest.value_or(answers - 1) != answers - 1)
+    fail(ErrorKind::kInvalidInput, "read_results", where, ": 'distribution' has ", answers,
+         " answers, of the lines before it ", *highest + 1, "; expected one scale in a run");
+  highest = answers - 1;
+}
+
 }  // namespace
 
 Run Results::run() const {
@@ -70,6 +83,7 @@ Results read_results(const std::string& path) {
     Result result{id_of(at(object, "docid"), kReader, where, "docid"), std::nullopt};
     if (!at(object, "score").is_null())
       result.score = base::json_require<double>(object, "score", where);
+    note_scale(at(object, "distribution"), where, out.highest_answer);
     result.reasoning = base::json_value<std::string>(object, "reasoning", "", where);
     result.prompt_tokens = count_of(object, "prompt_tokens", where);
     result.new_tokens = count_of(object, "new_tokens", where);

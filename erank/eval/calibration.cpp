@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
@@ -109,6 +110,11 @@ base::OrderedJson reliability_json(const Reliability& r) {
   return {{"expected_calibration_error", r.expected_error}, {"brier", r.brier}};
 }
 
+constexpr std::pair<const char*, std::string ScoredBy::*> kScoredBy[] = {
+    {"model", &ScoredBy::model}, {"weights", &ScoredBy::weights},
+    {"instruction", &ScoredBy::instruction}, {"mode", &ScoredBy::mode},
+    {"score", &ScoredBy::score}, {"scale", &ScoredBy::scale}};
+
 std::vector<double> numbers(const base::Json& object, const char* key, const std::string& path) {
   const auto it = object.find(key);
   if (it == object.end() || !it->is_array() ||
@@ -119,6 +125,31 @@ std::vector<double> numbers(const base::Json& object, const char* key, const std
 }
 
 }  // namespace
+
+base::OrderedJson to_json(const ScoredBy& by) {
+  base::OrderedJson json;
+  for (const auto& [key, member] : kScoredBy) json[key] = by.*member;
+  return json;
+}
+
+ScoredBy scored_by_from_json(const base::Json& json, const std::string& where) {
+  ScoredBy by;
+  for (const auto& [key, member] : kScoredBy)
+    by.*member = base::json_require<std::string>(json, key, where + ", scored_by");
+  return by;
+}
+
+std::string difference(const ScoredBy& before, const ScoredBy& now) {
+  if (before.weights != now.weights)
+    return before.model != now.model
+               ? base::str("the model was ", before.model, ", now it is ", now.model)
+               : base::str("the files of the model ", now.model,
+                           ", its adapters or its prompt format have changed");
+  for (const auto& [key, member] : kScoredBy)
+    if (member != &ScoredBy::model && before.*member != now.*member)
+      return base::str("'", key, "' was '", before.*member, "', now it is '", now.*member, "'");
+  return "";
+}
 
 double Calibration::probability(double score) const {
   if (method == Method::kPlatt) return sigmoid(slope * score + intercept);
@@ -145,12 +176,41 @@ Calibration fit_calibration(std::span<const JudgedScore> pairs) {
   return map;
 }
 
-std::optional<double> score_scale(std::span<const JudgedScore> pairs) {
-  double least = 0, most = 0;
-  for (const auto& pair : pairs)
-    least = std::min(least, pair.score), most = std::max(most, pair.score);
-  if (least < 0 || most > 10) return std::nullopt;
-  return most <= 1 ? 1.0 : 10.0;
+ScoreScale find_scale(const data::Results& results, std::span<const JudgedScore> judged,
+                      const std::optional<ScoreScale>& said) {
+  ScoreScale scale;
+  if (said) {
+    scale = *said;
+  } else if (results.highest_answer) {
+    scale = {static_cast<double>(*results.highest_answer), ScoreScale::From::kDistributions};
+  } else {
+    double most = 0;
+    for (const auto& [qid, list] : results.results)
+      for (const data::Result& result : list) most = std::max(most, result.score.value_or(0));
+    scale.highest = most <= 1 ? 1 : 10;
+  }
+  for (const JudgedScore& pair : judged) {
+    if (pair.score >= 0 && pair.score <= scale.highest) continue;
+    if (scale.from == ScoreScale::From::kOption)
+      base::fail(ErrorKind::kInvalidInput, "--scale", "a judged pair has the score ", pair.score,
+                 ", expected 0 to ", scale.highest, "; give the scale that the run was made with");
+    return {0, scale.from};
+  }
+  return scale;
+}
+
+std::string_view why(ScoreScale::From from) {
+  switch (from) {
+    case ScoreScale::From::kDistributions:
+      return "as its distributions say";
+    case ScoreScale::From::kRecord:
+      return "as its .made.json says";
+    case ScoreScale::From::kOption:
+      return "as --scale says";
+    case ScoreScale::From::kGuess:
+      break;
+  }
+  return "guessed";
 }
 
 Reliability reliability(std::span<const double> probabilities, std::span<const JudgedScore> pairs) {
@@ -177,7 +237,7 @@ Reliability reliability(std::span<const double> probabilities, std::span<const J
   return out;
 }
 
-CrossValidation cross_validate(std::span<const JudgedScore> pairs) {
+CrossValidation cross_validate(std::span<const JudgedScore> pairs, double highest) {
   constexpr size_t kFolds = 5;
   std::set<int64_t> groups;
   for (const auto& pair : pairs) groups.insert(pair.group);
@@ -204,9 +264,9 @@ CrossValidation cross_validate(std::span<const JudgedScore> pairs) {
   }
   CrossValidation out{static_cast<int>(folds), std::nullopt, reliability(isotonic, pairs),
                       reliability(platt, pairs)};
-  if (const auto scale = score_scale(pairs)) {
+  if (highest > 0) {
     std::vector<double> raw;
-    for (const auto& pair : pairs) raw.push_back(pair.score / *scale);
+    for (const auto& pair : pairs) raw.push_back(pair.score / highest);
     out.before = reliability(raw, pairs);
   }
   return out;
@@ -221,6 +281,7 @@ base::OrderedJson to_json(const Calibration& calibration, const CrossValidation&
   json["method"] = calibration.method == Calibration::Method::kPlatt ? "platt" : "isotonic";
   json["isotonic"] = {{"scores", calibration.scores}, {"probabilities", calibration.probabilities}};
   json["platt"] = {{"slope", calibration.slope}, {"intercept", calibration.intercept}};
+  if (calibration.scored_by) json["scored_by"] = to_json(*calibration.scored_by);
   base::OrderedJson& m = json["measured"];
   m["queries"] = groups.size();
   m["pairs"] = pairs.size();
@@ -239,8 +300,8 @@ Calibration read_calibration(const std::string& path) {
   };
   if (!json.is_object() || !json.contains("erank_calibration"))
     refuse("no calibration; expected a file that `erank calibrate` wrote");
-  base::refuse_unknown_keys(json, {"erank_calibration", "method", "isotonic", "platt", "measured"},
-                            path);
+  base::refuse_unknown_keys(
+      json, {"erank_calibration", "method", "isotonic", "platt", "scored_by", "measured"}, path);
   if (base::json_require<int64_t>(json, "erank_calibration", path) != kVersion)
     refuse("version ", json["erank_calibration"].dump(), ", this program reads ", kVersion);
   for (const char* key : {"isotonic", "platt"})
@@ -250,6 +311,7 @@ Calibration read_calibration(const std::string& path) {
   if (method != "isotonic" && method != "platt")
     refuse("method '", method, "', expected isotonic or platt");
   if (method == "platt") map.method = Calibration::Method::kPlatt;
+  if (json.contains("scored_by")) map.scored_by = scored_by_from_json(json["scored_by"], path);
   map.scores = numbers(json["isotonic"], "scores", path);
   map.probabilities = numbers(json["isotonic"], "probabilities", path);
   map.slope = base::json_require<double>(json["platt"], "slope", path);

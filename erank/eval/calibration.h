@@ -6,9 +6,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "erank/base/json.h"
+#include "erank/data/results.h"
 
 namespace erank::eval {
 
@@ -17,6 +19,18 @@ struct JudgedScore {
   bool relevant = false;
   int64_t group = 0;  // its query: pairs of one are left out of the learning together
 };
+
+// What made a run's scores, the checkpoint's defaults filled in.
+struct ScoredBy {
+  std::string model;    // its name, for people
+  std::string weights;  // digest of the files that it is read from
+  std::string instruction, mode, score, scale;
+};
+base::OrderedJson to_json(const ScoredBy& by);
+// Throws Error{kInvalidInput} for what is no such object, with `where` it is from.
+ScoredBy scored_by_from_json(const base::Json& json, const std::string& where);
+// "" where both make the same scores, else what differs first.
+std::string difference(const ScoredBy& before, const ScoredBy& now);
 
 // A map from scores to probabilities that never falls.
 struct Calibration {
@@ -28,6 +42,7 @@ struct Calibration {
   std::vector<double> scores = {}, probabilities = {};
   // kPlatt: 1 / (1 + exp(-(slope score + intercept))), slope >= 0.
   double slope = 0, intercept = 0;
+  std::optional<ScoredBy> scored_by = {};  // the scores that it is for, where that is known
 
   double probability(double score) const;
 };
@@ -39,9 +54,20 @@ struct Calibration {
 // pairs and others.
 Calibration fit_calibration(std::span<const JudgedScore> pairs);
 
-// What a reader of scores takes for their probability without a calibration: the score itself where
-// all are within 0 and 1, a tenth of it within 0 and 10, else nothing.
-std::optional<double> score_scale(std::span<const JudgedScore> pairs);  // 1, 10 or nothing
+// The scale of a run's scores, 0 to `highest`: what a reader takes for the probability of a pair
+// without a calibration is its score / highest.
+struct ScoreScale {
+  enum class From { kGuess, kDistributions, kRecord, kOption };  // what says it
+  double highest = 0;  // 1, 3 or 10; 0: the scores are on no scale, such as a first stage's
+  From from = From::kGuess;
+};
+// As it is `said`, else by the lines' distributions, else a guess: 1 where no score of the run is
+// above it, else 10. None where one of `judged`, its judged pairs, is off that scale; where an
+// option said it, throws Error{kInvalidInput}.
+ScoreScale find_scale(const data::Results& results, std::span<const JudgedScore> judged,
+                      const std::optional<ScoreScale>& said = {});
+// "guessed", "as its distributions say", "as its .made.json says", "as --scale says".
+std::string_view why(ScoreScale::From from);
 
 // A bar of a reliability diagram: the pairs whose probability is in [i / n, (i + 1) / n).
 struct ReliabilityBin {
@@ -63,14 +89,15 @@ Reliability reliability(std::span<const double> probabilities, std::span<const J
 // How well the two maps do on queries that they were not learned from.
 struct CrossValidation {
   int folds = 0;
-  std::optional<Reliability> before;  // of score / score_scale(), where there is such a scale
+  std::optional<Reliability> before;  // of score / highest, where there is a scale
   Reliability isotonic, platt;
 };
 
 // Groups are dealt to at most 5 folds in turn, in ascending order; each fold's pairs get their
 // probabilities from the maps learned from the other folds. Throws Error{kInvalidInput} where a
 // fold leaves only relevant or only other pairs to learn from, or with fewer than two groups.
-CrossValidation cross_validate(std::span<const JudgedScore> pairs);
+// REQUIRES: scores from 0 to `highest`, unless that is 0.
+CrossValidation cross_validate(std::span<const JudgedScore> pairs, double highest);
 
 // The file calibration.json (docs/formats.md, "Calibration"): both maps, the one in use, and what
 // was measured.

@@ -171,10 +171,10 @@ class Comparer {
     const auto num_relevant = std::count_if(judged.begin(), judged.end(),
                                             [](const JudgedScore& pair) { return pair.relevant; });
     const bool both = num_relevant > 0 && num_relevant < std::ssize(judged);
-    if (const auto scale = score_scale(judged); scale && both) {
-      run.scale = scale;
+    run.scale = find_scale(named.results, judged, named.scale);
+    if (run.scale.highest > 0 && both) {
       std::vector<double> probabilities;
-      for (const auto& pair : judged) probabilities.push_back(pair.score / *scale);
+      for (const auto& pair : judged) probabilities.push_back(pair.score / run.scale.highest);
       run.reliability = reliability(probabilities, judged);
     }
     return run;

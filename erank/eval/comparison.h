@@ -21,6 +21,7 @@ struct NamedRun {
   std::string name;
   data::Results results;
   std::unordered_map<std::string, double> seconds = {};  // by query, where they are known
+  std::optional<ScoreScale> scale = {};  // where it is known otherwise than by find_scale()
 };
 
 // The scores of one query's candidates by the first stage and by the reranker, and the first
@@ -75,8 +76,8 @@ struct ComparedRun {
   std::vector<double> values = {};       // of each query, on the first measure
   TieCounts ties = {};                   // of its scores as 32-bit floats
   std::vector<GradeScores> scores = {};  // grades descending, those not judged last
-  std::optional<double> scale = {};      // score_scale() of the judged pairs, with reliability
-  // Of score / scale, where there is one and pairs of both kinds.
+  ScoreScale scale = {};
+  // Of score / scale.highest, where there is a scale, and pairs of both kinds.
   std::optional<Reliability> reliability = {};
   std::vector<double> prompt_tokens = {}, new_tokens = {};  // of each pair, where the run says them
   std::vector<double> seconds = {};                         // of each query, where they are known

@@ -155,7 +155,7 @@ std::string plot_scores(const Comparison& comparison, size_t r) {
     for (const double score : grade.scores)
       low = std::min(low, score), high = std::max(high, score);
   if (!(low <= high)) return "";
-  if (run.scale) low = std::min(low, 0.0), high = std::max(high, *run.scale);
+  if (run.reliability) low = std::min(low, 0.0), high = std::max(high, run.scale.highest);
   const Bins bins = make_bins(low, high, false);
   constexpr double kRow = 46, kTop = 36;
   const double bottom = kTop + kRow * static_cast<double>(run.scores.size());
@@ -199,7 +199,9 @@ std::string plot_reliability(const Comparison& comparison, size_t r) {
   if (!run.reliability) return "";
   const Axis axis = base::make_axis(0, 1, 5, false);
   std::string body = base::svg_frame(kBox, axis, axis, "Reliability of " + shortened(run.name, 36),
-                                     *run.scale == 1 ? "score as probability" : "score / 10",
+                                     run.scale.highest == 1
+                                         ? "score as probability"
+                                         : formatted("score / %.0f", run.scale.highest),
                                      "share of relevant pairs");
   body += str("<path class=\"axis\" stroke-dasharray=\"4 3\" d=\"M", pixel(kBox.left), " ",
               pixel(kBox.bottom), "L", pixel(kBox.right), " ", pixel(kBox.top), "\"/>\n");

@@ -223,6 +223,31 @@ OrderedJson json(const PairedTest& t) {
           {"queries_needed", t.queries_needed}};
 }
 
+std::string_view from_name(ScoreScale::From from) {
+  switch (from) {
+    case ScoreScale::From::kDistributions:
+      return "distributions";
+    case ScoreScale::From::kRecord:
+      return "record";
+    case ScoreScale::From::kOption:
+      return "option";
+    case ScoreScale::From::kGuess:
+      break;
+  }
+  return "guess";
+}
+
+// A sentence for each run: on which scale its scores are read as probabilities.
+std::string reliability_text(const Comparison& comparison) {
+  std::string out;
+  for (const ComparedRun& run : comparison.runs)
+    if (run.reliability)
+      out += str(out.empty() ? "" : " ", "As probabilities the scores of ", run.name,
+                 " are read on the scale 0 to ", run.scale.highest, " (", why(run.scale.from),
+                 "): expected calibration error ", four(run.reliability->expected_error), ".");
+  return out;
+}
+
 OrderedJson by_query(const Comparison& comparison, const std::vector<double>& values) {
   OrderedJson out = OrderedJson::object();
   for (size_t q = 0; q < values.size(); ++q) out[comparison.qids[q]] = values[q];
@@ -337,7 +362,8 @@ OrderedJson to_json(const Comparison& comparison, const std::vector<ShownQuery>&
     entry["reliability"] = nullptr;
     if (run.reliability) {
       OrderedJson& reliability =
-          entry["reliability"] = {{"scale", *run.scale},
+          entry["reliability"] = {{"scale", run.scale.highest},
+                                  {"scale_from", from_name(run.scale.from)},
                                   {"expected_calibration_error", run.reliability->expected_error},
                                   {"brier", run.reliability->brier}};
       reliability["bins"] = OrderedJson::array();
@@ -384,6 +410,8 @@ std::string to_markdown(const Comparison& comparison, const std::vector<ShownQue
     out += "## Against " + comparison.runs.front().name + ": " + comparison.measures.front() +
            "\n\n" + markdown(tests_table(comparison));
   out += method_text(comparison) + "\n\n## Ties\n\n" + markdown(ties_table(comparison));
+  if (const std::string text = reliability_text(comparison); !text.empty())
+    out += "## Reliability\n\n" + text + "\n\n";
   if (const Table amounts = amounts_table(comparison); amounts.size() > 1)
     out += "## Lengths and times\n\n" + markdown(amounts);
   if (changed.empty()) return out;
@@ -428,7 +456,8 @@ std::string to_html(const Comparison& comparison, const std::vector<ShownQuery>&
     out += "<h2>Against " + escaped(runs.front().name) + ": " +
            escaped(comparison.measures.front()) + "</h2>\n" + html(tests_table(comparison));
   out += "<p class=\"note\">" + escaped(method_text(comparison)) + "</p>\n";
-  out += "<h2>Scores</h2>\n" + html(ties_table(comparison)) + "<div class=\"plots\">\n";
+  out += "<h2>Scores</h2>\n" + html(ties_table(comparison)) + "<p class=\"note\">" +
+         escaped(reliability_text(comparison)) + "</p>\n<div class=\"plots\">\n";
   for (size_t r = 0; r < runs.size(); ++r)
     out += plot_scores(comparison, r) + plot_reliability(comparison, r);
   out += "</div>\n";

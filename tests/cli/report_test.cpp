@@ -4,13 +4,16 @@
 
 #include <filesystem>
 
+#include "erank/data/source.h"
 #include "tests/cli/program.h"
 
 namespace erank::cli {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class TinyReport : public Program {
@@ -62,6 +65,13 @@ TEST_F(TinyReport, SaysWhetherRerankingHelpsInThreeForms) {
   for (const char* part : {"<!doctype html>", "question q0", "a fitting text", "fits"})
     EXPECT_THAT(html, HasSubstr(part));
   expect_refused(run(args({"--out", path("report.html")})), "--overwrite");
+  for (const char* name : {"packed.html.gz", "packed.md.zst"}) {
+    ASSERT_EQ(run(args({"--out", path(name)})).exit_code, 0);
+    data::ByteSource packed(path(name));
+    std::string text(packed.next());
+    EXPECT_THAT(text, AnyOf(StartsWith("<!doctype html>"), StartsWith("# Comparison"))) << name;
+    EXPECT_NE(base::read_file(path(name)).substr(0, 5), text.substr(0, 5));
+  }
 }
 
 TEST_F(TinyReport, ShowsTheTimesThatRerankKept) {
@@ -84,7 +94,7 @@ TEST_F(TinyReport, ShowsTheTimesThatRerankKept) {
 
 TEST_F(TinyReport, RefusesInOneLine) {
   put_runs(4);
-  expect_refused(run(args({"--out", path("report.pdf")})), ".html or .md");
+  expect_refused(run(args({"--out", path("report.pdf")})), ".html or .md (or with .gz or .zst");
   expect_refused(run(args({"-m", "num_q"})), "no value for each query");
   expect_refused(run(args({"-m", "nGCD"})), "nGCD");
   expect_refused(run(args({"--corpus", path("none.jsonl")})), "none.jsonl");
@@ -108,7 +118,7 @@ TEST_F(TinyReport, CalibratesScoresWhichRerankThenReports) {
   const Outcome made = run({"calibrate", path("erank.jsonl"), "--qrels", path("qrels"), "--out",
                             path("calibration.json")});
   ASSERT_EQ(made.exit_code, 0) << made.err;
-  EXPECT_THAT(made.err, StartsWith("erank: 40 judged pairs; expected calibration error"));
+  EXPECT_THAT(made.err, HasSubstr("erank: 40 judged pairs, scores from 0 to 10 (guessed); expected"));
   expect_refused(run({"calibrate", path("bm25.run"), "--qrels", path("corpus.jsonl")}),
                  "read_qrels");
 
@@ -143,10 +153,122 @@ TEST_F(TinyReport, CalibratesScoresWhichRerankThenReports) {
 
   expect_refused(with({"--min-probability", "0.5"}), "needs a calibration");
   std::filesystem::copy_file(path("map.json"), tiny_model() + "/calibration.json");
+  EXPECT_THAT(with({}).err, HasSubstr("does not say which scores it is for"));
   EXPECT_EQ(with({"--min-probability", "1"}).out, "");
   EXPECT_TRUE(json_lines(with({}).out)[0].contains("relevance"));
   put("map.json", "{}");
   expect_refused(with({"--calibrated", path("map.json")}), "no calibration");
+}
+
+// Two queries with three documents each, the first of which is relevant.
+class TinyCalibration : public Program {
+ protected:
+  void SetUp() override {
+    std::string candidates, qrels;
+    for (const char* qid : {"p", "q"}) {
+      candidates += std::string("{\"qid\":\"") + qid + "\",\"query\":\"sky " + qid +
+                    "\",\"hits\":[{\"docid\":\"a\",\"text\":\"blue\",\"score\":3},"
+                    "{\"docid\":\"b\",\"text\":\"bread\",\"score\":2},"
+                    "{\"docid\":\"c\",\"text\":\"air\",\"score\":1}]}\n";
+      qrels += std::string(qid) + " 0 a 1\n" + qid + " 0 b 0\n" + qid + " 0 c 0\n";
+    }
+    put("candidates.jsonl", candidates);
+    put("qrels", qrels);
+  }
+  Outcome scored(const std::string& out, std::vector<std::string> more = {}) {
+    more.insert(more.begin(),
+                {"--candidates", path("candidates.jsonl"), "--direct", "--overwrite"});
+    if (!out.empty()) more.insert(more.end(), {"--out", path(out)});
+    return rerank(more);
+  }
+  Outcome calibrate(const std::string& of, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"calibrate", path(of), "--qrels", path("qrels"), "--overwrite"});
+    return run(more);
+  }
+  static std::string scale(const std::string& highest, const std::string& from) {
+    return "6 judged pairs, scores from 0 to " + highest + " (" + from + ")";
+  }
+};
+
+TEST_F(TinyCalibration, TakesTheScaleFromWhatTheRunSays) {
+  ASSERT_EQ(scored("three.jsonl", {"--scale", "0-3", "--score", "expected"}).exit_code, 0);
+  ASSERT_EQ(scored("three.trec", {"--scale", "0-3", "--format", "trec"}).exit_code, 0);
+  ASSERT_EQ(scored("ten.trec", {"--format", "trec"}).exit_code, 0);
+  EXPECT_THAT(calibrate("three.jsonl").err, HasSubstr(scale("3", "as its .made.json says")));
+  EXPECT_THAT(calibrate("three.trec").err, HasSubstr(scale("3", "as its .made.json says")));
+  EXPECT_THAT(calibrate("ten.trec").err, HasSubstr(scale("10", "as its .made.json says")));
+  for (const char* name : {"three.jsonl", "three.trec", "ten.trec"})
+    std::filesystem::remove(path(std::string(name) + ".made.json"));
+  EXPECT_THAT(calibrate("three.jsonl").err, HasSubstr(scale("3", "as its distributions say")));
+  EXPECT_THAT(calibrate("three.trec").err, HasSubstr("guessed"));
+  EXPECT_THAT(calibrate("three.trec", {"--scale", "0-3"}).err,
+              HasSubstr(scale("3", "as --scale says")));
+  expect_refused(calibrate("three.trec", {"--scale", "0-4"}), "--scale");
+
+  const auto reliability = [&](const std::string& of, const std::vector<std::string>& more) {
+    std::vector<std::string> args = {"report", path(of), "--qrels", path("qrels"), "--json"};
+    args.insert(args.end(), more.begin(), more.end());
+    return json_lines(run(args).out).at(0)["runs"][0]["reliability"];
+  };
+  const base::Json said = reliability("three.jsonl", {});
+  EXPECT_EQ(said["scale"], 3);
+  EXPECT_EQ(said["scale_from"], "distributions");
+  const base::Json option = reliability("three.trec", {"--scale", path("three.trec") + "=0-3"});
+  EXPECT_EQ(option["scale"], 3);
+  EXPECT_EQ(option["scale_from"], "option");
+  expect_refused(run({"report", path("three.trec"), "--qrels", path("qrels"), "--scale", "0-3"}),
+                 "expected RUN=yes-no, 0-3 or 0-10");
+  put("mixed.jsonl", base::read_file(path("three.jsonl")) +
+                         "{\"qid\":\"z\",\"docid\":\"d\",\"score\":1,\"distribution\":[0.1,0.2]}\n");
+  expect_refused(calibrate("mixed.jsonl"), "mixed.jsonl:7: 'distribution' has 2 answers");
+}
+
+TEST_F(TinyCalibration, IsUsedForTheScoresThatItWasMadeOfAlone) {
+  ASSERT_EQ(scored("run.jsonl").exit_code, 0);
+  const std::string beside = tiny_model() + "/calibration.json";
+  ASSERT_EQ(calibrate("run.jsonl", {"--model", tiny_model()}).exit_code, 0);
+  EXPECT_TRUE(base::file_exists(beside));
+  const Outcome same = scored("again.jsonl");
+  EXPECT_THAT(same.err, Not(HasSubstr("calibration.json")));
+  EXPECT_TRUE(json_lines(base::read_file(path("again.jsonl"))).at(0).contains("relevance"));
+
+  // The same under other names, of the model and of the calibration, may be resumed with.
+  std::filesystem::rename(beside, path("renamed.json"));
+  const std::vector<std::string> named = {"--calibrated", path("renamed.json"), "--resume"};
+  std::vector<std::string> resume = {"rerank", "--model", path("moved"), "--threads", "1",
+                                     "--candidates", path("candidates.jsonl"), "--direct", "--out",
+                                     path("again.jsonl")};
+  resume.insert(resume.end(), named.begin(), named.end());
+  std::filesystem::copy(tiny_model(), path("moved"));
+  EXPECT_THAT(run(resume).err, HasSubstr("is complete already; nothing to resume"));
+  std::filesystem::rename(path("renamed.json"), beside);
+
+  // One that lies beside the model is left alone for other scores.
+  for (const std::vector<std::string>& other : std::vector<std::vector<std::string>>{
+           {"--instruction", "find poems"}, {"--scale", "0-3"}, {"--score", "integer"}}) {
+    const Outcome o = scored("other.jsonl", other);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    EXPECT_THAT(o.err, HasSubstr("calibration.json is for other scores and is not used: '" +
+                                 other[0].substr(2) + "' was '"));
+    EXPECT_FALSE(json_lines(base::read_file(path("other.jsonl"))).at(0).contains("relevance"));
+    std::vector<std::string> named = other;
+    named.insert(named.end(), {"--calibrated", beside});
+    expect_refused(scored("other.jsonl", named), "is for other scores: '" + other[0].substr(2));
+  }
+  Outcome limited = scored("other.jsonl", {"--score", "integer", "--min-probability", "0.5",
+                                           "--quiet"});
+  expect_refused(limited, "needs a calibration for these scores");
+
+  // What a file without a record may not be made of.
+  ASSERT_EQ(scored("blend.jsonl", {"--hybrid", "zscore:0.2", "--quiet"}).exit_code, 0);
+  expect_refused(calibrate("blend.jsonl"), "--hybrid zscore:0.2");
+  const Outcome stream = scored("");
+  put("stream.jsonl", stream.out);
+  EXPECT_THAT(calibrate("stream.jsonl").err, HasSubstr("nothing says which model"));
+  std::filesystem::copy(tiny_model(), path("copy"));
+  ASSERT_EQ(calibrate("run.jsonl", {"--model", path("copy")}).exit_code, 0);
+  base::write_file_atomic(path("copy/erank.json"), "{\"layout\": \"passage-last\"}");
+  expect_refused(calibrate("run.jsonl", {"--model", path("copy")}), "was made with other files");
 }
 
 }  // namespace

@@ -103,7 +103,7 @@ TEST(Reliability, IsTheWeightedGapOfItsBins) {
 
 TEST(CrossValidation, ShowsThatCalibrationHelpsOverconfidentScores) {
   const auto measured =
-      cross_validate(drawn(4'000, 9, [](double score) { return 0.02 + 0.03 * score; }));
+      cross_validate(drawn(4'000, 9, [](double score) { return 0.02 + 0.03 * score; }), 10);
   EXPECT_EQ(measured.folds, 5);
   ASSERT_TRUE(measured.before);
   EXPECT_GT(measured.before->expected_error, 0.25);
@@ -119,23 +119,42 @@ TEST(CrossValidation, NeverLearnsFromTheQueriesItMeasures) {
   for (int64_t group = 0; group < 4; ++group)
     for (int64_t score = 0; score < 4; ++score)
       pairs.push_back({static_cast<double>(score), score == group, group});
-  const auto measured = cross_validate(pairs);
+  const auto measured = cross_validate(pairs, 0);
   EXPECT_EQ(measured.folds, 4);
   const Calibration all = fit_calibration(pairs);
   double in_sample = 0;
   for (const auto& pair : pairs)
     in_sample += std::pow(all.probability(pair.score) - pair.relevant, 2) / 16;
   EXPECT_GT(measured.isotonic.brier, in_sample + 0.02);
-  EXPECT_EQ(score_scale(pairs), 10);
-  EXPECT_EQ(score_scale(Pairs{{0.2, true, 0}, {1, true, 0}}), 1);
-  EXPECT_EQ(score_scale(Pairs{{-0.2, true, 0}}), std::nullopt);
-  EXPECT_EQ(score_scale(Pairs{{10.5, true, 0}}), std::nullopt);
+  EXPECT_FALSE(measured.before);
+}
+
+TEST(ScoreScale, IsWhatIsSaidElseOfTheDistributionsElseAGuess) {
+  const auto found = [](double most, const Pairs& judged, std::optional<int> answer = {},
+                        std::optional<ScoreScale> said = {}) {
+    data::Results results;
+    results.results["q"] = {{"a", most}, {"b", std::nullopt}};
+    results.highest_answer = answer;
+    return find_scale(results, judged, said);
+  };
+  using From = ScoreScale::From;
+  EXPECT_EQ(found(1, {{0.2, true, 0}, {1, true, 0}}).highest, 1);
+  EXPECT_EQ(found(7, {{0.2, true, 0}}).highest, 10);  // a score that is not judged counts too
+  EXPECT_EQ(found(1, {{-0.2, true, 0}}).highest, 0);
+  EXPECT_EQ(found(10.5, {{10.5, true, 0}}).highest, 0);
+  EXPECT_EQ(found(1, {{0.5, true, 0}}, 3).highest, 3);
+  EXPECT_EQ(found(1, {{0.5, true, 0}}, 3).from, From::kDistributions);
+  EXPECT_EQ(found(7, {{7, true, 0}}, 3).highest, 0);
+  EXPECT_EQ(found(1, {{0.5, true, 0}}, 3, ScoreScale{10, From::kRecord}).highest, 10);
+  EXPECT_THAT(
+      refusal([&] { found(7, {{7, true, 0}}, {}, ScoreScale{3, From::kOption}); }),
+      HasSubstr("score 7, expected 0 to 3"));
 }
 
 TEST(Calibration, IsRefusedWithoutBothKindsOfPairsOrQueries) {
   EXPECT_THAT(refusal([] { fit_calibration(Pairs{{1, true, 0}}); }), HasSubstr("1 relevant and 0"));
   EXPECT_THAT(refusal([] {
-                cross_validate(Pairs{{1, true, 0}, {2, false, 0}});
+                cross_validate(Pairs{{1, true, 0}, {2, false, 0}}, 10);
               }),
               HasSubstr("expected at least two"));
 }
@@ -144,14 +163,31 @@ TEST(Calibration, ComesBackFromItsFileBitForBit) {
   const TestFolder folder;
   const Pairs pairs = drawn(200, 11, [](double score) { return score / 10; });
   for (const auto method : {Calibration::Method::kPlatt, Calibration::Method::kIsotonic}) {
-    const Calibration map = with(fit_calibration(pairs), method);
-    const auto json = to_json(map, cross_validate(pairs), pairs);
+    Calibration map = with(fit_calibration(pairs), method);
+    map.scored_by = ScoredBy{"m", "1f", "find it", "direct", "expected", "0-10"};
+    const auto json = to_json(map, cross_validate(pairs, 10), pairs);
     const Calibration again = read_calibration(folder.write("c.json", base::dump_json(json)));
     for (double score = -1; score < 11; score += 0.37)
       EXPECT_EQ(again.probability(score), map.probability(score));
+    EXPECT_EQ(difference(*again.scored_by, *map.scored_by), "");
     EXPECT_EQ(json["measured"]["queries"], 10);
     EXPECT_EQ(json["measured"]["pairs"], 200);
   }
+}
+
+TEST(Calibration, SaysWhatDiffersOfTheScoresThatItIsFor) {
+  const ScoredBy before = {"m", "1f", "find it", "direct", "expected", "0-10"};
+  const auto said = [&](std::string ScoredBy::*member, const char* value) {
+    ScoredBy now = before;
+    now.*member = value;
+    return difference(before, now);
+  };
+  EXPECT_EQ(said(&ScoredBy::model, "renamed"), "");
+  EXPECT_THAT(said(&ScoredBy::weights, "2e"), HasSubstr("files of the model m"));
+  EXPECT_EQ(said(&ScoredBy::mode, "think"), "'mode' was 'direct', now it is 'think'");
+  EXPECT_THAT(said(&ScoredBy::instruction, ""), HasSubstr("'instruction' was 'find it'"));
+  EXPECT_THAT(said(&ScoredBy::score, "paper"), HasSubstr("'score'"));
+  EXPECT_THAT(said(&ScoredBy::scale, "0-3"), HasSubstr("'scale'"));
 }
 
 TEST(Calibration, RefusesWhatIsNoFileOfIts) {
@@ -166,6 +202,8 @@ TEST(Calibration, RefusesWhatIsNoFileOfIts) {
     return refusal([&] { read_calibration(path); });
   };
   EXPECT_EQ(said("1,2", "1,2"), "(accepted)");
+  EXPECT_THAT(said("\"measured\":{}", "\"measured\":{},\"scored_by\":{\"model\":\"m\"}"),
+              HasSubstr("'weights' is missing"));
   EXPECT_THAT(said("\"erank_calibration\":1,", ""), HasSubstr("no calibration"));
   EXPECT_THAT(said("calibration\":1", "calibration\":2"), HasSubstr("version 2"));
   EXPECT_THAT(said("\"platt\",", "\"best\","), HasSubstr("'best'"));

@@ -210,9 +210,37 @@ TEST(Comparison, CountsScoresByGradeTiesAndLengths) {
   EXPECT_EQ(run.ties.num_tied, 2);
   EXPECT_EQ(run.ties.num_hits, 5);
   EXPECT_THAT(run.new_tokens, ElementsAre(7));
-  EXPECT_EQ(run.scale, 10);
+  EXPECT_EQ(run.scale.highest, 10);
+  EXPECT_EQ(run.scale.from, ScoreScale::From::kGuess);
   EXPECT_EQ(run.reliability->bins[8].num_pairs, 2);
   EXPECT_DOUBLE_EQ(run.reliability->bins[8].share_relevant, 0.5);
+}
+
+TEST(Reliability, IsOfTheScaleThatIsSaidElseOfTheDistributions) {
+  Collection c = collection(20, 3);
+  for (auto& [qid, list] : c.runs[1].results.results)
+    for (auto& result : list) result.score = 0.2;
+  const auto stated = [&] {
+    const auto run = compared(c).runs[1];
+    if (!run.reliability) return std::pair(0.0, 0.0);
+    double mean = 0;
+    for (const ReliabilityBin& bin : run.reliability->bins) mean += bin.mean_probability;
+    return std::pair(run.scale.highest, std::round(mean * 1e9) / 1e9);
+  };
+  EXPECT_EQ(stated(), std::pair(1.0, 0.2));
+  c.runs[1].results.highest_answer = 10;
+  EXPECT_EQ(stated(), std::pair(10.0, 0.02));
+  using From = ScoreScale::From;
+  c.runs[1].scale = ScoreScale{0, From::kRecord};
+  EXPECT_EQ(stated(), std::pair(0.0, 0.0));
+  c.runs[1].scale = ScoreScale{1, From::kOption};
+  EXPECT_EQ(stated(), std::pair(1.0, 0.2));
+  EXPECT_THAT(to_markdown(compared(c), {}), HasSubstr("on the scale 0 to 1 (as --scale says)"));
+  c.runs[1].results.results["q0"][0].score = 1.5;
+  EXPECT_THAT([&] { compared(c); },
+              ::testing::ThrowsMessage<base::Error>(HasSubstr("score 1.5, expected 0 to 1")));
+  c.runs[1].scale->from = From::kRecord;
+  EXPECT_EQ(stated(), std::pair(0.0, 0.0));
 }
 
 TEST(MostChanged, AreTheLargestDifferencesOfEachRun) {
