@@ -7,6 +7,7 @@
 #include <future>
 #include <optional>
 #include <sstream>
+#include <stdexcept>
 #include <thread>
 
 #include "cli/checks.h"
@@ -255,6 +256,7 @@ void run_serve(const ServeFlags& f) {
     io.join();
   };
   const auto is_over = [&] { return interrupted() || (f.until_stdin_ends && stdin_ended()); };
+  std::shared_ptr<rank::Reranker> reranker;
   try {
     std::future<Loaded> loading = start_loading(f);
     while (loading.wait_for(milliseconds(20)) != std::future_status::ready)
@@ -264,15 +266,20 @@ void run_serve(const ServeFlags& f) {
         std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
       }
     const Loaded loaded = loading.get();
-    service.set_reranker(loaded.reranker, loaded.files);
-    ProgressLine::print_above(base::str("erank: serving ", loaded.reranker->model_name(), " (",
-                                        loaded.reranker->precision_name(), ") at ", server.url()));
+    reranker = loaded.reranker;
+    service.set_reranker(reranker, loaded.files);
+    ProgressLine::print_above(base::str("erank: serving ", reranker->model_name(), " (",
+                                        reranker->precision_name(), ") at ", server.url()));
   } catch (...) {
     end({});
     throw;
   }
-  while (!is_over()) std::this_thread::sleep_for(milliseconds(50));
+  std::string fault;
+  while (!is_over() && (fault = reranker->stats().fault).empty())
+    std::this_thread::sleep_for(milliseconds(50));
   end(ms(f.drain_seconds));
+  // Nothing can be scored any more: whoever has started this process is to start it again.
+  if (!fault.empty()) throw std::runtime_error(fault);
 }
 
 }  // namespace

@@ -159,6 +159,7 @@ struct Reranker::State {
   std::deque<std::shared_ptr<Job>> queue;
   bool stopping = false, cancels = false;
   int64_t num_pending = 0;  // pairs without an outcome
+  std::string fault;        // as RerankerStats has it
   engine::EngineStats stats;
 
   std::vector<std::shared_ptr<Job>> active;  // the engine's thread's own: what is not done
@@ -194,6 +195,8 @@ struct Reranker::State {
       }
     } catch (const std::exception& e) {  // a mistake of ours: nothing that it knows can be trusted
       why = base::str("the reranker has stopped: ", e.what());
+      const std::lock_guard lock(mutex);
+      fault = why;
     }
     fail_all(why);
   }
@@ -371,10 +374,17 @@ struct Reranker::State {
     active.clear();
   }
 
+  // Else Error{kExhausted}. REQUIRES: the mutex is held.
+  void check_running() const {
+    if (stopping)
+      base::fail(ErrorKind::kExhausted, "rerank",
+                 fault.empty() ? "the reranker has stopped" : fault);
+  }
+
   // Room for `n` pairs, else Error{kExhausted}.
   void reserve(int64_t n) {
     const std::lock_guard lock(mutex);
-    if (stopping) base::fail(ErrorKind::kExhausted, "rerank", "the reranker has stopped");
+    check_running();
     if (options.max_queued_pairs > 0 && num_pending + n > options.max_queued_pairs)
       base::fail(ErrorKind::kExhausted, "rerank", "a request of ", n, " pairs on top of ",
                  num_pending, " that are queued, expected at most ", options.max_queued_pairs,
@@ -571,7 +581,7 @@ Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
   Ticket ticket(job);
   {
     const std::lock_guard lock(s.mutex);
-    if (s.stopping) base::fail(ErrorKind::kExhausted, "rerank", "the reranker has stopped");
+    s.check_running();
     s.queue.push_back(std::move(job));
   }
   s.work.notify_all();
@@ -586,7 +596,7 @@ std::string Reranker::precision_name() const { return model::precision_name(stat
 
 RerankerStats Reranker::stats() const {
   const std::lock_guard lock(state_->mutex);
-  return {state_->num_pending, state_->stats};
+  return {state_->num_pending, state_->fault, state_->stats};
 }
 
 }  // namespace erank::rank

@@ -88,11 +88,14 @@ class Ticket {
 
 struct RerankerStats {
   int64_t queued_pairs = 0;  // queued or being scored
+  // Why the engine's thread has ended before its time: nothing is scored any more. "": it has not.
+  std::string fault;
   engine::EngineStats engine;
 };
 
 // Every method is thread-safe. One thread of its own runs the engine. A forward pass that fails
-// fails the pairs that were in it; the reranker goes on.
+// fails the pairs that were in it; the reranker goes on. A mistake of ours outside a pass ends the
+// thread: all pairs fail, and stats() says why.
 class Reranker {
  public:
   // Throws Error for a model that cannot be found, read or used for scoring.

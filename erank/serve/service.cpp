@@ -146,12 +146,18 @@ std::shared_ptr<rank::Reranker> Service::State::reranker() const {
 }
 
 void Service::State::add_routes() {
-  const auto ok = [](const HttpRequest&) { return json_reply({{"status", "ok"}}); };
-  routes["/health"] = routes["/ping"] = ok;
+  routes["/health"] = routes["/ping"] = [this](const HttpRequest& request) {
+    const auto model = reranker();
+    const std::string fault = model ? model->stats().fault : "";
+    if (!fault.empty()) return error_reply(ApiError(503, fault), request.id);
+    return json_reply({{"status", "ok"}});
+  };
   routes["/ready"] = [this](const HttpRequest& request) {
+    const auto model = reranker();
+    const std::string fault = model ? model->stats().fault : "the model is being loaded";
+    if (!fault.empty()) return error_reply(ApiError(503, fault), request.id);
     const std::lock_guard lock(queue->mutex);
     if (queue->draining) return error_reply(ApiError(503, "the server is ending"), request.id);
-    if (!model) return error_reply(ApiError(503, "the model is being loaded"), request.id);
     return json_reply({{"status", "ready"}});
   };
   routes["/version"] = [this](const HttpRequest&) {
@@ -457,7 +463,7 @@ ServiceStats Service::stats() const {
   stats.tokens_per_s = queue.tokens_per_s(now, of_model.engine.computed_tokens);
   stats.waiting_calls = std::ssize(queue.calls);
   stats.running_calls = queue.running;
-  stats.ready = model && !queue.draining;
+  stats.ready = model && of_model.fault.empty() && !queue.draining;
   stats.reranker = of_model;
   stats.uptime_s = std::chrono::duration<double>(now - state_->began).count();
   return stats;
