@@ -19,7 +19,8 @@ struct AccessRecord {
   std::string id, trace_id;  // trace_id: of traceparent, else ""
   std::string peer;
   std::string method, path;  // "" when the request was not read so far
-  int status = 0;            // 499: the client left before a reply began (as nginx has it)
+  int status = 0;            // 499: the client left before a reply began (as nginx has it); of a
+                             // stream, whose head says 200, what it ended with
   int64_t bytes_in = 0;      // of the body
   int64_t bytes_out = 0;     // with the head
   double seconds = 0;        // from the first byte of the request to the last of the reply

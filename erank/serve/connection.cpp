@@ -531,6 +531,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
         silent = Clock::now() + kStreamSilence;
       } else if (out.ended) {
         if (chunked) good = co_await write("0\r\n\r\n");
+        record_.status = out.status;
         break;
       } else {
         if (input_.size() < kMaxPipelined) start_read();

@@ -18,7 +18,7 @@ class ExchangeResponder : public Responder {
   bool event(std::string_view name, std::string_view data) override {
     return exchange_->add(event_text(name, data));
   }
-  void end_events() override { exchange_->end(); }
+  void end_events(int status) override { exchange_->end(status); }
   void on_client_left(std::function<void()> left) override { exchange_->on_left(std::move(left)); }
 
  private:
@@ -38,7 +38,7 @@ ExchangeOutput Exchange::take() {
   woken_ = false;
   ExchangeOutput taken = std::move(output_);
   output_ = {};
-  output_.ended = taken.ended, output_.too_slow = taken.too_slow;
+  output_.ended = taken.ended, output_.status = taken.status, output_.too_slow = taken.too_slow;
   return taken;
 }
 
@@ -102,11 +102,12 @@ bool Exchange::add(std::string text) {
   return true;
 }
 
-void Exchange::end() {
+void Exchange::end(int status) {
   const std::lock_guard lock(mutex_);
   ERANK_CHECK(streams_, "only a stream is ended");
   if (closed_ || output_.ended) return;
   output_.ended = true;
+  output_.status = status;
   wake_locked();
 }
 
@@ -131,6 +132,7 @@ void Exchange::dropped(const std::string& request_id) {
                                 request_id);
   } else if (streams_ && !output_.ended) {
     output_.ended = true;
+    output_.status = 500;
   } else {
     return;
   }

@@ -17,6 +17,7 @@ struct ExchangeOutput {
   std::optional<Headers> begun;  // a stream has begun, with these headers
   std::string events;            // text of events that are not written yet
   bool ended = false;            // the stream's events are complete
+  int status = 200;              // what it ended with
   bool too_slow = false;         // the stream was cut: more was waiting than allowed
 };
 
@@ -42,7 +43,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void send(HttpReply reply);
   void begin(Headers headers);
   bool add(std::string text);
-  void end();
+  void end(int status);
   void on_left(std::function<void()> left);
   void dropped(const std::string& request_id);
   void wake_locked();

@@ -36,7 +36,7 @@ struct HttpReply {
 // The way back to one request's client. Every method is thread-safe and returns at once; what is
 // written after the client has left is dropped. Exactly one of send() and begin_events() is called,
 // once; a responder that is dropped before either answers 500, and one that is dropped in a stream
-// ends it.
+// ends it with that status.
 class Responder {
  public:
   virtual ~Responder() = default;
@@ -46,7 +46,9 @@ class Responder {
   // One event: a name ("result") and a line of data, JSON. False when the client has left or reads
   // so slowly that the stream was cut.
   virtual bool event(std::string_view name, std::string_view data) = 0;
-  virtual void end_events() = 0;
+  // `status`: 200, or what a reply would have had in place of an error event; for the log and the
+  // counts alone.
+  virtual void end_events(int status) = 0;
   // Calls `left` (on the server's thread, at most once) when the client leaves before the reply is
   // complete; at once when it has left already.
   virtual void on_client_left(std::function<void()> left) = 0;

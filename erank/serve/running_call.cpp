@@ -208,7 +208,7 @@ void RunningCall::finish() {
   pool_->leave(number_);
   if (streams_) {
     event("ranking", reply);
-    arrival_.responder->end_events();
+    arrival_.responder->end_events(200);
   } else {
     arrival_.responder->send({.status = 200, .body = base::dump_json(reply)});
   }
@@ -223,7 +223,7 @@ void RunningCall::fail(const ApiError& error) {
   shaped.shape = call_.shape;
   if (streams_) {
     arrival_.responder->event("error", error_body(shaped, context_.id));
-    arrival_.responder->end_events();
+    arrival_.responder->end_events(shaped.status);
   } else {
     arrival_.responder->send(error_reply(shaped, context_.id));
   }

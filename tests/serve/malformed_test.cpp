@@ -108,7 +108,7 @@ TEST(Server, Survives10000MalformedRequests) {
         if (request.path.size() % 3 == 0) {
           responder->begin_events();
           responder->event("size", std::to_string(request.body.size()));
-          responder->end_events();
+          responder->end_events(200);
         } else {
           responder->send({200, std::to_string(request.body.size())});
         }

@@ -47,9 +47,11 @@ TEST(TinyCall, EndsAStreamWithItsError) {
       "files");
   Json body = direct({"x"});
   body["stream"] = true;
-  const auto events = post(service, body)->events();
+  const Asked asked = post(service, body);
+  const auto events = asked->events();
   EXPECT_EQ(events.back().first, "error");
   EXPECT_EQ(events.back().second["error"]["code"], 500);
+  EXPECT_EQ(asked->reply().status, 500);  // as the log has it
   // What is wrong from the start is an ordinary answer.
   body["top_n"] = -1;
   EXPECT_EQ(post(service, body)->reply().status, 400);

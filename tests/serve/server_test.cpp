@@ -391,7 +391,7 @@ TEST(Server, StreamsEvents) {
     EXPECT_TRUE(responder->event("result", std::to_string(i)));
     expected += "event: result\ndata: " + std::to_string(i) + "\n\n";
   }
-  responder->end_events();
+  responder->end_events(200);
   EXPECT_FALSE(responder->event("result", "more"));
   const RawReply reply = client.reply();
   EXPECT_TRUE(reply.complete);
@@ -404,6 +404,22 @@ TEST(Server, StreamsEvents) {
   const auto records = server.records(2);
   ASSERT_EQ(records.size(), 2u);
   EXPECT_TRUE(records[0].stream && records[0].complete);
+}
+
+TEST(Server, NotesWhatAStreamEndedWith) {
+  RunningServer server([](HttpRequest request, std::shared_ptr<Responder> responder) {
+    responder->begin_events();
+    responder->event("error", "{}");
+    responder->end_events(503);
+  });
+  for (const char* request : {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"})
+    EXPECT_EQ(RawClient(server.port()).ask(request).status, 200);
+  const auto records = server.records(2);
+  ASSERT_EQ(records.size(), 2u);
+  for (const AccessRecord& record : records) {
+    EXPECT_EQ(record.status, 503);
+    EXPECT_TRUE(record.stream && record.complete);
+  }
 }
 
 TEST(Server, StreamsToHttp10UntilTheEnd) {
@@ -499,7 +515,7 @@ TEST(Server, FinishesRunningRequestsBeforeItEnds) {
   EXPECT_EQ(reply.headers.at("connection"), "close");
   EXPECT_EQ(running.rest(), "");
   two.second->event("a", "b");
-  two.second->end_events();
+  two.second->end_events(200);
   EXPECT_TRUE(streaming.reply().complete);
   server.join();
   EXPECT_EQ(held.count(), 2u);

@@ -44,9 +44,10 @@ class Client : public Responder {
     news_.notify_all();
     return true;
   }
-  void end_events() override {
+  void end_events(int status) override {
     const std::lock_guard lock(mutex_);
     EXPECT_TRUE(streams_ && !ended_);
+    reply_.status = status;
     ended_ = true;
     news_.notify_all();
   }
