@@ -33,6 +33,7 @@ using std::chrono::milliseconds;
 constexpr const char* kExample =
     "Examples:\n"
     "  erank serve --port 8080\n"
+    "  erank serve --max-think-tokens 512 --deadline-ms 4500\n"
     "  erank serve --host 0.0.0.0 --api-key-file keys.txt --access-log access.jsonl";
 
 struct ServeFlags {
@@ -41,7 +42,9 @@ struct ServeFlags {
   serve::ServiceOptions service;
   std::string api_key_file, access_log;
   double request_timeout = 600, drain_seconds = 30;
-  int max_document_tokens = 0, max_query_tokens = 0;
+  int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
+  std::string instruction, score;
+  bool think = false, direct = false;
   bool until_stdin_ends = false;
 };
 
@@ -164,6 +167,10 @@ std::future<Loaded> start_loading(const ServeFlags& f) {
   rank::RerankerOptions options = f.model.resolved();
   if (f.max_document_tokens > 0) options.max_document_tokens = f.max_document_tokens;
   if (f.max_query_tokens > 0) options.max_query_tokens = f.max_query_tokens;
+  if (f.max_think_tokens > 0) options.max_think_tokens = f.max_think_tokens;
+  if (f.think || f.direct) options.mode = f.think ? rank::Mode::kThink : rank::Mode::kDirect;
+  if (!f.score.empty()) options.score = rank::parse_score_kind(f.score, "--score");
+  if (!f.instruction.empty()) options.instruction = f.instruction;
   // The service refuses what is too much; a call of many windows is no more than it let in.
   options.max_queued_pairs = 0;
   std::promise<Loaded> promise;
@@ -297,6 +304,20 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   f.model.add_to(*verb);
+  const std::string by_default = " where a request does not say (default: the checkpoint's)";
+  verb->add_option("--instruction", f.instruction, "what relevance means" + by_default);
+  auto* think =
+      verb->add_flag("--think", f.think, "let the model write its reasoning first" + by_default);
+  verb->add_flag("--direct", f.direct, "read the answer at once" + by_default)->excludes(think);
+  verb->add_option("--max-think-tokens", f.max_think_tokens,
+                   "force an answer after so many tokens of reasoning" + by_default)
+      ->check(CLI::Range(1, f.service.limits.max_think_tokens));
+  verb->add_option("--score", f.score, "paper (s Pr(s)), expected or integer" + by_default)
+      ->check(CLI::IsMember({"paper", "expected", "integer"}));
+  verb->add_option("--deadline-ms", f.service.default_deadline_ms,
+                   "answer so many milliseconds after a request came with the best that is known, "
+                   "where\nthe request does not say (default: it waits for all)")
+      ->check(positive_number());
   verb->add_option("--max-doc-tokens", f.max_document_tokens,
                    "tokens of a document that are read at once (default: the checkpoint's)")
       ->check(positive_number());

@@ -429,10 +429,15 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   auto state = std::make_shared<State>();
   state->options = options;
   state->checkpoint = find_checkpoint(options.model);
-  auto& prompt = state->checkpoint.defaults.prompt;
+  CheckpointDefaults& defaults = state->checkpoint.defaults;
+  auto& prompt = defaults.prompt;
   if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
   if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
   if (options.scale) prompt.scale = *options.scale;
+  if (options.max_think_tokens) defaults.max_think_tokens = *options.max_think_tokens;
+  if (options.mode) defaults.mode = *options.mode;
+  if (options.score) defaults.score = *options.score;
+  if (options.instruction) defaults.instruction = *options.instruction;
   // Beside the tokenizer, whose tables take as long.
   auto opening =
       std::async(std::launch::async,

@@ -39,9 +39,12 @@ struct RerankerOptions {
   // Pairs that are queued or being scored (a document in windows is one); what goes over is
   // refused. 0: no limit. Lower it where many callers must not fill the memory with texts.
   int64_t max_queued_pairs = 65536;
-  std::optional<int> max_query_tokens;  // else the checkpoint's own
-  std::optional<int> max_document_tokens;
+  // What is set here is in place of the checkpoint's own.
+  std::optional<int> max_query_tokens, max_document_tokens, max_think_tokens;  // each at least 1
   std::optional<text::Scale> scale;
+  std::optional<Mode> mode;
+  std::optional<ScoreKind> score;
+  std::optional<std::string> instruction;
 };
 
 struct Passage {
@@ -111,7 +114,7 @@ class Reranker {
   // submit() and get().
   Ranking rank(RankRequest request);
 
-  // What request options fall back to, with the budgets of RerankerOptions applied.
+  // What request options fall back to: the checkpoint's, or what RerankerOptions has in its place.
   const CheckpointDefaults& defaults() const;
   const std::string& model_name() const;
   std::string precision_name() const;  // "bf16", "int8", "fp32" or "gguf"

@@ -131,11 +131,13 @@ std::string pair_key(const std::string& identity, const ScoreOptions& o, const s
   return base::sha256(text);
 }
 
+// Of the defaults the prompt alone: the others are in each key, as far as they count.
 PairPool::PairPool(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
                    ResultCache cache, Post post)
     : reranker_(std::move(reranker)),
       identity_(base::str(files, " ", reranker_->precision_name(), " ",
-                          base::dump_json(rank::to_json(reranker_->defaults())))),
+                          base::dump_json(rank::to_json(
+                              rank::CheckpointDefaults{.prompt = reranker_->defaults().prompt})))),
       cache_(std::move(cache)),
       post_(std::move(post)) {}
 

@@ -43,7 +43,11 @@ OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reran
   json["modes"] = {"direct", "think"};
   json["default_mode"] = mode_name(defaults.mode);
   json["default_max_think_tokens"] = defaults.max_think_tokens;
+  json["default_score"] = rank::to_json(defaults)["score"];
   json["default_instruction"] = defaults.instruction;
+  json["default_deadline_ms"] = options.default_deadline_ms > 0
+                                    ? OrderedJson(options.default_deadline_ms)
+                                    : OrderedJson(nullptr);
   OrderedJson presets = OrderedJson::array();
   for (const auto& [name, text] : options.instructions)
     presets.push_back(OrderedJson{{"name", name}, {"text", text}});

@@ -287,6 +287,8 @@ void Service::State::begin(WaitingCall waiting) {
   std::unique_ptr<RunningCall> running;
   try {
     RerankCall call = parse_call(waiting.route, waiting.body, options.limits);
+    if (!call.deadline_ms && options.default_deadline_ms > 0)
+      call.deadline_ms = options.default_deadline_ms;
     ReplyContext context{.id = waiting.id,
                          .model = pool->reranker().model_name(),
                          .created = std::time(nullptr),

@@ -26,6 +26,7 @@ struct ServiceOptions {
   int64_t max_waiting_bytes = 256 << 20;
   int64_t max_body_bytes = 0;           // only told by /info: the server keeps to it
   int64_t request_timeout_ms = 600000;  // then a call is answered with 504; 0: never
+  int64_t default_deadline_ms = 0;      // of calls without deadline_ms; 0: none
   int64_t max_cache_bytes = 64 << 20;   // of results that are kept in memory; 0: none
   std::string cache_file = {};          // in which they are kept, too; "": in none
   std::string version = {};

@@ -125,6 +125,18 @@ TEST_F(Serve, RanksDocuments) {
   EXPECT_EQ(stop(SIGTERM).exit_code, 0);
 }
 
+TEST_F(Serve, TellsTheDefaultsOfItsFlags) {
+  serve({"--instruction", "Given an order, the part.", "--direct", "--max-think-tokens", "300",
+         "--score", "integer", "--deadline-ms", "4500"});
+  const base::Json info = base::parse_json(ask(get("/info")).body, "reply");
+  EXPECT_EQ(info["default_instruction"], "Given an order, the part.");
+  EXPECT_EQ(info["default_mode"], "direct");
+  EXPECT_EQ(info["default_max_think_tokens"], 300);
+  EXPECT_EQ(info["default_score"], "integer");
+  EXPECT_EQ(info["default_deadline_ms"], 4500);
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
+}
+
 TEST_F(Serve, FinishesWhatRunsWhenASignalComes) {
   serve({"--drain-seconds", "60"});
   std::string documents;
@@ -298,6 +310,10 @@ TEST_F(Serve, RefusesWhatCannotBe) {
   refused({"--port", "0", "--access-log", path("no/such/folder/log")}, "cannot be written to");
   refused({"--port", "0", "--model", path("nowhere")}, "nowhere");
   refused({"--port", "0", "--max-queued-pairs", "0"}, "--max-queued-pairs");
+  refused({"--port", "0", "--think", "--direct"}, "--direct");
+  refused({"--port", "0", "--max-think-tokens", "40000"}, "--max-think-tokens");
+  refused({"--port", "0", "--score", "best"}, "--score");
+  refused({"--port", "0", "--deadline-ms", "0"}, "--deadline-ms");
 
   const int taken = listen_on_a_free_port();
   const std::string port = std::to_string(port_of(taken));

@@ -205,6 +205,51 @@ TEST(TinyService, TellsOfAnInstructionWithoutRoom) {
   EXPECT_EQ(asked->json()["error"]["type"], "invalid_request_error");
 }
 
+TEST(TinyService, HasDefaultsOfItsOwnWhichACallOverrides) {
+  rank::RerankerOptions options = rank::tiny_options(rank::chain_checkpoint(
+      "serve_defaults", {{'\n', 'a'}, {'a', 'b'}, {'b', 'a'}}));  // reasons without an end
+  options.mode = Mode::kThink;
+  options.max_think_tokens = 7;
+  options.score = rank::ScoreKind::kExpected;
+  options.instruction = "Given an order, the part.";
+  Service service({.default_deadline_ms = 50000});
+  service.set_reranker(rank::Reranker::load(options), "files");
+  const Json info = get(service, "/info");
+  EXPECT_EQ(info["default_mode"], "think");
+  EXPECT_EQ(info["default_max_think_tokens"], 7);
+  EXPECT_EQ(info["default_score"], "expected");
+  EXPECT_EQ(info["default_instruction"], "Given an order, the part.");
+  EXPECT_EQ(info["default_deadline_ms"], 50000);
+  Json body = {{"query", "q"}, {"documents", {"a"}}, {"stream", true}};
+  const auto events = [&] { return post(service, body)->events(); };
+  EXPECT_EQ(events().back().second["results"][0]["new_tokens"], 7);
+  EXPECT_EQ(events().front().second["total"], 2);  // with a deadline a direct score comes first
+  const Json by_default = events().back().second["results"];
+  body["instruction"] = "Given an order, the part.";
+  body["score"] = "expected";
+  body["max_think_tokens"] = 7;
+  EXPECT_EQ(events().back().second["results"], by_default);
+  body["max_think_tokens"] = 5;
+  EXPECT_EQ(events().back().second["results"][0]["new_tokens"], 5);
+  body["mode"] = "direct";
+  EXPECT_EQ(events().back().second["results"][0]["new_tokens"], 0);
+  const Json direct_score = events().back().second["results"][0]["score"];
+  body["score"] = "integer";
+  EXPECT_NE(events().back().second["results"][0]["score"], direct_score);
+}
+
+TEST(TinyService, AnswersByItsDefaultDeadline) {
+  Service service({.default_deadline_ms = 1500});
+  service.set_reranker(endless(), "files");
+  const Json late = post(service, slow())->json();
+  ASSERT_EQ(late["results"].size(), 400u);
+  EXPECT_THAT(late["results"][399]["flags"].get<std::vector<std::string>>(),
+              Contains("deadline"));
+  Json body = slow(5, "short", 2);
+  body["deadline_ms"] = 50000;
+  for (const Json& item : post(service, body)->json()["results"]) EXPECT_TRUE(item["flags"].empty());
+}
+
 TEST(TinyService, AnswersWithATimeOut) {
   Service service({.request_timeout_ms = 300});
   service.set_reranker(endless(), "files");
