@@ -1,7 +1,6 @@
 #include "erank/serve/cache.h"
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 #include "erank/base/error.h"
@@ -25,6 +24,10 @@ int64_t bytes_of(const std::string& key, const PassageResult& result) {
   constexpr int64_t kNodes = 160;  // of the list and the map
   return bytes + 2 * std::ssize(key) + kNodes + static_cast<int64_t>(sizeof(PassageResult));
 }
+
+// Of the texts of a request of the reranker, unless one alone has more: their tokens are made in
+// about 10 ms.
+constexpr int64_t kJobBytes = 128 << 10;
 
 // The reranker's message names its own numbers of query and document.
 void relocate(PassageResult& result, size_t document) {
@@ -177,46 +180,72 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
                                             const ScoreOptions& options,
                                             const std::vector<std::string>& keys) {
   ERANK_CHECK(keys.size() == documents.size());
+  const ScoreOptions all = resolved(options);
   std::vector<Answer> answers;
-  std::vector<std::pair<std::string, size_t>> waits;
-  rank::RankRequest request;
-  Job job;
-  std::unordered_set<std::string> own;
+  std::deque<uint64_t> unsent;
   for (size_t i = 0; i < keys.size(); ++i) {
     if (auto known = cache_.find(keys[i])) {
       relocate(*known, documents[i]);
       answers.push_back({caller, query_number, std::move(*known), true});
+      ++num_hits_;
       continue;
     }
-    waits.emplace_back(keys[i], documents[i]);
-    if (pairs_.contains(keys[i]) || !own.insert(keys[i]).second) continue;
-    request.passages.push_back(
-        {std::to_string(documents[i]), query.documents->at(documents[i]), std::nullopt});
-    job.keys.push_back(keys[i]);
-  }
-  const uint64_t number = next_job_++;
-  const auto computed = std::ssize(job.keys);
-  if (computed > 0) {
-    request.qid = std::to_string(query_number);
-    request.query = query.query;
-    request.options = resolved(options);
-    job.ticket = reranker_->submit(
-        std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
-          post(number, result);
-        }});
-    for (const std::string& key : job.keys) pairs_[key] = {number, {}};
-    job.num_left = job.keys.size();
-    jobs_.emplace(number, std::move(job));
-    num_computing_ += computed;
-  }
-  num_hits_ += std::ssize(keys) - computed;
-  for (auto& [key, document] : waits) {
-    Pair& pair = pairs_.at(key);
+    const auto [at, is_new] = pairs_.try_emplace(keys[i]);
+    Pair& pair = at->second;
+    if (is_new) {
+      if (unsent.empty() || jobs_.at(unsent.back()).text_bytes >= kJobBytes) {
+        unsent.push_back(next_job_++);
+        jobs_[unsent.back()] = {.request = rank::RankRequest{.qid = std::to_string(query_number),
+                                                             .query = query.query,
+                                                             .options = all},
+                                .texts = query.documents};
+      }
+      pair.job = unsent.back();
+      Job& job = jobs_.at(pair.job);
+      job.request->passages.push_back({std::to_string(documents[i]), {}, {}});
+      job.text_bytes += std::ssize(query.query) + std::ssize(*all.instruction) +
+                        std::ssize(query.documents->at(documents[i]));
+      job.keys.push_back(keys[i]);
+      ++job.num_left;
+    }
+    ++(is_new ? num_computing_ : num_hits_);
     if (pair.waiters.empty()) ++jobs_.at(pair.job).num_wanted;
-    pair.waiters.push_back({caller, query_number, document});
-    asked_[caller].push_back(std::move(key));
+    pair.waiters.push_back({caller, query_number, documents[i]});
+    asked_[caller].push_back(keys[i]);
   }
+  if (!unsent.empty()) unsent_.push_back(std::move(unsent));
   return answers;
+}
+
+void PairPool::send() {
+  while (!unsent_.empty()) {
+    std::deque<uint64_t> numbers = std::move(unsent_.front());
+    unsent_.pop_front();
+    const uint64_t number = numbers.front();
+    numbers.pop_front();
+    if (!numbers.empty()) unsent_.push_back(std::move(numbers));
+    const auto at = jobs_.find(number);
+    if (at == jobs_.end()) continue;
+    Job& job = at->second;
+    rank::RankRequest request = std::move(*job.request);
+    job.request.reset();
+    for (auto& passage : request.passages) passage.text = job.texts->at(std::stoul(passage.id));
+    job.texts = nullptr;
+    try {
+      job.ticket = reranker_->submit(
+          std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
+            post(number, result);
+          }});
+    } catch (const base::Error& error) {
+      for (size_t i = 0; i < job.keys.size(); ++i) {
+        PassageResult failed;
+        failed.index = i;
+        failed.error = {rank::PassageError::Kind::kCancelled, error.what()};
+        post_(number, std::move(failed));
+      }
+    }
+    return;
+  }
 }
 
 std::vector<PairPool::Answer> PairPool::take(uint64_t number, PassageResult result) {
@@ -259,11 +288,13 @@ void PairPool::leave(uint64_t caller) {
 
 void PairPool::cancel(uint64_t number) {
   Job& job = jobs_.at(number);
-  job.ticket.cancel();
   // Nobody may wait for a pair that will not come.
   for (const std::string& key : job.keys)
     if (const auto at = pairs_.find(key); at != pairs_.end() && at->second.job == number)
       pairs_.erase(at);
+  if (!job.request) return job.ticket.cancel();
+  num_computing_ -= static_cast<int64_t>(job.num_left);
+  jobs_.erase(number);
 }
 
 }  // namespace erank::serve

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -77,7 +78,8 @@ class PairPool {
     rank::PassageResult result;  // its index is the document's
     bool cached = false;         // was not computed for this caller
   };
-  // Called on the reranker's thread for each pair that is done: the arguments are to reach take().
+  // Called for each pair that is done, on the reranker's thread or by send(): the arguments are to
+  // reach take().
   using Post = std::function<void(uint64_t job, rank::PassageResult result)>;
 
   // `files` is the digest of what the model was read from.
@@ -91,11 +93,15 @@ class PairPool {
   // How many of them would have to be computed.
   int64_t num_missing(const std::vector<std::string>& keys) const;
 
-  // What is known is returned; the rest comes from take(). Throws as Reranker::submit, and then
-  // nothing was asked for. REQUIRES: `keys` are those of the same arguments.
+  // What is known is returned; the rest comes from take(), after send() has handed it on.
+  // REQUIRES: `keys` are those of the same arguments.
   std::vector<Answer> ask(uint64_t caller, size_t query_number, const QueryCall& query,
                           const std::vector<size_t>& documents, const rank::ScoreOptions& options,
                           const std::vector<std::string>& keys);
+  // Hands the reranker some of what was asked for, of each ask() in turn: a part, since a text's
+  // tokens are made on this thread. What the reranker refuses is posted as failed.
+  void send();
+  bool has_unsent() const { return !unsent_.empty(); }
   // For whom a result is that was posted.
   std::vector<Answer> take(uint64_t job, rank::PassageResult result);
   // The caller gets no further answers. A request of the reranker for whose pairs nobody waits any
@@ -116,9 +122,12 @@ class PairPool {
     uint64_t job;
     std::vector<Waiter> waiters;
   };
-  struct Job {  // a request of the reranker
-    rank::Ticket ticket;
-    std::vector<std::string> keys;  // by passage
+  struct Job {  // a request of the reranker, of some of the pairs of one ask()
+    std::optional<rank::RankRequest> request = {};  // until it is sent; the passages have no texts
+    std::shared_ptr<const std::vector<std::string>> texts = {};  // likewise; by the passages' ids
+    int64_t text_bytes = 0;
+    rank::Ticket ticket = {};
+    std::vector<std::string> keys = {};  // by passage
     size_t num_left = 0;            // passages without an outcome
     size_t num_wanted = 0;          // of them those for which somebody waits
   };
@@ -134,6 +143,7 @@ class PairPool {
   int64_t num_computing_ = 0, num_hits_ = 0;
   std::unordered_map<std::string, Pair> pairs_;
   std::unordered_map<uint64_t, Job> jobs_;
+  std::deque<std::deque<uint64_t>> unsent_;  // jobs by ask(); those cancelled since are no more
   std::unordered_map<uint64_t, std::vector<std::string>> asked_;  // by caller
 };
 

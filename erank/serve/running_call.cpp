@@ -102,14 +102,10 @@ std::vector<PairPool::Answer> RunningCall::ask(rank::Mode mode, const Chosen& ch
   if (refuse) refuse(missing);
   std::vector<PairPool::Answer> answers;
   pending_ = 0;
-  try {
-    for (size_t q = 0; q < chosen.size(); ++q) {
-      pending_ += chosen[q].size();
-      auto more = pool_->ask(number_, q, call_.queries[q], chosen[q], options, keys[q]);
-      std::move(more.begin(), more.end(), std::back_inserter(answers));
-    }
-  } catch (const base::Error& error) {
-    throw ApiError(error.kind() == base::ErrorKind::kInvalidInput ? 400 : 503, error.what());
+  for (size_t q = 0; q < chosen.size(); ++q) {
+    pending_ += chosen[q].size();
+    auto more = pool_->ask(number_, q, call_.queries[q], chosen[q], options, keys[q]);
+    std::move(more.begin(), more.end(), std::back_inserter(answers));
   }
   return answers;
 }

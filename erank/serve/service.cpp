@@ -223,7 +223,7 @@ void Service::State::run() {
       const auto has_news = [this] {
         return queue->stop || queue->cancel || !queue->events.empty() || !queue->calls.empty();
       };
-      const auto next = next_tick();
+      const auto next = pool && pool->has_unsent() ? Clock::now() : next_tick();
       if (next == Clock::time_point::max())
         queue->news.wait(lock, has_news);
       else
@@ -265,6 +265,7 @@ void Service::State::run() {
     const auto now = Clock::now();
     for (auto& [number, running] : calls)
       if (now >= running->next_tick()) guarded(*running, [&] { running->tick(now); });
+    if (pool) pool->send();
     publish(done);
     if (stop) return;
   }

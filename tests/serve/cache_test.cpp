@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
@@ -171,6 +172,7 @@ struct Pool {
   std::mutex mutex;
   std::condition_variable news;
   std::deque<std::pair<uint64_t, PassageResult>> posted;
+  bool sends = true;  // what is asked, at once
   PairPool pool;
 
   explicit Pool(std::shared_ptr<rank::Reranker> reranker)
@@ -187,7 +189,13 @@ struct Pool {
     std::vector<size_t> all;
     for (size_t i = 0; i < texts.size(); ++i) all.push_back(i);
     const ScoreOptions options{.mode = rank::Mode::kDirect};
-    return pool.ask(caller, 0, query, all, options, pool.keys(query, all, options));
+    auto known = pool.ask(caller, 0, query, all, options, pool.keys(query, all, options));
+    if (sends) pool.send();
+    return known;
+  }
+  size_t num_posted() {
+    const std::lock_guard lock(mutex);
+    return posted.size();
   }
   std::vector<PairPool::Answer> take() {
     std::unique_lock lock(mutex);
@@ -243,6 +251,40 @@ TEST(TinyPairPool, AnswersNobodyWhoHasLeft) {
   for (int i = 0; i < 2; ++i)
     for (const auto& answer : pool.take()) right += answer.caller == 4 && !answer.result.error;
   EXPECT_EQ(right, 1);
+  EXPECT_EQ(pool.pool.num_computing(), 0);
+}
+
+// Of texts of which each is more than is sent at a time.
+TEST(TinyPairPool, SendsAPartOfEachCallersPairsInTurn) {
+  const auto reranker = rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool3")));
+  Pool pool(reranker);
+  pool.sends = false;
+  const auto text = [](char c) { return std::string(200000, c); };
+  pool.ask(1, {text('a'), text('b'), text('c')});
+  pool.ask(2, {text('c'), text('d')});
+  pool.ask(3, {"short", "also short"});
+  EXPECT_EQ(pool.pool.num_computing(), 6);
+  EXPECT_EQ(reranker->stats().queued_pairs, 0);
+  const auto sends = [&](int64_t in_all) {
+    pool.pool.send();
+    for (int i = 0; i < 2000; ++i) {
+      const auto stats = reranker->stats();
+      if (stats.queued_pairs + static_cast<int64_t>(pool.num_posted()) == in_all) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  };
+  EXPECT_TRUE(sends(1));  // a
+  EXPECT_TRUE(sends(2));  // d
+  EXPECT_TRUE(sends(4));  // both short ones
+  pool.pool.leave(1);     // b is not wanted any more, c still is
+  EXPECT_EQ(pool.pool.num_computing(), 5);
+  EXPECT_TRUE(sends(5));  // c
+  EXPECT_FALSE(pool.pool.has_unsent());
+  int answers[4] = {};
+  for (int i = 0; i < 5; ++i)
+    for (const auto& answer : pool.take()) ++answers[answer.caller];
+  EXPECT_THAT(answers, ::testing::ElementsAre(0, 0, 2, 2));
   EXPECT_EQ(pool.pool.num_computing(), 0);
 }
 

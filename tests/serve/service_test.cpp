@@ -333,6 +333,22 @@ TEST(TinyService, LetsCallsShareWhatIsBeingComputed) {
   EXPECT_EQ(reranker->stats().engine.num_cancelled, 0);
 }
 
+TEST(TinyService, AnswersOthersBeforeTheTokensOfALongCallAreMade) {
+  Service service({});
+  const auto reranker = endless();
+  service.set_reranker(reranker, "files");
+  EXPECT_EQ(post(service, direct())->reply().status, 200);
+  Json body = slow(4000, "long", 1000);
+  for (Json& document : body["documents"])
+    document = document.get<std::string>() + std::string(16000, 'x');
+  const Asked large = post(service, body);
+  EXPECT_EQ(post(service, direct())->reply().status, 200);  // known
+  const auto stats = reranker->stats();
+  EXPECT_LT(stats.queued_pairs + stats.engine.num_done, 500);
+  large->leave();
+  while (service.stats().queued_pairs > 0) std::this_thread::sleep_for(milliseconds(5));
+}
+
 TEST(TinyService, RefusesWhatWouldWaitTooLong) {
   Service service({.max_queued_pairs = 66});
   service.set_reranker(endless(), "files");
