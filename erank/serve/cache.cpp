@@ -197,6 +197,7 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
         unsent.push_back(next_job_++);
         jobs_[unsent.back()] = {.request = rank::RankRequest{.qid = std::to_string(query_number),
                                                              .query = query.query,
+                                                             .passages = {},
                                                              .options = all},
                                 .texts = query.documents};
       }

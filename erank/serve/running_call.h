@@ -25,6 +25,7 @@ class RunningCall {
     std::shared_ptr<Responder> responder;
     Clock::time_point came;
     int64_t timeout_ms = 0;  // 0: none
+    int64_t body_bytes = 0;
   };
   // `number` is its name as a caller of the pool; pool and hooks must outlive it.
   RunningCall(uint64_t number, RerankCall call, ReplyContext context, Arrival arrival,
@@ -42,6 +43,7 @@ class RunningCall {
   void abandon();  // the client has left
 
   bool ended() const { return ended_; }
+  int64_t body_bytes() const { return arrival_.body_bytes; }
 
  private:
   struct Document {

@@ -132,6 +132,7 @@ struct Service::State {
   HttpReply get(const std::string& path, const HttpRequest& request) const;
   void run();
   static void guarded(RunningCall& call, const std::function<void()>& step);
+  void check_running_bytes(const WaitingCall& call) const;
   void begin(WaitingCall call);
   void end_all(const char* why);
   Clock::time_point next_tick() const;
@@ -282,11 +283,26 @@ void Service::State::guarded(RunningCall& call, const std::function<void()>& ste
   }
 }
 
+// Calls for the same pairs add no pairs to what is computed, but each holds its texts.
+void Service::State::check_running_bytes(const WaitingCall& call) const {
+  int64_t bytes = 0;
+  for (const auto& [number, running] : calls)
+    if (!running->ended()) bytes += running->body_bytes();
+  if (bytes == 0 || bytes + call.arrival.body_bytes <= options.max_running_bytes) return;
+  ApiError error(429, str("requests of ", bytes, " bytes are being answered and this one adds ",
+                          call.arrival.body_bytes, ", expected at most ",
+                          options.max_running_bytes, " together; try again later"));
+  error.retry_after_s = speed.seconds_for(pool->num_computing());
+  error.shape = likely_shape(call.path, call.body);
+  throw error;
+}
+
 void Service::State::begin(WaitingCall waiting) {
   const auto responder = waiting.arrival.responder;
   const uint64_t number = next_number++;
   std::unique_ptr<RunningCall> running;
   try {
+    check_running_bytes(waiting);
     RerankCall call = parse_call(waiting.route, waiting.body, options.limits);
     if (!call.deadline_ms && options.default_deadline_ms > 0)
       call.deadline_ms = options.default_deadline_ms;
@@ -428,7 +444,7 @@ void Service::handle(HttpRequest request, std::shared_ptr<Responder> responder) 
                              path,
                              std::move(request.body),
                              request.id,
-                             {responder, Clock::now(), options.request_timeout_ms}});
+                             {responder, Clock::now(), options.request_timeout_ms, bytes}});
     }
   }
   if (refused) {

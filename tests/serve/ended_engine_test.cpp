@@ -33,7 +33,7 @@ TEST(TinyService, SaysThatItIsToBeStartedAgainWhenItsEngineHasEnded) {
   EXPECT_EQ(post(service, direct())->reply().status, 200);
   EXPECT_EQ(reranker->stats().fault, "");
   reranker
-      ->submit({.query = "q", .passages = {{"1", "text", {}}}},
+      ->submit({.query = "q", .passages = {{"1", "text", {}}}, .options = {}},
                {.on_done = [](const rank::Ranking&) { next_allocation_fails = true; }})
       .get();
   const Asked caught = post(service, direct({"new"}));

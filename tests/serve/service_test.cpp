@@ -368,6 +368,27 @@ TEST(TinyService, RefusesWhatWouldWaitTooLong) {
   EXPECT_EQ(post(service, direct())->reply().status, 200);  // alone it may be larger
 }
 
+TEST(TinyService, BoundsTheTextsOfWhatItAnswers) {
+  Service service({.max_running_bytes = 50000});
+  service.set_reranker(endless(), "files");
+  Json body = slow(4000, "same", 4);
+  body["documents"][0] = std::string(30000, 'x');
+  const Asked running = post(service, body);
+  running->wait_for_start();
+  const Asked refused = post(service, body);  // computes nothing more
+  EXPECT_EQ(refused->reply().status, 429);
+  EXPECT_THAT(refused->json()["message"].get<std::string>(), HasSubstr("at most 50000 together"));
+  EXPECT_EQ(refused->reply().headers.at(0).first, "Retry-After");
+  body["texts"] = body["documents"];
+  body.erase("documents");
+  EXPECT_EQ(post(service, body)->json()["error_type"], "Overloaded");
+  EXPECT_EQ(post(service, direct())->reply().status, 200);
+  running->leave();
+  settled(service);
+  Json large = direct({std::string(60000, 'y')});
+  EXPECT_EQ(post(service, large)->reply().status, 200);  // alone it may be larger
+}
+
 TEST(TinyService, CountsReasoningThatIsToComeBeforeItLetsACallIn) {
   Service service({.max_queued_pairs = 66});
   service.set_reranker(endless(), "files");
