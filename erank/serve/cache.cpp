@@ -174,6 +174,17 @@ int64_t PairPool::num_missing(const std::vector<std::string>& keys) const {
   });
 }
 
+std::optional<std::vector<PassageResult>> PairPool::known(const std::vector<std::string>& keys) {
+  std::vector<PassageResult> results;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    auto result = cache_.find(keys[i]);
+    if (!result) return std::nullopt;
+    relocate(*result, i);
+    results.push_back(std::move(*result));
+  }
+  return results;
+}
+
 std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number,
                                             const QueryCall& query,
                                             const std::vector<size_t>& documents,

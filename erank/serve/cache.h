@@ -92,6 +92,8 @@ class PairPool {
                                 const rank::ScoreOptions& options) const;
   // How many of them would have to be computed.
   int64_t num_missing(const std::vector<std::string>& keys) const;
+  // Their results when every one is known; `keys` are of all documents of a query.
+  std::optional<std::vector<rank::PassageResult>> known(const std::vector<std::string>& keys);
 
   // What is known is returned; the rest comes from take(), after send() has handed it on.
   // REQUIRES: `keys` are those of the same arguments.

@@ -64,18 +64,13 @@ void RunningCall::start(const std::function<void(int64_t)>& refuse) {
     if (two_stages_)
       total_ += call_.explain_top > 0 ? std::min<int64_t>(call_.explain_top, size) : size;
   }
-  // What reasoning will add is let in now or never; with explain_top it is not known yet which
-  // pairs, so that those which are there already are counted too.
-  int64_t later = 0;
-  for (size_t q = 0; two_stages_ && q < all.size(); ++q) {
-    rank::ScoreOptions think = call_.options;
-    think.mode = rank::Mode::kThink;
-    later += call_.explain_top > 0
-                 ? std::min<int64_t>(call_.explain_top, std::ssize(all[q]))
-                 : pool_->num_missing(pool_->keys(call_.queries[q], all[q], think));
-  }
-  auto answers = ask(two_stages_ ? rank::Mode::kDirect : mode, all,
-                     [&](int64_t missing) { refuse(missing + later); });
+  const rank::Mode first_mode = two_stages_ ? rank::Mode::kDirect : mode;
+  const Keys keys = keys_of(first_mode, all);
+  // What reasoning will add is let in now or never.
+  int64_t missing = num_later(all, keys);
+  for (const auto& of_query : keys) missing += pool_->num_missing(of_query);
+  refuse(missing);
+  auto answers = ask(first_mode, all, keys);
   if (call_.stream) {
     arrival_.responder->begin_events();
     streams_ = true;
@@ -89,17 +84,41 @@ void RunningCall::start(const std::function<void(int64_t)>& refuse) {
   receive(std::move(answers));
 }
 
-std::vector<PairPool::Answer> RunningCall::ask(rank::Mode mode, const Chosen& chosen,
-                                               const std::function<void(int64_t)>& refuse) {
+RunningCall::Keys RunningCall::keys_of(rank::Mode mode, const Chosen& chosen) const {
   rank::ScoreOptions options = call_.options;
   options.mode = mode;
-  std::vector<std::vector<std::string>> keys;
-  int64_t missing = 0;
-  for (size_t q = 0; q < chosen.size(); ++q) {
+  Keys keys;
+  for (size_t q = 0; q < chosen.size(); ++q)
     keys.push_back(pool_->keys(call_.queries[q], chosen[q], options));
-    missing += pool_->num_missing(keys.back());
+  return keys;
+}
+
+// With explain_top it is known which pairs these are when all direct scores are; until then as many
+// as there may be.
+int64_t RunningCall::num_later(const Chosen& all, const Keys& keys) {
+  if (!two_stages_) return 0;
+  Chosen chosen = all;
+  for (size_t q = 0; call_.explain_top > 0 && q < all.size(); ++q) {
+    auto known = pool_->known(keys[q]);
+    if (!known) continue;
+    for (PassageResult& result : *known) {
+      add_first_stage(q, result);
+      documents_[q][result.index].result = std::move(result);
+    }
+    chosen[q] = best(q);
   }
-  if (refuse) refuse(missing);
+  int64_t later = 0;
+  for (const auto& of_query : keys_of(rank::Mode::kThink, chosen)) {
+    const int64_t missing = pool_->num_missing(of_query);
+    later += call_.explain_top > 0 ? std::min(missing, call_.explain_top) : missing;
+  }
+  return later;
+}
+
+std::vector<PairPool::Answer> RunningCall::ask(rank::Mode mode, const Chosen& chosen,
+                                               const Keys& keys) {
+  rank::ScoreOptions options = call_.options;
+  options.mode = mode;
   std::vector<PairPool::Answer> answers;
   pending_ = 0;
   for (size_t q = 0; q < chosen.size(); ++q) {
@@ -121,8 +140,7 @@ void RunningCall::take(PairPool::Answer answer) {
   if (ended_) return;
   PassageResult& result = answer.result;
   Document& document = documents_.at(answer.query).at(result.index);
-  const auto& first_stage = call_.queries[answer.query].first_stage;
-  if (!first_stage.empty()) result.first_stage_score = first_stage[result.index];
+  add_first_stage(answer.query, result);
   if (hooks_->on_pair) hooks_->on_pair(result, !answer.cached);
   ++done_;
   if (!answer.cached) tokens_ += result.prompt_tokens + result.new_tokens;
@@ -145,24 +163,28 @@ void RunningCall::take(PairPool::Answer answer) {
 void RunningCall::end_stage() {
   if (!two_stages_ || !first_stage_) return finish();
   first_stage_ = false;
-  const Chosen chosen = best();
-  for (size_t q = 0; q < chosen.size(); ++q)
+  Chosen chosen;
+  for (size_t q = 0; q < documents_.size(); ++q) {
+    chosen.push_back(best(q));
     for (const size_t d : chosen[q]) documents_[q][d].final = false;
-  auto answers = ask(rank::Mode::kThink, chosen, nullptr);
+  }
+  auto answers = ask(rank::Mode::kThink, chosen, keys_of(rank::Mode::kThink, chosen));
   if (pending_ == 0) return finish();
   receive(std::move(answers));
 }
 
-RunningCall::Chosen RunningCall::best() const {
-  Chosen chosen;
-  for (size_t q = 0; q < documents_.size(); ++q) {
-    auto& list = chosen.emplace_back();
-    for (const PassageResult& result : ranking_of(q, false).results) {
-      if (call_.explain_top > 0 && std::ssize(list) == call_.explain_top) break;
-      list.push_back(result.index);
-    }
+std::vector<size_t> RunningCall::best(size_t query) const {
+  std::vector<size_t> chosen;
+  for (const PassageResult& result : ranking_of(query, false).results) {
+    if (call_.explain_top > 0 && std::ssize(chosen) == call_.explain_top) break;
+    chosen.push_back(result.index);
   }
   return chosen;
+}
+
+void RunningCall::add_first_stage(size_t query, PassageResult& result) const {
+  const auto& first_stage = call_.queries[query].first_stage;
+  if (!first_stage.empty()) result.first_stage_score = first_stage[result.index];
 }
 
 rank::Ranking RunningCall::ranking_of(size_t query, bool late) const {
@@ -175,8 +197,7 @@ rank::Ranking RunningCall::ranking_of(size_t query, bool late) const {
     } else {
       result.index = d;
       result.docid = std::to_string(d);
-      const auto& first_stage = call_.queries[query].first_stage;
-      if (!first_stage.empty()) result.first_stage_score = first_stage[d];
+      add_first_stage(query, result);
       result.error = {
           rank::PassageError::Kind::kCancelled,
           base::str("document ", d, ": not scored in deadline_ms ", call_.deadline_ms.value_or(0))};

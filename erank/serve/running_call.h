@@ -51,12 +51,16 @@ class RunningCall {
     bool final = false;
   };
   using Chosen = std::vector<std::vector<size_t>>;  // documents, by query
+  using Keys = std::vector<std::vector<std::string>>;
 
-  std::vector<PairPool::Answer> ask(rank::Mode mode, const Chosen& chosen,
-                                    const std::function<void(int64_t)>& refuse);
+  Keys keys_of(rank::Mode mode, const Chosen& chosen) const;
+  // How many pairs will have to be computed for reasoning. `keys` are of all direct scores.
+  int64_t num_later(const Chosen& all, const Keys& keys);
+  std::vector<PairPool::Answer> ask(rank::Mode mode, const Chosen& chosen, const Keys& keys);
   void receive(std::vector<PairPool::Answer> answers);
   void end_stage();
-  Chosen best() const;
+  std::vector<size_t> best(size_t query) const;  // those that are reasoned about
+  void add_first_stage(size_t query, rank::PassageResult& result) const;  // its score, if any
   // `late`: what is not final has missed the deadline.
   rank::Ranking ranking_of(size_t query, bool late) const;
   void finish();

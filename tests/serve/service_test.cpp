@@ -401,6 +401,24 @@ TEST(TinyService, CountsReasoningThatIsToComeBeforeItLetsACallIn) {
   running->leave();
 }
 
+TEST(TinyService, LetsInWhatIsThereAlready) {
+  Service service({.max_queued_pairs = 66});
+  service.set_reranker(endless(), "files");
+  Json body = direct();
+  body["query"] = {"why is the sky blue", "how does bread rise"};
+  body["explain_top"] = 2;
+  body["max_think_tokens"] = 5;
+  const Json first = post(service, body)->json();
+  const Asked running = post(service, slow(4000, "slow", 66));
+  running->wait_for_start();
+  const Asked again = post(service, body);
+  EXPECT_EQ(again->reply().status, 200);
+  EXPECT_EQ(again->json()["rankings"], first["rankings"]);
+  body["explain_top"] = 3;  // one of each query is not there
+  EXPECT_EQ(post(service, body)->reply().status, 429);
+  running->leave();
+}
+
 TEST(TinyService, RefusesCallsBeyondItsQueue) {
   Service service({.max_waiting_calls = 2});
   service.set_reranker(tiny(), "files");
