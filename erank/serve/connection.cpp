@@ -151,9 +151,12 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
   // All of `bytes`; false when the client does not take them.
   asio::awaitable<bool> write(std::string bytes) {
     output_ = std::move(bytes);
+    const TimePoint last =
+        Clock::now() + core_.options.client_timeout +
+        milliseconds(std::ssize(output_) * 1000 / core_.options.min_reply_rate);
     for (size_t done = 0; done < output_.size();) {
       if (cut_) co_return false;
-      const TimePoint deadline = Clock::now() + core_.options.client_timeout;
+      const TimePoint deadline = std::min(last, Clock::now() + core_.options.client_timeout);
       start_write(std::string_view(output_).substr(done));
       while (writing_) {
         const bool too_slow = exchange_ && exchange_->too_slow();

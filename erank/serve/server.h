@@ -35,8 +35,10 @@ struct ServerOptions {
   int64_t max_reading_bytes = 256 << 20;
   // A client that is slow: for the head and the body of a request it has this time and a second
   // more for each KiB that has come (then 408); of a reply it has to take something in this time,
-  // else the connection is cut.
+  // and all of it, or of a stream what waits, in this time and a second more for each
+  // min_reply_rate bytes, else the connection is cut.
   std::chrono::milliseconds client_timeout{20000};
+  int64_t min_reply_rate = 16 << 10;  // bytes a second
   std::chrono::milliseconds idle_timeout{75000};  // between the requests of a connection
   // From the complete request to the beginning of its reply; then 504, and on_client_left's
   // function is called. 0: no limit.

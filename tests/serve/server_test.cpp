@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -299,15 +300,15 @@ TEST(Server, RefusesFoldedHeadersAndBodiesOnOpenPaths) {
       {.api_keys = {"key"}});
   RawClient folded(server.port());
   EXPECT_EQ(
-      folded.ask("POST /v1/rerank HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n")
+      folded.ask("POST /v1/rerank HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n chunked\r\n\r\n")
           .status,
       400);
   RawClient body(server.port());
-  EXPECT_EQ(body.ask("POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").status,
+  EXPECT_EQ(body.ask("POST /health HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").status,
             413);
   RawClient chunked(server.port());
   EXPECT_EQ(
-      chunked.ask("POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").status,
+      chunked.ask("POST /health HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").status,
       413);
   RawClient none(server.port());
   EXPECT_EQ(none.ask(get("/health")).status, 200);
@@ -327,6 +328,26 @@ TEST(Server, CutsClientsThatDoNotReadTheReply) {
   EXPECT_FALSE(records[0].complete);
   EXPECT_LT(records[0].bytes_out, 64 << 20);
   EXPECT_FALSE(client.reply().complete);
+}
+
+// It takes something all the time, 3 MB/s of what has to be taken at 64 MB/s.
+TEST(Server, CutsClientsThatReadTheReplySlowly) {
+  RunningServer server(
+      [](HttpRequest, std::shared_ptr<Responder> responder) {
+        responder->send({200, std::string(32 << 20, 'x'), "text/plain"});
+      },
+      {.client_timeout = milliseconds(2000), .min_reply_rate = 64 << 20});
+  RawClient client(server.port(), 65536);
+  client.send(get("/"));
+  char piece[30000];
+  const auto begin = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - begin < seconds(9) &&
+         ::recv(client.socket(), piece, sizeof piece, 0) > 0)
+    std::this_thread::sleep_for(milliseconds(10));
+  const auto records = server.records(1);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_FALSE(records[0].complete);
+  EXPECT_LT(records[0].seconds, 5);
 }
 
 TEST(Server, TellsWhenAClientLeavesBeforeTheReply) {
