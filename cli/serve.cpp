@@ -357,6 +357,10 @@ void add_serve(CLI::App& app, Context& context) {
                    "how long running requests may go on after SIGTERM or SIGINT")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
+  verb->add_option("--allowed-host", f.server.allowed_hosts,
+                   "a further name, without port, that requests may have as their Host; may be given "
+                   "several times\n(without keys, on a loopback address, localhost, 127.0.0.1, [::1] "
+                   "and --host alone may be)");
   verb->add_option("--cors-origin", f.server.cors_origins,
                    "a page's origin, e.g. https://example.org, that may read replies in browsers; "
                    "'*' is every one");

@@ -82,6 +82,20 @@ bool Keys::admit(std::string_view path, std::string_view authorization) const {
   return found && !given.empty();
 }
 
+Hosts::Hosts(std::vector<std::string> names) : names_(std::move(names)) {}
+
+bool Hosts::admit(std::string_view host) const {
+  const size_t colon = host.rfind(':');
+  if (colon != host.npos && host.find(']', colon) == host.npos) host = host.substr(0, colon);
+  const auto same = [](char a, char b) {
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+    return lower(a) == lower(b);
+  };
+  return names_.empty() || std::any_of(names_.begin(), names_.end(), [&](const std::string& name) {
+           return std::equal(name.begin(), name.end(), host.begin(), host.end(), same);
+         });
+}
+
 Origins::Origins(std::vector<std::string> allowed) : allowed_(std::move(allowed)) {}
 
 bool Origins::allows(std::string_view origin) const {

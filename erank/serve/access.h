@@ -50,6 +50,20 @@ class Keys {
   std::vector<std::string> keys_, open_paths_;
 };
 
+// The names under which a server may be asked. A page whose own name is made to point at this
+// machine (DNS rebinding) sends that one. Immutable, thread-safe.
+class Hosts {
+ public:
+  // `names` without ports, IPv6 addresses in brackets; empty: any name will do.
+  explicit Hosts(std::vector<std::string> names = {});
+
+  // `host` is the header's value; its port and the case of its letters do not count.
+  bool admit(std::string_view host) const;
+
+ private:
+  std::vector<std::string> names_;
+};
+
 // The pages that may read replies in a browser (CORS,
 // https://fetch.spec.whatwg.org/#http-cors-protocol).
 class Origins {

@@ -439,6 +439,11 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     }
     if (hosts > 1 || (hosts == 0 && !in.http10))
       return fail(400, kInvalid, "a request has one header Host");
+    if (hosts > 0 && !core_.hosts.admit(request.header("host")))
+      return fail(421, kInvalid,
+                  base::str("this server is not asked as ",
+                            base::in_quotes(std::string(request.header("host")), 100),
+                            ": ask it as localhost, or start it with --allowed-host NAME"));
     const std::string_view target{message.target().data(), message.target().size()};
     const auto parts = parse_target(target);
     if (!parts || (parts->path == "*" && request.method != "OPTIONS"))

@@ -46,6 +46,7 @@ struct ServerCore {
   const Handler handler;
   const Keys keys;
   const Origins origins;
+  Hosts hosts;  // once it listens
   std::mt19937_64 random;
   std::set<Connection*> connections;  // alive
   int num_refused = 0;                // of them

@@ -42,6 +42,13 @@ void ServerCore::listen() {
     base::fail(base::ErrorKind::kExhausted, "serve", "cannot listen on ", where, ": ", ec.message(),
                "; choose another --port or --host");
   port = acceptor.local_endpoint().port();
+  if (options.allowed_hosts.empty() && !(endpoint.address().is_loopback() && options.api_keys.empty()))
+    return;
+  std::vector<std::string> names = options.allowed_hosts;
+  const std::string own =
+      options.host.find(':') == options.host.npos ? options.host : "[" + options.host + "]";
+  names.insert(names.end(), {"localhost", "127.0.0.1", "[::1]", own});
+  hosts = Hosts(std::move(names));
 }
 
 void ServerCore::load_tls() {

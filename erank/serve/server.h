@@ -48,6 +48,10 @@ struct ServerOptions {
   std::vector<std::string> api_keys = {};  // none: no key is asked for
   std::vector<std::string> open_paths = {"/health",  "/ready",        "/ping", "/version",
                                          "/metrics", "/openapi.json", "/docs"};  // need no key
+  // Further names that the header Host may have, without ports. It is checked where there are some,
+  // and where the server listens on loopback addresses alone and asks for no key; localhost,
+  // 127.0.0.1, [::1] and `host` are always right. Else: 421.
+  std::vector<std::string> allowed_hosts = {};
   std::vector<std::string> cors_origins =
       {};  // pages that may read replies; "*": all. None: CORS off
   std::string tls_certificate = {}, tls_key = {};  // PEM files; both or neither

@@ -56,7 +56,8 @@ class Serve : public Program {
   }
   // Starts it on a free port, which its line names, and waits until it is ready.
   void serve(std::vector<std::string> args = {}) {
-    args.insert(args.begin(), {"serve", "--model", tiny_model(), "--threads", "1", "--port", "0"});
+    args.insert(args.begin(), {"serve", "--model", tiny_model(), "--threads", "1", "--port", "0",
+                               "--allowed-host", "h"});
     pid_ = start(args);
     for (int i = 0; i < 3000 && port_ == 0; ++i) {
       std::this_thread::sleep_for(milliseconds(10));
@@ -265,7 +266,8 @@ TEST_F(Serve, IsAliveBeforeItIsReady) {
   const int taken = listen_on_a_free_port();
   const std::string port = std::to_string(port_of(taken));
   ::close(taken);
-  pid_ = start({"serve", "--model", tiny_model(), "--prompt-format", pipe, "--port", port});
+  pid_ = start({"serve", "--model", tiny_model(), "--prompt-format", pipe, "--port", port,
+                "--allowed-host", "h"});
   int health = 0;
   for (int i = 0; i < 1000 && health == 0; ++i) {
     std::this_thread::sleep_for(milliseconds(10));
@@ -360,7 +362,8 @@ TEST_F(SlowServe, FindsAQuerysReplicaAgainThroughNginx) {
     conf.replace(conf.find(names[i]), 14, "127.0.0.1:" + std::to_string(ports[i]));
   for (int i = 1; i < 3; ++i)
     pids_.push_back(start(
-        {"serve", "--model", tiny_model(), "--threads", "1", "--port", std::to_string(ports[i])}));
+        {"serve", "--model", tiny_model(), "--threads", "1", "--port", std::to_string(ports[i]),
+         "--allowed-host", "h"}));
   for (int i = 1; i < 3; ++i) ASSERT_TRUE(wait_for(ports[i], "/ready"));
   const pid_t nginx = ::fork();
   if (nginx == 0) {

@@ -14,6 +14,7 @@ namespace erank::serve {
 class RunningServer {
  public:
   explicit RunningServer(Handler handler, ServerOptions options = {}) {
+    options.allowed_hosts.push_back("h");  // that of get() and post()
     options.on_request = [this](const AccessRecord& record) {
       const std::lock_guard lock(mutex_);
       records_.push_back(record);

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <chrono>
+#include <thread>
 
 #include "erank/serve/server.h"
 #include "tests/serve/raw_client.h"
@@ -75,6 +76,44 @@ TEST(Server, LetsTheHandlersSideWriteItsRefusals) {
               HasSubstr("/chunked|many|r|the request's body is larger"));
   EXPECT_THAT(broken.ask("BREW\r\n\r\n").body, HasSubstr("this is no HTTP/1.1 request"));
   EXPECT_THAT(slow.reply().body, HasSubstr("/slow|half|r|the request came too slowly"));
+}
+
+int status_for(int port, const std::string& host) {
+  return RawClient(port).ask("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n").status;
+}
+
+// A page whose name was made to point at this machine sends that name.
+TEST(Server, IsAskedByItsOwnNamesAlone) {
+  RunningServer server(show_body, {.allowed_hosts = {"proxy.example"}});
+  for (const char* host : {"localhost", "localhost:1", "LocalHost", "127.0.0.1", "127.0.0.1:8080",
+                           "[::1]", "[::1]:8080", "proxy.example", "proxy.example:443"})
+    EXPECT_EQ(status_for(server.port(), host), 200) << host;
+  for (const char* host : {"evil.example", "evil.example:8080", "localhost.evil.example", "",
+                           "127.0.0.1.evil.example", "[::2]", "::1", "127.0.0.2"})
+    EXPECT_EQ(status_for(server.port(), host), 421) << host;
+  RawClient client(server.port());
+  const std::string evil = "HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+  EXPECT_EQ(client.ask("OPTIONS / " + evil).status, 421);
+  EXPECT_THAT(client.ask("GET /health " + evil).body,
+              HasSubstr("not asked as 'evil.example': ask it as localhost, or start it with"));
+  EXPECT_EQ(client.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").status, 200);
+}
+
+TEST(Server, ChecksHostsWhereABrowserCouldBeMisled) {
+  const auto status = [](ServerOptions options) {
+    Server server(std::move(options), show_body);
+    std::thread thread([&] { server.run(); });
+    const int status = status_for(server.port(), "evil.example");
+    server.stop(milliseconds(0));
+    thread.join();
+    return status;
+  };
+  EXPECT_EQ(status({}), 421);
+  EXPECT_EQ(status({.host = "localhost"}), 421);
+  EXPECT_EQ(status({.host = "0.0.0.0"}), 200);  // has names that it does not know
+  EXPECT_EQ(status({.api_keys = {"k"}}), 401);
+  EXPECT_EQ(status({.host = "0.0.0.0", .allowed_hosts = {"good.example"}}), 421);
+  EXPECT_EQ(status({.host = "0.0.0.0", .allowed_hosts = {"evil.example"}}), 200);
 }
 
 TEST(Server, SaysWhatAPathAllows) {
