@@ -298,7 +298,8 @@ void add_serve(CLI::App& app, Context& context) {
   f.server.port = 8080;
   verb->footer(kExample);
   verb->add_option("--host", f.server.host,
-                   "the address to listen on; 0.0.0.0 or :: for every one of this machine")
+                   "the address to listen on, or a name, for each of its addresses; 0.0.0.0 or :: "
+                   "for every one\nof this machine")
       ->capture_default_str();
   verb->add_option("--port", f.server.port, "the port to listen on; 0 takes a free one")
       ->check(CLI::Range(0, 65535))
@@ -358,9 +359,9 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   verb->add_option("--allowed-host", f.server.allowed_hosts,
-                   "a further name, without port, that requests may have as their Host; may be given "
-                   "several times\n(without keys, on a loopback address, localhost, 127.0.0.1, [::1] "
-                   "and --host alone may be)");
+                   "a further name, without port, that requests may have as their Host; may be "
+                   "given several times\n(without keys, on a loopback address, only localhost, "
+                   "127.0.0.1, [::1] and --host may be)");
   verb->add_option("--cors-origin", f.server.cors_origins,
                    "a page's origin, e.g. https://example.org, that may read replies in browsers; "
                    "'*' is every one");

@@ -454,6 +454,11 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
     if (!core_.keys.admit(request.path, request.header("authorization")))
       return fail(401, "authentication_error",
                   "this server needs a key: send the header Authorization: Bearer KEY");
+    if (const std::string coding = lower(request.header("content-encoding"));
+        !coding.empty() && coding != "identity")
+      return fail(415, kInvalid,
+                  base::str("the header Content-Encoding is ", base::in_quotes(coding),
+                            ", expected a body as it is: send it without compression"));
     if (const auto expect = request.header("expect");
         !expect.empty() && lower(expect) != "100-continue")
       return fail(417, kInvalid, "of expectations this server knows 100-continue alone");

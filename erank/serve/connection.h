@@ -12,6 +12,7 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <vector>
 
 #include "erank/serve/server.h"
 
@@ -37,7 +38,7 @@ struct ServerCore {
         origins(options.cors_origins),
         random(std::random_device{}()) {}
 
-  boost::asio::awaitable<void> accept();
+  boost::asio::awaitable<void> accept(boost::asio::ip::tcp::acceptor& acceptor);
   void listen();
   void load_tls();
   void begin_stop(std::chrono::milliseconds drain);
@@ -52,7 +53,7 @@ struct ServerCore {
   int num_refused = 0;                // of them
   int64_t reading_bytes = 0;          // of bodies that no handler has yet
   boost::asio::io_context io{1};
-  boost::asio::ip::tcp::acceptor acceptor{io};
+  std::vector<boost::asio::ip::tcp::acceptor> acceptors;  // fixed once it listens
   boost::asio::steady_timer drain_timer{io};
   std::optional<boost::asio::ssl::context> tls;
   int port = 0;

@@ -22,10 +22,17 @@ using std::chrono::seconds;
 
 constexpr int kMaxRefused = 64;  // connections over the limit that are told so
 
+// Of an address that this machine does not have, or no address of its family.
+bool is_absent(error_code ec) {
+  return ec == asio::error::address_family_not_supported ||
+         ec == boost::system::errc::address_not_available;
+}
+
 }  // namespace
 
+// At every address of the host: of port 0 at the one that is free at the first. An address of a
+// family that this machine does not have is passed over where there is another one.
 void ServerCore::listen() {
-  const std::string where = base::str(options.host, ":", options.port);
   error_code ec;
   tcp::resolver resolver(io);
   const auto found =
@@ -33,17 +40,30 @@ void ServerCore::listen() {
   if (ec || found.empty())
     base::fail(base::ErrorKind::kInvalidInput, "serve", "--host ", base::in_quotes(options.host),
                " is no address of this machine: ", ec.message());
-  const tcp::endpoint endpoint = found.begin()->endpoint();
-  acceptor.open(endpoint.protocol(), ec);
-  if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
-  if (!ec) acceptor.bind(endpoint, ec);
-  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
-  if (ec)
-    base::fail(base::ErrorKind::kExhausted, "serve", "cannot listen on ", where, ": ", ec.message(),
+  bool loopback = true;
+  error_code fault;
+  port = options.port;
+  for (const auto& entry : found) {
+    const tcp::endpoint endpoint(entry.endpoint().address(), static_cast<uint16_t>(port));
+    tcp::acceptor acceptor(io);
+    acceptor.open(endpoint.protocol(), ec);
+    if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
+    if (!ec) acceptor.bind(endpoint, ec);
+    if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
+    if (!ec) {
+      port = acceptor.local_endpoint().port();
+      loopback = loopback && endpoint.address().is_loopback();
+      acceptors.push_back(std::move(acceptor));
+      continue;
+    }
+    fault = ec;
+    if (!is_absent(ec)) break;
+  }
+  if (acceptors.empty() || (fault && !is_absent(fault)))
+    base::fail(base::ErrorKind::kExhausted, "serve", "cannot listen on ",
+               base::str(options.host, ":", port), ": ", fault.message(),
                "; choose another --port or --host");
-  port = acceptor.local_endpoint().port();
-  if (options.allowed_hosts.empty() && !(endpoint.address().is_loopback() && options.api_keys.empty()))
-    return;
+  if (options.allowed_hosts.empty() && !(loopback && options.api_keys.empty())) return;
   std::vector<std::string> names = options.allowed_hosts;
   const std::string own =
       options.host.find(':') == options.host.npos ? options.host : "[" + options.host + "]";
@@ -71,7 +91,7 @@ void ServerCore::load_tls() {
                ": not the certificate's private key in PEM form: ", ec.message());
 }
 
-asio::awaitable<void> ServerCore::accept() {
+asio::awaitable<void> ServerCore::accept(tcp::acceptor& acceptor) {
   while (!stopping) {
     error_code ec;
     tcp::socket socket(io);
@@ -94,7 +114,7 @@ asio::awaitable<void> ServerCore::accept() {
 void ServerCore::begin_stop(milliseconds drain) {
   stopping = true;
   error_code ignored;
-  acceptor.close(ignored);
+  for (tcp::acceptor& acceptor : acceptors) acceptor.close(ignored);
   for (Connection* connection : connections) connection->wake();
   if (connections.empty()) return;
   drain_timer.expires_after(drain);
@@ -128,7 +148,8 @@ std::string Server::url() const {
 }
 
 void Server::run() {
-  asio::co_spawn(core_->io, core_->accept(), asio::detached);
+  for (tcp::acceptor& acceptor : core_->acceptors)
+    asio::co_spawn(core_->io, core_->accept(acceptor), asio::detached);
   core_->io.run();
 }
 

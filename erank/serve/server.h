@@ -25,7 +25,8 @@
 namespace erank::serve {
 
 struct ServerOptions {
-  std::string host = "127.0.0.1";       // a name or an address of this machine; "::" is all of them
+  std::string host = "127.0.0.1";  // an address of this machine, "::" is all of them; or a name, of
+                                   // which every address is listened at
   int port = 0;                         // 0: a free one, see Server::port()
   int64_t max_body_bytes = 32 << 20;    // more: 413
   int64_t max_header_bytes = 16 << 10;  // more: 431

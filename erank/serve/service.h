@@ -24,8 +24,8 @@ struct ServiceOptions {
   // Calls that came and are not read yet, and their bytes; what goes over is refused with 429.
   int64_t max_waiting_calls = 256;
   int64_t max_waiting_bytes = 256 << 20;
-  // Bytes of the bodies of calls that are being answered, as a measure of their texts; one that would
-  // exceed it is refused with 429 unless nothing else is being answered.
+  // Bytes of the bodies of calls that are being answered, as a measure of their texts; one that
+  // would exceed it is refused with 429 unless nothing else is being answered.
   int64_t max_running_bytes = 256 << 20;
   int64_t max_body_bytes = 0;           // only told by /info: the server keeps to it
   int64_t request_timeout_ms = 600000;  // then a call is answered with 504; 0: never

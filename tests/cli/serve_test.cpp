@@ -281,6 +281,33 @@ TEST_F(Serve, IsAliveBeforeItIsReady) {
   EXPECT_EQ(stop(SIGTERM).exit_code, 0);  // also while it loads
 }
 
+// In a mount namespace with names of its own.
+TEST_F(Serve, ListensAtEveryAddressOfItsHost) {
+  if (std::system("unshare -m true 2>/dev/null && grep -q . /proc/net/if_inet6") != 0)
+    GTEST_SKIP() << "no mount namespaces (they need root), or no IPv6";
+  const std::string names =
+      put("hosts", "127.0.0.1 localhost\n127.0.0.3 localhost\n::1 localhost\n");
+  launcher_ = {"unshare", "-m", "sh", "-c",
+               "mount --bind '" + names + "' /etc/hosts && exec \"$@\"", "sh"};
+  pid_ = start({"serve", "--model", tiny_model(), "--threads", "1", "--host", "localhost", "--port",
+                "0"});
+  int port = 0;
+  for (int i = 0; i < 3000 && port == 0; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+    const size_t at = error_text().find("at http://localhost:");
+    if (at != std::string::npos && error_text().ends_with('\n'))
+      port = std::stoi(error_text().substr(at + 20));
+  }
+  ASSERT_GT(port, 0) << error_text();
+  for (const char* address : {"127.0.0.1", "127.0.0.3", "[::1]"})
+    EXPECT_EQ(std::system(("curl -sf http://" + std::string(address) + ":" + std::to_string(port) +
+                           "/ready -H 'Host: localhost' >/dev/null")
+                              .c_str()),
+              0)
+        << address;
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
+}
+
 // The series that examples/serve/grafana.json asks for are those that the server tells.
 TEST_F(Serve, HasTheSeriesOfItsDashboard) {
   serve();

@@ -160,6 +160,18 @@ TEST(Server, SaysContinueBeforeABodyThatIsWaitedFor) {
   EXPECT_EQ(client.ask(post("/e", "", "Expect: wonders\r\n")).status, 417);
 }
 
+TEST(Server, RefusesCompressedBodies) {
+  RunningServer server(show);
+  RawClient client(server.port());
+  const RawReply refused = client.ask(
+      "POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
+      "Content-Encoding: gzip\r\n\r\n");
+  EXPECT_EQ(refused.status, 415);  // before the body comes
+  EXPECT_THAT(message(refused), HasSubstr("Content-Encoding is 'gzip', expected a body as it is"));
+  RawClient other(server.port());
+  EXPECT_EQ(other.ask(post("/e", "abc", "Content-Encoding: identity\r\n")).status, 200);
+}
+
 TEST(Server, AnswersOptionsItself) {
   RunningServer server(show, {.api_keys = {"k"}, .cors_origins = {"https://page"}});
   RawClient client(server.port());

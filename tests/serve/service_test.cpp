@@ -247,7 +247,8 @@ TEST(TinyService, AnswersByItsDefaultDeadline) {
               Contains("deadline"));
   Json body = slow(5, "short", 2);
   body["deadline_ms"] = 50000;
-  for (const Json& item : post(service, body)->json()["results"]) EXPECT_TRUE(item["flags"].empty());
+  const Json in_time = post(service, body)->json();
+  for (const Json& item : in_time["results"]) EXPECT_TRUE(item["flags"].empty());
 }
 
 TEST(TinyService, AnswersWithATimeOut) {
