@@ -1,13 +1,18 @@
 import dataclasses
 import http.client
 import json
+import math
 import os
 import queue
 import urllib.parse
+import warnings
 import weakref
 from typing import Any, Optional
 
 from ._server import Server
+
+
+MOST = 1000  # documents of a request that every server takes
 
 
 class ErankError(RuntimeError):
@@ -85,20 +90,36 @@ class Reranker:
         """The documents as Results, best first; texts, or dicts with a "text".
 
         options: instruction, mode ("direct" or "think"), max_think_tokens, score, return_reasoning, return_distribution,
-        explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank, "A ranking's request". Raises ValueError for what the
-        server refuses, ErankError when it cannot answer.
+        explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank, "A ranking's request". More than 1000
+        documents are several requests, but with explain_top or hybrid, which look at all of them; for these the server
+        needs a larger --max-documents. Raises ValueError for what the server refuses, ErankError when it cannot answer.
         """
         documents = list(documents)
         if not documents:
             return []
-        reply = self._post({"query": query, "documents": documents, "top_n": top_n, **options})
-        return [self._result(item, documents) for item in reply["results"]]
+        step = len(documents) if options.get("explain_top") or options.get("hybrid") else MOST
+        results = []
+        for begin in range(0, len(documents), step):
+            part = documents[begin:begin + step]
+            reply = self._post({"query": query, "documents": part, "top_n": top_n, **options})
+            for item in reply["results"]:
+                results.append(self._result({**item, "index": begin + item["index"]}, documents))
+        if len(documents) > step:  # else the server's order, of a blend too
+            results.sort(key=lambda result: (result.error is not None, -result.score, result.index))
+            results = results[:int(top_n) if top_n else None]
+        return results
 
     def predict(self, pairs, **options):
-        """The relevance, 0 to 1, of each (query, document) in their order. Pairs of one query share its computation."""
-        pairs, most = list(pairs), 1000  # documents of a request that every server takes
-        if len(pairs) > most:
-            return [score for i in range(0, len(pairs), most) for score in self.predict(pairs[i:i + most], **options)]
+        """The relevance, 0 to 1, of each (query, document) in their order; of one pair alone a number.
+
+        Pairs of one query share its computation. A pair that cannot be scored is NaN, and a RuntimeWarning says why;
+        where the server can score none of a request's, of 1000 pairs, it raises as rank() does.
+        """
+        pairs = list(pairs)
+        if len(pairs) == 2 and isinstance(pairs[0], str):
+            return self.predict([pairs], **options)[0]
+        if len(pairs) > MOST:
+            return [score for i in range(0, len(pairs), MOST) for score in self.predict(pairs[i:i + MOST], **options)]
         of_query = {}
         for place, (query, _) in enumerate(pairs):
             of_query.setdefault(query, []).append(place)
@@ -107,12 +128,14 @@ class Reranker:
         reply = self._post({"query": list(of_query), "return_documents": False,
                             "documents": [[pairs[place][1] for place in places] for places in of_query.values()],
                             **options})
-        scores = [0.0] * len(pairs)
+        scores = [math.nan] * len(pairs)
         for places, ranking in zip(of_query.values(), reply["rankings"]):
             for item in ranking["results"]:
+                place = places[item["index"]]
                 if "error" in item:
-                    raise ErankError(f"pair {places[item['index']]}: {item['error']['message']}", 200)
-                scores[places[item["index"]]] = item["relevance_score"]
+                    warnings.warn(f"pair {place}: {item['error']['message']}", RuntimeWarning, stacklevel=2)
+                else:
+                    scores[place] = item["relevance_score"]
         return scores
 
     @staticmethod

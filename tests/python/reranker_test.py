@@ -1,8 +1,12 @@
 """The Python package against the built program: $ERANK_PROGRAM, a tiny model's folder in $ERANK_TEST_MODEL."""
 import gc
+import json
+import math
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -11,6 +15,18 @@ from erank import ErankError, Reranker
 
 MODEL = os.environ["ERANK_TEST_MODEL"]
 DOCUMENTS = ["a letter of ten", "a number", {"text": "the letter and the number"}]
+
+
+def damage(folder, token):
+    """Makes the embedding of one token not a number."""
+    with open(os.path.join(folder, "model.safetensors"), "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        tensor = json.loads(file.read(size))["model.embed_tokens.weight"]
+        begin, end = tensor["data_offsets"]
+        row = (end - begin) // tensor["shape"][0]
+        nan = {"BF16": b"\xc0\x7f", "F32": b"\0\0\xc0\x7f"}[tensor["dtype"]]
+        file.seek(8 + size + begin + token * row)
+        file.write(nan * (row // len(nan)))
 
 
 def is_alive(pid):
@@ -49,6 +65,36 @@ class RerankerTest(unittest.TestCase):
         for (query, document), score in zip(pairs, scores):
             self.assertAlmostEqual(score, self.reranker.rank(query, [document])[0].relevance)
         self.assertEqual(self.reranker.predict([]), [])
+
+    def test_predict_of_one_pair_is_a_number(self):
+        expected = self.reranker.predict([("ab", "cd")])[0]
+        for pair in (("ab", "cd"), ["ab", "cd"]):
+            self.assertEqual(self.reranker.predict(pair), expected)
+        self.assertEqual(self.reranker.predict((("ab", "cd"), ("ab", "cd"))), [expected] * 2)
+
+    def test_predict_keeps_the_scores_of_the_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            damage(shutil.copytree(MODEL, folder, dirs_exist_ok=True), ord("x"))
+            with Reranker(folder, options=["--threads", "1"]) as reranker:
+                pairs = [("a", "good"), ("a", "x"), ("b", "well")]
+                with self.assertWarnsRegex(RuntimeWarning, "pair 1: document 1: .*not finite"):
+                    scores = reranker.predict(pairs)
+                self.assertTrue(math.isnan(scores[1]))
+                self.assertEqual([scores[0], scores[2]], reranker.predict([pairs[0], pairs[2]]))
+                with self.assertRaisesRegex(ErankError, "not finite"):
+                    reranker.predict(("a", "x"))
+
+    def test_rank_and_predict_of_more_than_a_request_holds(self):
+        documents = [f"text {i}" for i in range(1002)]
+        scores = self.reranker.predict([("q", document) for document in documents], mode="direct")
+        results = self.reranker.rank("q", documents, mode="direct")
+        self.assertEqual([r.relevance for r in sorted(results, key=lambda r: r.index)], scores)
+        self.assertEqual([r.document for r in results], [documents[r.index] for r in results])
+        self.assertEqual(results, sorted(results, key=lambda r: (-r.score, r.index)))
+        self.assertEqual([r.index for r in self.reranker.rank("q", documents, top_n=5, mode="direct")],
+                         [r.index for r in results[:5]])
+        with self.assertRaisesRegex(ValueError, "1002 documents, expected at most 1000"):
+            self.reranker.rank("q", documents, explain_top=1, mode="direct")
 
     def test_many_threads(self):
         expected = self.reranker.rank("which letter", DOCUMENTS)
