@@ -256,7 +256,8 @@ TEST(TinyPairPool, AnswersNobodyWhoHasLeft) {
 
 // Of texts of which each is more than is sent at a time.
 TEST(TinyPairPool, SendsAPartOfEachCallersPairsInTurn) {
-  const auto reranker = rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool3")));
+  const std::shared_ptr<rank::Reranker> reranker =
+      rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool3")));
   Pool pool(reranker);
   pool.sends = false;
   const auto text = [](char c) { return std::string(200000, c); };

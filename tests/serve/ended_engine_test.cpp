@@ -13,13 +13,14 @@ namespace {
 thread_local bool next_allocation_fails = false;
 }
 
-void* operator new(size_t size) {
+// Not inlined: GCC takes free() for what does not belong to new.
+__attribute__((noinline)) void* operator new(size_t size) {
   void* memory = std::exchange(next_allocation_fails, false) ? nullptr : std::malloc(size + !size);
   if (!memory) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace erank::serve {
 namespace {
