@@ -1,4 +1,4 @@
-// The Python package python/erank with the built program.
+// Programs in Python with the built program: the package python/erank, and recorded calls.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -20,6 +20,17 @@ TEST_F(TinyPython, RanksThroughAServerOfItsOwn) {
       "' 2>&1";
   ASSERT_EQ(std::system(command.c_str()), 0) << base::read_file(said);
   EXPECT_NE(base::read_file(said).find("Ran 11 tests"), std::string::npos);
+}
+
+// tests/serve/recorded_calls_test.py
+TEST_F(TinyPython, ServesWhatApplicationsWereSeenToSend) {
+  const std::string said = path("said");
+  const std::string command =
+      "python3 '" ERANK_SOURCE_DIR "/tests/serve/recorded_calls_test.py' '" ERANK_BINARY_DIR
+      "/erank' '" +
+      tiny_model() + "' >'" + said + "' 2>&1";
+  ASSERT_EQ(std::system(command.c_str()), 0) << base::read_file(said);
+  EXPECT_NE(base::read_file(said).find("Ran 9 tests"), std::string::npos);
 }
 
 class SlowPython : public Program {};
