@@ -42,6 +42,7 @@ if(NOT bases)
 --model, or the file beside it later; run tools/setup and configure again\")" COMPONENT program)
 endif()
 install(FILES ${bases} DESTINATION ${CMAKE_INSTALL_DATADIR}/erank/models COMPONENT program)
+install(FILES examples/serve/erank.service DESTINATION lib/systemd/system COMPONENT program)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program)
 
 install(TARGETS erank_shared EXPORT erank LIBRARY COMPONENT library)

@@ -16,6 +16,22 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
+class TinyInstall : public Program {};
+
+TEST_F(TinyInstall, SystemdTakesTheUnit) {
+  if (std::system("command -v systemd-analyze >/dev/null") != 0)
+    GTEST_SKIP() << "systemd-analyze is not here";
+  std::string unit = base::read_file(ERANK_SOURCE_DIR "/examples/serve/erank.service");
+  const std::string program = "ExecStart=/usr/bin/erank ";
+  ASSERT_NE(unit.find(program), std::string::npos);
+  unit.replace(unit.find(program), program.size(), "ExecStart=" ERANK_BINARY_DIR "/erank ");
+  const std::string said = path("said");
+  const std::string verify = "systemd-analyze verify --man=no '" + put("erank.service", unit) +
+                             "' >'" + said + "' 2>&1";
+  EXPECT_EQ(std::system(verify.c_str()), 0);
+  EXPECT_EQ(base::read_file(said), "");  // a key that it does not know is a warning alone
+}
+
 class SlowInstall : public Program {
  protected:
   void SetUp() override {
@@ -61,6 +77,9 @@ TEST_F(SlowInstall, DebianPackagesHoldWhatTheirFilesNeed) {
   EXPECT_THAT(shell("dpkg-deb -f deb/liberank-dev_*.deb Depends"), StartsWith("erank (= "));
   shell("for deb in deb/*.deb; do dpkg-deb -x $deb root; done");
   expect_ranks(path("root/usr/bin/erank"));
+  shell(
+      "test -x root$(sed -n 's/^ExecStart=\\(\\S*\\).*/\\1/p' "
+      "root/lib/systemd/system/erank.service)");
   EXPECT_THAT(shell("root/usr/bin/erank --version"), StartsWith("erank "));
 }
 
