@@ -103,19 +103,6 @@ PassageError error_of(const std::exception_ptr& fault, const RankRequest& reques
 // Less room than this is no budget for a document, but what a long query has left over.
 constexpr int64_t kFewestWindowTokens = 16;
 
-double score_of(const PassageResult& r, ScoreKind kind) {
-  switch (kind) {
-    case ScoreKind::kPaper:
-      if (r.distribution.scale == text::Scale::kYesNo) return r.distribution.expected();
-      return r.integer * r.probability;
-    case ScoreKind::kExpected:
-      return r.distribution.expected();
-    case ScoreKind::kInteger:
-      break;
-  }
-  return r.integer;
-}
-
 model::Precision precision_of(const RerankerOptions& options, const Checkpoint& checkpoint,
                               const model::CheckpointSource& source) {
   switch (options.precision) {
@@ -274,7 +261,7 @@ struct Reranker::State {
     r.distribution = reader->read(completion);
     r.integer = r.distribution.greedy();
     r.probability = r.distribution.p[r.integer];
-    r.score = score_of(r, kind);
+    r.score = score_of(r.distribution, kind);
     if (1 - r.distribution.p_other < kLowAnswerMass) r.flags.push_back("low_answer_mass");
     r.prompt_tokens = completion.prompt_tokens;
     r.cached_tokens = completion.cached_tokens;

@@ -29,4 +29,18 @@ text::ScoreDistribution ScoreReader::read(const engine::Completion& completion) 
                                               zero_after_one, completion.last_is_argmax[10]);
 }
 
+double score_of(const text::ScoreDistribution& distribution, ScoreKind kind) {
+  const int integer = distribution.greedy();
+  switch (kind) {
+    case ScoreKind::kPaper:
+      if (distribution.scale == text::Scale::kYesNo) return distribution.expected();
+      return integer * distribution.p[integer];
+    case ScoreKind::kExpected:
+      return distribution.expected();
+    case ScoreKind::kInteger:
+      break;
+  }
+  return integer;
+}
+
 }  // namespace erank::rank

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "erank/rank/checkpoint.h"
 #include "erank/text/score_distribution.h"
 #include "erank/text/tokenizer.h"
 
@@ -33,5 +34,8 @@ class ScoreReader {
   text::Scale scale_;
   std::vector<text::Ids> choices_;
 };
+
+// What a kind of score makes of a distribution.
+double score_of(const text::ScoreDistribution& distribution, ScoreKind kind);
 
 }  // namespace erank::rank

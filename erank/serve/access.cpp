@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "erank/base/json.h"
+#include "erank/serve/http_text.h"
 
 namespace erank::serve {
 namespace {
@@ -72,10 +73,8 @@ bool Keys::admit(std::string_view path, std::string_view authorization) const {
   if (is_open(path)) return true;
   std::string_view given = trimmed(authorization);
   constexpr std::string_view kBearer = "bearer ";
-  const bool bearer = given.size() > kBearer.size() &&
-                      std::equal(kBearer.begin(), kBearer.end(), given.begin(), [](char a, char b) {
-                        return a == (b >= 'A' && b <= 'Z' ? b + 32 : b);
-                      });
+  const bool bearer =
+      given.size() > kBearer.size() && lower(given.substr(0, kBearer.size())) == kBearer;
   if (bearer) given = trimmed(given.substr(kBearer.size()));
   bool found = false;
   for (const auto& key : keys_) found |= equal(key, given);  // all of them, always
@@ -87,12 +86,8 @@ Hosts::Hosts(std::vector<std::string> names) : names_(std::move(names)) {}
 bool Hosts::admit(std::string_view host) const {
   const size_t colon = host.rfind(':');
   if (colon != host.npos && host.find(']', colon) == host.npos) host = host.substr(0, colon);
-  const auto same = [](char a, char b) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-    return lower(a) == lower(b);
-  };
   return names_.empty() || std::any_of(names_.begin(), names_.end(), [&](const std::string& name) {
-           return std::equal(name.begin(), name.end(), host.begin(), host.end(), same);
+           return lower(name) == lower(host);
          });
 }
 

@@ -10,6 +10,7 @@
 #include "erank/base/error.h"
 #include "erank/base/json.h"
 #include "erank/base/utf8.h"
+#include "erank/serve/http_text.h"
 
 namespace erank::serve {
 namespace {
@@ -34,12 +35,6 @@ std::string shown(const Json& value) {
   ApiError error(400, str("invalid request: list of ", name, " must not be empty"), name);
   error.empty = true;
   throw error;
-}
-
-std::string lower(std::string text) {
-  for (char& c : text)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return text;
 }
 
 bool to_bool(const std::string& name, const Json& value) {

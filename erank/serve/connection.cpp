@@ -51,13 +51,6 @@ struct Incoming {
   std::optional<Fault> fault;
 };
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return out;
-}
-
 std::string fresh_id(std::mt19937_64& random) {
   char text[33];
   std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(random()),
@@ -151,9 +144,8 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
   // All of `bytes`; false when the client does not take them.
   asio::awaitable<bool> write(std::string bytes) {
     output_ = std::move(bytes);
-    const TimePoint last =
-        Clock::now() + core_.options.client_timeout +
-        milliseconds(std::ssize(output_) * 1000 / core_.options.min_reply_rate);
+    const TimePoint last = Clock::now() + core_.options.client_timeout +
+                           milliseconds(std::ssize(output_) * 1000 / core_.options.min_reply_rate);
     for (size_t done = 0; done < output_.size();) {
       if (cut_) co_return false;
       const TimePoint deadline = std::min(last, Clock::now() + core_.options.client_timeout);
@@ -441,8 +433,7 @@ class ServedConnection : public Connection, public std::enable_shared_from_this<
       return fail(400, kInvalid, "a request has one header Host");
     if (hosts > 0 && !core_.hosts.admit(request.header("host")))
       return fail(421, kInvalid,
-                  base::str("this server is not asked as ",
-                            base::in_quotes(std::string(request.header("host")), 100),
+                  base::str("this server is not asked as ", base::in_quotes(request.header("host")),
                             ": ask it as localhost, or start it with --allowed-host NAME"));
     const std::string_view target{message.target().data(), message.target().size()};
     const auto parts = parse_target(target);

@@ -58,6 +58,13 @@ std::string date_text() {
 
 }  // namespace
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  return out;
+}
+
 std::optional<Target> parse_target(std::string_view target) {
   if (target == "*") return Target{"*", ""};
   for (const std::string_view scheme : {"http://", "https://"})

@@ -20,6 +20,9 @@ struct Target {
 // that are none, control characters and a path that is not UTF-8.
 std::optional<Target> parse_target(std::string_view target);
 
+// With ASCII's letters in lower case.
+std::string lower(std::string_view text);
+
 // The id that a client gave, when it is at most 128 letters, digits and signs of "-_.:/+=@";
 // else 32 hexadecimal digits of `fresh`.
 std::string request_id(std::string_view given, std::string_view fresh);

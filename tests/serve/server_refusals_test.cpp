@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <thread>
@@ -14,6 +15,7 @@ namespace erank::serve {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using ::testing::HasSubstr;
 
 void show_body(HttpRequest request, std::shared_ptr<Responder> responder) {
@@ -76,6 +78,38 @@ TEST(Server, LetsTheHandlersSideWriteItsRefusals) {
               HasSubstr("/chunked|many|r|the request's body is larger"));
   EXPECT_THAT(broken.ask("BREW\r\n\r\n").body, HasSubstr("this is no HTTP/1.1 request"));
   EXPECT_THAT(slow.reply().body, HasSubstr("/slow|half|r|the request came too slowly"));
+}
+
+TEST(Server, RefusesCompressedBodies) {
+  RunningServer server(show_body);
+  RawClient client(server.port());
+  const RawReply refused = client.ask(
+      "POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
+      "Content-Encoding: gzip\r\n\r\n");
+  EXPECT_EQ(refused.status, 415);  // before the body comes
+  EXPECT_THAT(refused.body, HasSubstr("Content-Encoding is 'gzip', expected a body as it is"));
+  RawClient other(server.port());
+  EXPECT_EQ(other.ask(post("/e", "abc", "Content-Encoding: identity\r\n")).status, 200);
+}
+
+// It takes something all the time, 3 MB/s of what has to be taken at 64 MB/s.
+TEST(Server, CutsClientsThatReadTheReplySlowly) {
+  RunningServer server(
+      [](HttpRequest, std::shared_ptr<Responder> responder) {
+        responder->send({200, std::string(32 << 20, 'x'), "text/plain"});
+      },
+      {.client_timeout = milliseconds(2000), .min_reply_rate = 64 << 20});
+  RawClient client(server.port(), 65536);
+  client.send(get("/"));
+  char piece[30000];
+  const auto begin = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - begin < seconds(9) &&
+         ::recv(client.socket(), piece, sizeof piece, 0) > 0)
+    std::this_thread::sleep_for(milliseconds(10));
+  const auto records = server.records(1);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_FALSE(records[0].complete);
+  EXPECT_LT(records[0].seconds, 5);
 }
 
 int status_for(int port, const std::string& host) {
