@@ -41,7 +41,11 @@ target_link_libraries(erank_torch INTERFACE "${ErankTorch_torch_cpu}" "${ErankTo
 target_link_options(erank_torch INTERFACE ${OpenMP_CXX_FLAGS} "LINKER:-rpath-link,${ErankTorch_DIR}/lib"
                     "LINKER:-rpath-link,${ErankTorch_DIR}/../nvidia/cu13/lib")
 # The CUDA kernels register themselves when the library is loaded, so nothing may drop it.
-if(EXISTS "${ErankTorch_DIR}/lib/libtorch_cuda.so" AND ERANK_CUDA)
+if(ERANK_CUDA)
+  if(NOT EXISTS "${ErankTorch_DIR}/lib/libtorch_cuda.so")
+    message(FATAL_ERROR "ERANK_CUDA: no libtorch_cuda.so in ${ErankTorch_DIR}/lib; configure with -DERANK_TORCH=DIR, "
+                        "a libtorch built for CUDA")
+  endif()
   target_link_options(erank_torch INTERFACE "LINKER:-rpath,${ErankTorch_DIR}/lib"
                       "LINKER:-rpath,${ErankTorch_DIR}/../nvidia/cu13/lib"
                       "LINKER:--no-as-needed" "${ErankTorch_DIR}/lib/libtorch_cuda.so"

@@ -10,6 +10,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <tuple>
 
 #include "erank/base/error.h"
 #include "erank/model/cpu/cpu_network.h"
@@ -19,6 +20,7 @@
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
+#include "tests/model/kernels_emulated.h"
 #include "tests/model/passes.h"
 #include "tests/shared_data.h"
 
@@ -444,13 +446,27 @@ TEST(TinyCpuNetwork, TheNumberOfThreadsAndRowsChangesNoBit) {
 }
 
 const auto name_of = [](const auto& info) { return info.param.name; };
-INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories()), name_of);
+// The GPU's kernels too, whose threads are emulated.
+std::vector<Factory> factories_with_kernels() {
+  std::vector<Factory> all = factories();
+  for (const auto& [name, precision, like] :
+       {std::tuple("kernels_fp32", Precision::kFp32, 0), {"kernels_bf16", Precision::kBf16, 1}}) {
+    all.push_back(all[like]);
+    all.back().name = name;
+    all.back().make = [precision](const WeightSource& source) {
+      return std::make_unique<cuda::CudaNetwork>(source, precision, at::kCPU, nullptr,
+                                                 &cuda::emulated::kForwards);
+    };
+  }
+  return all;
+}
 std::vector<Factory> factories_with_blocks() {
   std::vector<Factory> all = factories();
   all.push_back({"cpu_gguf", [](const auto& source) { return on_cpu(source, Precision::kGguf); },
                  1e-2, 5e-2, 5e-2, 0});
   return all;
 }
+INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories_with_kernels()), name_of);
 INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories_with_blocks()), name_of);
 INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories_with_blocks()),
                          name_of);

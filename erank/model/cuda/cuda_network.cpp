@@ -13,9 +13,7 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/rms_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -134,14 +132,6 @@ at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   return std::get<0>(result).reshape({q.size(0), -1});
 }
 
-// RoPE (half-split) of x [T, heads, D] by cos, sin [T, 1, D / 2], computed in fp32.
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t half = x.size(2) / 2;
-  const at::Tensor a = x.narrow(2, 0, half).to(at::kFloat),
-                   b = x.narrow(2, half, half).to(at::kFloat);
-  return at::cat({a * cos - b * sin, b * cos + a * sin}, 2).to(x.scalar_type());
-}
-
 // Whether the GPU and this libtorch have the kernel for such heads.
 bool has_flash_attention(const ModelConfig& config, at::TensorOptions options) {
   const c10::InferenceMode guard;
@@ -185,17 +175,17 @@ struct CudaNetwork::Plan {
     Upload::Place queries_at, contexts_at, slots_at;
     at::Tensor slots_on_device;
   };
-  at::Tensor cos, sin;            // [T, 1, D / 2]
-  at::Tensor slots;               // [T] where a token's key and value go
+  at::Tensor positions, slots;    // [T] slots: where a token's key and value go
   at::Tensor copy_from, copy_to;  // [copies] slots, or undefined
   std::vector<Group> groups;
 };
 
 CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
-                         base::ProgressSink* progress)
+                         base::ProgressSink* progress, const Kernels* kernels)
     : Network(source.config(), precision),
       dtype_(precision == Precision::kFp32 ? at::kFloat : at::kBFloat16),
       device_(device),
+      operations_(kernels ? kernels : kernels_of(device), config_.rms_norm_eps),
       rotary_(config_) {
   if (device.is_cuda() && !at::hasCUDA())
     base::fail(
@@ -278,35 +268,21 @@ int64_t CudaNetwork::weight_bytes() const {
 
 void CudaNetwork::reach_position(int64_t position) {
   rotary_.reach(position);
-  if (cos_.defined() && cos_.size(0) == rotary_.num_positions()) return;
+  if (angles_.defined() && angles_.size(0) == rotary_.num_positions()) return;
   const auto table = [&](const std::vector<float>& values) {
-    return at::tensor(values, at::kFloat).view({rotary_.num_positions(), -1}).to(device_);
+    return at::tensor(values, at::kFloat).view({rotary_.num_positions(), -1});
   };
-  const at::Tensor cos = table(rotary_.cos()), sin = table(rotary_.sin());
-  cos_ = cos, sin_ = sin;  // both or none
-}
-
-at::Tensor CudaNetwork::norm(const at::Tensor& x, const at::Tensor& weight) const {
-  return at::rms_norm(x, {x.size(-1)}, weight, config_.rms_norm_eps);
+  angles_ = at::cat({table(rotary_.cos()), table(rotary_.sin())}, 1).to(device_);
 }
 
 at::Tensor CudaNetwork::attend(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch,
                                const Plan& plan, KvCache& cache) const {
   const Layer& layer = layers_[layer_idx];
-  const int64_t t = qkv.size(0), d = config_.head_dim;
-  const int64_t n = config_.num_attention_heads, kv = config_.num_key_value_heads;
-  at::Tensor q = qkv.narrow(1, 0, n * d).reshape({t, n, d});
-  at::Tensor k = qkv.narrow(1, n * d, kv * d).reshape({t, kv, d});
-  const at::Tensor v = qkv.narrow(1, (n + kv) * d, kv * d).reshape({t, kv, d});
-  if (config_.qk_norm) q = norm(q, layer.q_norm), k = norm(k, layer.k_norm);
-  q = rotate(q, plan.cos, plan.sin);
-  k = rotate(k, plan.cos, plan.sin);
-
   auto& tensors = static_cast<TensorCache&>(cache);
-  at::Tensor keys = tensors.keys[layer_idx].view({-1, kv, d});
-  at::Tensor values = tensors.values[layer_idx].view({-1, kv, d});
-  keys.index_copy_(0, plan.slots, k);
-  values.index_copy_(0, plan.slots, v);
+  at::Tensor keys = tensors.keys[layer_idx].flatten(0, 1);
+  at::Tensor values = tensors.values[layer_idx].flatten(0, 1);
+  const at::Tensor q = operations_.rotate_and_store(
+      qkv, {layer.q_norm, layer.k_norm, angles_, plan.positions, plan.slots, keys, values});
   if (plan.copy_from.defined())
     for (at::Tensor* all : {&keys, &values})
       all->index_copy_(0, plan.copy_to, all->index_select(0, plan.copy_from));
@@ -360,9 +336,8 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
     group.slots_at = upload.add(group.slots);
   }
   upload.send(device_);
-  const at::Tensor positions = upload.longs(positions_at), rows = upload.longs(rows_at);
-  plan.cos = cos_.index_select(0, positions).unsqueeze(1);
-  plan.sin = sin_.index_select(0, positions).unsqueeze(1);
+  const at::Tensor rows = upload.longs(rows_at);
+  plan.positions = upload.longs(positions_at);
   plan.slots = upload.longs(slots_at);
   for (Plan::Group& group : plan.groups) {
     group.queries.on_device = upload.ints(group.queries_at);
@@ -372,23 +347,25 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
   if (!from.empty()) plan.copy_from = upload.longs(from_at), plan.copy_to = upload.longs(to_at);
 
   at::Tensor x = at::embedding(embedding_, upload.longs(tokens_at));
+  at::Tensor normed = operations_.add_norm(x, {}, layers_[0].input_norm);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    const at::Tensor qkv =
-        at::linear(norm(x, layer.input_norm), layer.qkv,
-                   layer.qkv_bias.defined() ? std::optional(layer.qkv_bias) : std::nullopt);
+    const bool last = i + 1 == layers_.size();
+    const at::Tensor qkv = at::linear(
+        normed, layer.qkv, layer.qkv_bias.defined() ? std::optional(layer.qkv_bias) : std::nullopt);
     at::Tensor attended = attend(qkv, static_cast<int64_t>(i), batch, plan, cache);
-    if (i + 1 == layers_.size()) {  // after the last attention only the asked rows matter
+    if (last) {  // after the last attention only the asked rows matter
       attended = attended.index_select(0, rows);
       x = x.index_select(0, rows);
     }
-    x = x + at::linear(attended, layer.o,
-                       layer.o_bias.defined() ? std::optional(layer.o_bias) : std::nullopt);
-    const at::Tensor gate_up = at::linear(norm(x, layer.post_norm), layer.gate_up);
-    const int64_t f = config_.intermediate_size;
-    x = x + at::linear(at::silu(gate_up.narrow(1, 0, f)) * gate_up.narrow(1, f, f), layer.down);
+    const at::Tensor out = at::linear(
+        attended, layer.o, layer.o_bias.defined() ? std::optional(layer.o_bias) : std::nullopt);
+    normed = operations_.add_norm(x, out, layer.post_norm);
+    const at::Tensor gated = operations_.silu_product(at::linear(normed, layer.gate_up));
+    normed = operations_.add_norm(x, at::linear(gated, layer.down),
+                                  last ? final_norm_ : layers_[i + 1].input_norm);
   }
-  hidden_ = norm(x, final_norm_);
+  hidden_ = normed;
 }
 
 void CudaNetwork::read_rows(int64_t first, std::span<const RowRequest> requests,

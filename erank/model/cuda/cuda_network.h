@@ -1,11 +1,12 @@
-// The network by libtorch's own operations: for GPUs, and on the CPU the reference that the tests
-// compare model/cpu with.
+// The network by libtorch's operations and, on GPUs, kernels of our own: for GPUs, and on the CPU
+// the reference that the tests compare model/cpu with.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <vector>
 
+#include "erank/model/cuda/operations.h"
 #include "erank/model/network.h"
 #include "erank/model/rotary.h"
 
@@ -14,9 +15,9 @@ namespace erank::model::cuda {
 class CudaNetwork : public Network {
  public:
   // `precision`: kFp32 or kBf16. Loads the weights. Throws Error{kInvalidInput} for a GPU that is
-  // not there.
+  // not there. `kernels`: in place of the build's own, for tests.
   CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
-              base::ProgressSink* progress = nullptr);
+              base::ProgressSink* progress = nullptr, const Kernels* kernels = nullptr);
 
   void load(const WeightSource& source, base::ProgressSink* progress) override;
   int64_t page_bytes() const override;
@@ -42,20 +43,20 @@ class CudaNetwork : public Network {
   void compute(const Batch& batch, KvCache& cache);
   void read(int64_t first, std::span<const RowRequest> requests, std::span<RowResult> results);
   void reach_position(int64_t position);
-  at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const;
   // qkv [T, (N + 2 K) D] -> [T, N D].
   at::Tensor attend(const at::Tensor& qkv, int64_t layer_idx, const Batch& batch, const Plan& plan,
                     KvCache& cache) const;
 
   at::ScalarType dtype_;
   at::Device device_;
+  Operations operations_;
   bool flash_ = false;           // attention by FlashAttention
   at::Tensor embedding_, head_;  // [V, H]; the same tensor when tied
   at::Tensor final_norm_;        // [H]
   std::vector<Layer> layers_;
   RotaryTable rotary_;
-  at::Tensor cos_, sin_;  // [positions so far, D / 2] fp32
-  at::Tensor hidden_;     // [R, H] of the last pass
+  at::Tensor angles_;  // [positions so far, D] fp32: D / 2 cosines, D / 2 sines
+  at::Tensor hidden_;  // [R, H] of the last pass
 };
 
 }  // namespace erank::model::cuda
