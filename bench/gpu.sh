@@ -11,7 +11,9 @@ bundle=$(realpath "$1") out=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')
-cmake --preset cuda -DERANK_BUNDLE="$bundle" -DERANK_TORCH="$torch" >/dev/null
+generator=()
+command -v ninja >/dev/null || generator=(-G "Unix Makefiles")
+cmake --preset cuda "${generator[@]}" -DERANK_BUNDLE="$bundle" -DERANK_TORCH="$torch" >/dev/null
 log=$(mktemp)
 cmake --build --preset cuda --target erank -j "$(nproc)" >"$log" 2>&1 || { tail -60 "$log"; exit 1; }
 exec python3 bench/gpu.py --erank build-cuda/erank --out "$out" --seconds $((450 - SECONDS)) "$@"

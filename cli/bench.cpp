@@ -234,6 +234,9 @@ void add_bench(CLI::App& app, Context& context) {
   verb->add_option("--documents", f.num_documents, "number of passages of direct and think")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  verb->add_option("--think-tokens", f.think_tokens, "new tokens of a passage of think")
+      ->check(CLI::Range(1, 32768))
+      ->capture_default_str();
   verb->add_option("--only", f.only,
                    "parts to measure: prefill, direct, think, decode (default: all)")
       ->check(CLI::IsMember({"prefill", "direct", "think", "decode"}))
