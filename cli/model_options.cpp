@@ -33,9 +33,10 @@ void ModelFlags::add_to(CLI::App& verb) {
   add_deterministic(verb);
   verb.add_option("--threads", options.threads, "compute threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
-  verb.add_option("--kv-cache-bytes", options.kv_cache_bytes,
-                  "the most memory for keys and values, e.g. 2GB (the default); less fits fewer "
-                  "pairs at once")
+  verb.add_option(
+          "--kv-cache-bytes", options.kv_cache_bytes,
+          "the most memory for keys and values, e.g. 2GB (default: 2 GiB; with --device cuda most "
+          "of what is free); less fits fewer pairs at once")
       ->transform(CLI::AsSizeValue(false));
 }
 

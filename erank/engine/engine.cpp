@@ -20,7 +20,6 @@ using model::kPageTokens;
 
 // Rows are read in slices of so many values: 64 MiB when all of them are asked whole.
 constexpr int64_t kMaxLogits = int64_t{1} << 24;
-constexpr int64_t kUsualCacheBytes = int64_t{2} << 30;
 constexpr int64_t kLeastUnusedPages = 64;  // of pages so large that unused_prefix_bytes holds few
 
 // A position whose logits a step asks for.
@@ -44,7 +43,7 @@ EngineOptions checked(EngineOptions options, const model::Network& network) {
   require("unused_prefix_bytes", options.unused_prefix_bytes, 0);
   require("max_batch_tokens", options.max_batch_tokens, 0);
   require("max_sequences", options.max_sequences, 1);
-  if (options.kv_cache_bytes == 0) options.kv_cache_bytes = kUsualCacheBytes;
+  if (options.kv_cache_bytes == 0) options.kv_cache_bytes = network.usual_cache_bytes();
   if (options.max_batch_tokens == 0) options.max_batch_tokens = network.usual_pass_tokens();
   return options;
 }
@@ -77,7 +76,7 @@ SchedulerOptions scheduler_options(const model::Network& network, const EngineOp
 
 CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens) {
   const EngineOptions usual;
-  const int64_t most = std::min(kUsualCacheBytes / page_bytes * page_bytes,
+  const int64_t most = std::min(model::kUsualCacheBytes / page_bytes * page_bytes,
                                 useful_pages(config, usual.max_sequences) * page_bytes);
   const int64_t pages = pass_tokens / kPageTokens + unused_pages(usual, page_bytes);
   return {std::min(most, pages * page_bytes), most};

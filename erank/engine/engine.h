@@ -16,7 +16,7 @@ namespace erank::engine {
 
 struct EngineOptions {
   // The most that keys and values take; less is there when max_sequences full contexts need less.
-  // 0: 2 GiB. Raise it for many long answers at once.
+  // 0: the network's usual, 2 GiB on the CPU. Raise it for many long answers at once.
   int64_t kv_cache_bytes = 0;
   // Of it, what holds prefixes that no request uses at the moment, before they are given up rather
   // than memory that was never used. Raise it when prefixes come again after long.

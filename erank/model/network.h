@@ -30,6 +30,8 @@ class KvCache {
   virtual int64_t num_pages() const = 0;
 };
 
+inline constexpr int64_t kUsualCacheBytes = int64_t{2} << 30;
+
 struct NetworkOptions {
   Precision precision = Precision::kBf16;
   bool cuda = false;  // the first GPU
@@ -52,7 +54,11 @@ class Network {
   virtual void load(const WeightSource& source, base::ProgressSink* progress = nullptr) = 0;
 
   virtual int64_t page_bytes() const = 0;  // of one page over all layers
-  // Memory is taken from the system when a page is first used. Throws Error{kExhausted}.
+  // The most that a cache should take where nobody says: 2 GiB; on a GPU, which is for this network
+  // alone, a share of the memory that is free now.
+  virtual int64_t usual_cache_bytes() const { return kUsualCacheBytes; }
+  // On the CPU memory is taken from the system when a page is first used, on a GPU all of it here.
+  // Throws Error{kExhausted}.
   virtual std::unique_ptr<KvCache> make_cache(int64_t num_pages) const = 0;
 
   // Computes the pass and keeps the asked rows' last hidden states, after the final norm. REQUIRES:

@@ -35,7 +35,8 @@ struct RerankerOptions {
   Precision precision = Precision::kAuto;  // fp32 to compare digits
   bool cuda = false;                       // run on the first GPU
   int threads = 0;                         // 0: one a processor
-  int64_t kv_cache_bytes = 0;              // the most that keys and values take; 0: 2 GiB
+  // The most that keys and values take; 0: 2 GiB, on a GPU most of the memory that is free.
+  int64_t kv_cache_bytes = 0;
   // Pairs that are queued or being scored (a document in windows is one); what goes over is
   // refused. 0: no limit. Lower it where many callers must not fill the memory with texts.
   int64_t max_queued_pairs = 65536;

@@ -29,7 +29,9 @@ void Serving::load(const model::Parameters& parameters) {
   network_ = model::make_network(source, {.precision = model::precision_of(parameters.dtype()),
                                           .cuda = parameters.device().is_cuda(),
                                           .threads = at::get_num_threads()});
-  engine_ = std::make_unique<engine::Engine>(*network_, engine::EngineOptions{});
+  // Of a GPU's memory training needs the rest.
+  engine_ = std::make_unique<engine::Engine>(
+      *network_, engine::EngineOptions{.kv_cache_bytes = model::kUsualCacheBytes});
 }
 
 std::vector<text::ScoreDistribution> Serving::answers(const std::vector<text::Ids>& prompts,

@@ -324,6 +324,14 @@ TEST(TinyEngine, KeepsWithinItsMemoryAndLetsTheRestWait) {
   }
 }
 
+TEST(TinyEngine, TakesTheNetworksUsualCacheWhereNothingElseIsAsked) {
+  const auto network = tiny_network();
+  WrappedNetwork wrapped(*network);
+  wrapped.cache_bytes = 7 * network->page_bytes();
+  EXPECT_EQ(Engine(wrapped, {}).stats().pages, 7);
+  EXPECT_EQ(Engine(wrapped, {.kv_cache_bytes = 3 * network->page_bytes()}).stats().pages, 3);
+}
+
 TEST(TinyEngine, OneBadRequestNeverTakesDownTheOthers) {
   const auto network = tiny_network();
   const int64_t page = network->page_bytes();

@@ -49,6 +49,7 @@ class WrappedNetwork : public Network {
     inner_.load(source, progress);
   }
   int64_t page_bytes() const override { return inner_.page_bytes(); }
+  int64_t usual_cache_bytes() const override { return cache_bytes; }
   std::unique_ptr<model::KvCache> make_cache(int64_t num_pages) const override {
     return inner_.make_cache(num_pages);
   }
@@ -59,6 +60,7 @@ class WrappedNetwork : public Network {
 
   bool breaks = false;
   size_t most_tokens = SIZE_MAX;
+  int64_t cache_bytes = model::kUsualCacheBytes;
   int64_t num_rows = 0, num_whole_rows = 0, num_sums = 0;  // asked so far
 
  private:

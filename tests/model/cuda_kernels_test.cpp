@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "erank/base/random.h"
+#include "erank/model/cuda/cuda_network.h"
 #include "erank/model/cuda/operations.h"
 #include "tests/model/kernels_emulated.h"
 
@@ -166,6 +167,17 @@ TEST(CudaKernels, RotateAndStoreAsLibtorchDoes) {
           vs.expect_untouched_around();
         }
       }
+}
+
+TEST(CudaCache, LeavesRoomForPassesAndTheRest) {
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  EXPECT_EQ(cache_share(102 * kGiB, 2 * kGiB), 85 * kGiB);
+  EXPECT_EQ(cache_share(2 * kGiB, 2 * kGiB), kGiB / 2) << "less than a pass is guessed to take";
+  ModelConfig config;  // Qwen3 4B
+  config.hidden_size = 2560, config.intermediate_size = 9728, config.num_hidden_layers = 1;
+  config.num_attention_heads = 32, config.num_key_value_heads = 8, config.head_dim = 128;
+  EXPECT_GT(pass_bytes(config, 8192, 2), 8192 * (2560 + 2 * 9728) * 2);
+  EXPECT_LT(pass_bytes(config, 8192, 2), 2 * kGiB);
 }
 
 TEST(CudaKernels, TakeNoRows) {

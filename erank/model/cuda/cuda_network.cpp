@@ -17,6 +17,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -257,6 +258,27 @@ std::unique_ptr<KvCache> CudaNetwork::make_cache(int64_t num_pages) const {
     base::fail(base::ErrorKind::kExhausted, "kv_cache", "cannot allocate ",
                num_pages * page_bytes(), " bytes; ask for less with --kv-cache-bytes");
   }
+}
+
+int64_t cache_share(int64_t free_bytes, int64_t pass_bytes) {
+  // The rest: what libtorch's allocator cannot use again, and workspaces of libraries.
+  return std::max((free_bytes - pass_bytes) / 20 * 17, free_bytes / 4);
+}
+
+int64_t pass_bytes(const ModelConfig& c, int64_t tokens, int64_t element) {
+  const int64_t of_token = 4 * c.hidden_size + 4 * c.intermediate_size + 2 * c.q_size() +
+                           2 * (c.q_size() + 2 * c.kv_size());
+  const int64_t contexts = most_context_tokens(at::kCUDA) * 2 * c.kv_size();
+  constexpr int64_t kLogits = int64_t{1} << 28;  // slices of rows in fp32, and what is made of them
+  return (tokens * of_token + contexts) * element + kLogits;
+}
+
+int64_t CudaNetwork::usual_cache_bytes() const {
+  if (!device_.is_cuda()) return kUsualCacheBytes;
+  auto* allocator = at::getDeviceAllocator(device_.type());
+  allocator->emptyCache();  // what loading and earlier caches have given back is free too
+  const int64_t free = static_cast<int64_t>(allocator->getMemoryInfo(0).first);
+  return cache_share(free, pass_bytes(config_, usual_pass_tokens(), c10::elementSize(dtype_)));
 }
 
 int64_t CudaNetwork::weight_bytes() const {

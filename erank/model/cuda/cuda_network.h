@@ -12,6 +12,11 @@
 
 namespace erank::model::cuda {
 
+// What a pass of so many tokens takes beside weights and cache on a GPU, roughly; `element`: bytes.
+int64_t pass_bytes(const ModelConfig& config, int64_t tokens, int64_t element);
+// What a cache may take of a GPU's free memory, so that passes of `pass_bytes` have room beside it.
+int64_t cache_share(int64_t free_bytes, int64_t pass_bytes);
+
 class CudaNetwork : public Network {
  public:
   // `precision`: kFp32 or kBf16. Loads the weights. Throws Error{kInvalidInput} for a GPU that is
@@ -27,6 +32,7 @@ class CudaNetwork : public Network {
                  std::span<RowResult> results) override;
   int64_t weight_bytes() const override;
   int64_t usual_pass_tokens() const override { return device_.is_cuda() ? 8192 : 2048; }
+  int64_t usual_cache_bytes() const override;
 
  private:
   struct Layer {
