@@ -15,6 +15,7 @@
 #include "erank/model/tensor_file.h"
 #include "erank/train/check_range.h"
 #include "erank/train/log_probs.h"
+#include "erank/train/loss.h"
 #include "erank/train/packing.h"
 
 namespace erank::train {
@@ -434,6 +435,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
   int64_t needed = 0;
   for (const MicroBatch& pass : batch.passes) needed += pass.num_tokens;
   PolicyFigures figures;
+  DeviceSum loss_sum, entropy_sum, kl_sum;
   for (const MicroBatch& pass : batch.passes) {
     const at::Tensor answers = answers_of(pass);
     learn_policies(pass, answers);
@@ -447,12 +449,15 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     }
     const at::Tensor reference =
         reference_answers_.index_select(0, at::tensor(pairs)).to(answers.options());
-    const PolicyLoss loss = exact_policy_loss(
+    const ExactLoss loss = exact_policy_loss(
         answers, of_pass, reference, {.num_documents = num_of_step, .kl_coef = options_.kl_coef});
-    stats.loss += loss.loss.item<double>();
-    figures += loss.figures;
+    loss_sum.add(loss.loss), entropy_sum.add(loss.entropy);
+    if (loss.kl.defined()) kl_sum.add(loss.kl);
+    figures.count += std::ssize(of_pass);
     backward(loss.loss);
   }
+  stats.loss += loss_sum.value();
+  figures.entropy = entropy_sum.value(), figures.kl = kl_sum.value();
 
   const auto count = static_cast<double>(num_of_step);
   double sum = 0, squares = 0, unformatted = 0, positive = 0, num_positive = 0;

@@ -1,6 +1,7 @@
 #include "erank/train/loss.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
 #include "erank/train/log_probs.h"
@@ -32,5 +33,13 @@ at::Tensor answer_loss(const at::Tensor& logits, const std::vector<LossTerm>& te
   const at::Tensor plain = sum_of(0, num_plain, false);
   return num_complements > 0 ? plain + sum_of(num_plain, num_complements, true) : plain;
 }
+
+void DeviceSum::add(const at::Tensor& scalar) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor more = scalar.detach().to(at::kDouble);
+  sum_ = sum_.defined() ? sum_ + more : more;
+}
+
+double DeviceSum::value() const { return sum_.defined() ? sum_.item<double>() : 0; }
 
 }  // namespace erank::train

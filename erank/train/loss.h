@@ -13,4 +13,14 @@ namespace erank::train {
 // differentiable. Probabilities are over the full vocabulary at temperature 1.
 at::Tensor answer_loss(const at::Tensor& logits, const std::vector<LossTerm>& terms);
 
+// A step's sum of its passes' scalars, on their device: reading each would let a GPU wait.
+class DeviceSum {
+ public:
+  void add(const at::Tensor& scalar);  // without its gradient
+  double value() const;                // waits for the device; 0 when nothing was added
+
+ private:
+  at::Tensor sum_;  // fp64
+};
+
 }  // namespace erank::train

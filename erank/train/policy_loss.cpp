@@ -192,8 +192,8 @@ PolicyLoss policy_loss(const at::Tensor& log_probs, const PolicySequences& seque
   return result;
 }
 
-PolicyLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes> advantages,
-                             const at::Tensor& reference, const ExactLossOptions& options) {
+ExactLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes> advantages,
+                            const at::Tensor& reference, const ExactLossOptions& options) {
   const auto documents = std::ssize(advantages);
   ERANK_CHECK(answers.dim() == 2 && answers.size(0) == documents &&
               answers.size(1) == kNumAnswers && options.num_documents >= documents);
@@ -217,14 +217,11 @@ PolicyLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes
   at::Tensor total = -objective;
   if (options.kl_coef != 0) total = total + options.kl_coef * kl;
 
-  PolicyLoss result;
+  ExactLoss result;
   result.loss = total.sum() / static_cast<double>(options.num_documents);
   const at::NoGradGuard no_grad;
-  result.figures.count = documents;
-  result.figures.ratio = static_cast<double>(documents);
-  result.figures.ratio_min = result.figures.ratio_max = 1;
-  result.figures.entropy = -(all * logs).sum().item<double>();
-  if (kl.defined()) result.figures.kl = kl.sum().item<double>();
+  result.entropy = -(all * logs).sum();
+  if (kl.defined()) result.kl = kl.sum();
   return result;
 }
 

@@ -82,7 +82,7 @@ struct PolicyCounts {
 };
 PolicyCounts count_learned(const PolicySequences& sequences, const PolicyLossOptions& options);
 
-// Sums over learned tokens (documents in exact_policy_loss), to be added over passes.
+// Sums over learned tokens (documents with exact_policy_loss), to be added over passes.
 struct PolicyFigures {
   int64_t count = 0;
   double kl = 0, entropy = 0, ratio = 0;
@@ -120,8 +120,12 @@ struct ExactLossOptions {
 // where kl_coef is 0.
 //   loss = sum_i (- sum_k A_ik p_ik + kl_coef KL(p_i || ref_i)) / num_documents
 // over the 12 outcomes, KL being the expectation of k3 under p; probabilities of the last, 1 - sum
-// p, below 1e-6 count as 1e-6 in it. In the figures ratios are 1.
-PolicyLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes> advantages,
-                             const at::Tensor& reference, const ExactLossOptions& options);
+// p, below 1e-6 count as 1e-6 in it.
+struct ExactLoss {
+  at::Tensor loss;         // scalar, differentiable
+  at::Tensor entropy, kl;  // sums over the documents, scalars for the figures; kl may be undefined
+};
+ExactLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes> advantages,
+                            const at::Tensor& reference, const ExactLossOptions& options);
 
 }  // namespace erank::train

@@ -14,6 +14,7 @@
 #include "erank/data/safetensors.h"
 #include "erank/model/tensor_file.h"
 #include "erank/train/advantages.h"
+#include "erank/train/loss.h"
 #include "erank/train/packing.h"
 
 namespace erank::train {
@@ -377,6 +378,7 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
   const bool compare = !compared_ && step % steps_per_iteration() == 0;
   Drift drift;
   PolicyFigures figures;
+  DeviceSum loss_sum;
   for (size_t i = 0; i < batch.passes.size(); ++i) {
     const MicroBatch& pass = batch.passes[i];
     stats.num_tokens += pass.num_tokens;
@@ -389,10 +391,11 @@ StepStats RolloutObjective::accumulate(const TrainedModel& model, int64_t step,
     if (counts.num_tokens == 0) continue;  // every rollout is overlong and masked
     const PolicyLoss loss = policy_loss(now, sequences[i], counts, sampler_options_.loss,
                                         entropies.index_select(0, rows.rows));
-    stats.loss += loss.loss.item<double>();
+    loss_sum.add(loss.loss);
     figures += loss.figures;
     backward(loss.loss);
   }
+  stats.loss += loss_sum.value();
   all_sum(model.ranks, {&stats.loss, &drift.count, &drift.sum, &drift.squares, &drift.log_sum});
   all_sum(model.ranks, {&stats.num_tokens, &stats.num_rows});
   all_sum(model.ranks, figures);

@@ -103,7 +103,7 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
   std::vector<Group> own;
   for (const size_t i : own_share(costs, model.ranks)) own.push_back(groups[i]);
   const bool rank = options_.rank.kind != RankLoss::kNone;
-  double rank_loss = 0;
+  DeviceSum loss_sum, rank_sum;
   for (const MicroBatch& micro : pack(own, options_.packing, groups)) {
     const at::Tensor logits = model.forward.forward(micro.batch);
     std::vector<LossTerm> terms;
@@ -114,12 +114,14 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
     stats.num_rows += std::ssize(micro.batch.rows);
     if (rank) {
       const at::Tensor part = rank_loss_of(logits, micro) / static_cast<double>(groups.size());
-      rank_loss += part.item<double>();
+      rank_sum.add(part);
       loss = loss + options_.rank_weight * part;
     }
-    stats.loss += loss.item<double>();
+    loss_sum.add(loss);
     backward(loss);
   }
+  stats.loss += loss_sum.value();
+  double rank_loss = rank_sum.value();
   all_sum(model.ranks, {&stats.loss, &rank_loss});
   all_sum(model.ranks, {&stats.num_tokens, &stats.num_rows});
   if (rank) stats.figures = {{"rank_loss", rank_loss}};

@@ -56,5 +56,18 @@ TEST(AnswerLoss, IsFiniteWhereAProbabilityIsOneOrNought) {
   EXPECT_TRUE(std::isfinite(logits.grad().sum().item<double>()));
 }
 
+TEST(DeviceSum, IsThatOfAddingEachScalarInDouble) {
+  DeviceSum sum;
+  EXPECT_EQ(sum.value(), 0);
+  double expected = 0;
+  base::Random random(5);
+  for (int i = 0; i < 100; ++i) {
+    const auto value = static_cast<float>(random.uniform() * (i % 7 == 0 ? 1e6 : 1));
+    sum.add(at::tensor(value).requires_grad_(true));
+    expected += value;
+  }
+  EXPECT_EQ(sum.value(), expected);
+}
+
 }  // namespace
 }  // namespace erank::train

@@ -214,13 +214,12 @@ TEST(ExactPolicyLoss, HasTheLossAndGradientOfItsTwin) {
   const ExactLossOptions options{.num_documents = golden.json["num_documents"],
                                  .kl_coef = golden.json["kl_coef"]};
   const at::Tensor reference = golden.answers(golden.logits("reference"));
-  const PolicyLoss whole =
-      exact_policy_loss(golden.answers(logits), advantages, reference, options);
+  const ExactLoss whole = exact_policy_loss(golden.answers(logits), advantages, reference, options);
   EXPECT_NEAR(whole.loss.item<double>(), golden.json["loss"].get<double>(), kTolerance);
   whole.loss.backward();
   expect_equal(logits.grad(), doubles(golden.json["gradient"]), kTolerance);
-  EXPECT_NEAR(whole.figures.kl, golden.json["kl"].get<double>(), kTolerance);
-  EXPECT_NEAR(whole.figures.entropy, golden.json["entropy"].get<double>(), kTolerance);
+  EXPECT_NEAR(whole.kl.item<double>(), golden.json["kl"].get<double>(), kTolerance);
+  EXPECT_NEAR(whole.entropy.item<double>(), golden.json["entropy"].get<double>(), kTolerance);
 
   double parts = 0;
   for (int64_t i = 0; i < golden.documents; ++i)
