@@ -41,13 +41,14 @@ void fill_closed_streams() {
       ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
+bool trains(int argc, char** argv) { return argc > 1 && argv[1] == std::string_view("train"); }
+
 // libgomp reads its settings while the program is loaded. Its waiting threads spin by default,
 // which takes processors from every other process and gains nothing here (docs/performance.md), so
 // training, which computes on them, starts anew with sleeping ones; who has set either variable
 // keeps it. Inference has threads of its own.
 void start_with_sleeping_threads(int argc, char** argv) {
-  const std::string_view verb = argc > 1 ? argv[1] : "";
-  if (verb != "train") return;
+  if (!trains(argc, argv)) return;
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   ::setenv("OMP_WAIT_POLICY", "PASSIVE", 1);
   ::execv("/proc/self/exe", argv);  // when it fails, spinning threads compute the same
@@ -117,20 +118,24 @@ static int run_and_report(int argc, char** argv) {
   const auto say = [](const std::string& text) {
     erank::cli::ProgressLine::print_above("erank: " + text);
   };
+  const std::string too_little_memory =
+      erank::base::str("out of memory; a smaller ",
+                       erank::cli::trains(argc, argv) ? "--max-pass-tokens" : "--kv-cache-bytes",
+                       " or a smaller model needs less");
   try {
     return erank::cli::run(argc, argv);
   } catch (const erank::base::Error& e) {
     say(e.what());
     return erank::cli::interrupted() ? 130 : 2;
   } catch (const std::bad_alloc&) {
-    say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
+    say(too_little_memory);
     return 2;
   } catch (const std::exception& e) {
     const std::string_view text = e.what();
     const std::string_view what = text.substr(0, text.find('\n'));  // libtorch appends a backtrace
     if (what.find("can't allocate memory") != what.npos ||
         what.find("out of memory") != what.npos) {
-      say("out of memory; a smaller --kv-cache-bytes or a smaller model needs less");
+      say(too_little_memory);
       return 2;
     }
     say("internal error, please report it: " + std::string(what));
