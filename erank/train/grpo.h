@@ -30,8 +30,8 @@ struct GrpoOptions {
   bool divide_by_std = true;  // advantages (advantages.h)
   double kl_coef = 0.001;
   // Nats a learned token (exact: a document); a step over it halts the run. No token's KL counts
-  // for more than 10 (policy_loss.h).
-  double max_kl = 5;
+  // for more than 10 (policy_loss.h), so that only a smaller limit can be passed by samples.
+  double max_kl = 10;
   // Nats a learned token (exact: a document). The run halts when every step of
   // kLowEntropyIterations in a row is under it; 0: never.
   double min_entropy = 0;
