@@ -1,6 +1,7 @@
 #include "tests/model/tiles_emulated.h"
 
 #define ERANK_KERNEL_LEVEL emulated
+#define ERANK_KERNEL_TILES 1
 #include "erank/model/cpu/tiles.inc"
 
 namespace erank::model::cpu::emulated {
@@ -102,11 +103,11 @@ struct Tiles {
           __builtin_memcpy(tiles[c].bytes[m] + 4 * n, &y, 4);
         }
   }
+
+  static void release() {}
 };
 
 }  // namespace
-
-void matmul_bf16(const MatmulArgs& args) { tile_product<Tiles, false>(args); }
-void matmul_int8(const MatmulArgs& args) { tile_product<Tiles, true>(args); }
-
 }  // namespace erank::model::cpu::emulated
+
+#include "erank/model/cpu/kernels.inc"

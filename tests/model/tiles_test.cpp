@@ -200,6 +200,107 @@ void expect_int8_products(Matmul matmul) {
   }
 }
 
+// Two heads that share keys and values of 300 positions in pages out of order; what no query may
+// see is NaN.
+struct AttentionCase {
+  static constexpr int64_t kGroup = 2, kPage = 16, kPages = 19, kTokens = 300;
+  using Attention = void (*)(const AttentionArgs&);
+
+  explicit AttentionCase(int64_t dim)
+      : dim(dim),
+        q(random(kTokens * kGroup * dim)),
+        keys(kPages * kPage * dim, bf16_bits(NAN)),
+        values(kPages * kPage * dim, bf16_bits(NAN)) {
+    for (int64_t p = 0; p < kPages; ++p) pages.push_back(static_cast<int32_t>(p * 7 % kPages));
+    const std::vector<uint16_t> k = random(kTokens * dim), v = random(kTokens * dim);
+    for (int64_t t = 0; t < kTokens; ++t)
+      for (int64_t i = 0; i < dim; ++i) {
+        keys[key_at(t, i)] = k[t * dim + i];
+        values[value_at(t, i)] = v[t * dim + i];
+      }
+  }
+  static std::vector<uint16_t> random(int64_t n) {
+    base::Random random(n);
+    std::vector<uint16_t> values(n);
+    for (uint16_t& x : values) x = bf16_bits(static_cast<float>(random.uniform() - 0.5));
+    return values;
+  }
+  int64_t key_at(int64_t t, int64_t i) const {
+    return (pages[t / kPage] * dim + i / 2 * 2) * kPage + t % kPage * 2 + i % 2;
+  }
+  int64_t value_at(int64_t t, int64_t i) const {
+    return (pages[t / kPage] * kPage + t % kPage / 2 * 2) * dim + i * 2 + t % 2;
+  }
+  // Queries [first, first + n) of the 300, cut into members.
+  std::vector<uint16_t> run(Attention attention, const std::vector<int32_t>& members,
+                            int32_t first) const {
+    std::vector<AttentionMember> list;
+    int32_t n = 0;
+    for (const int32_t tokens : members) {
+      list.push_back({first + n, n, tokens, first + n, pages.data()});
+      n += tokens;
+    }
+    std::vector<float> work(attention_work(dim));
+    std::vector<uint16_t> out(n * kGroup * dim);
+    AttentionArgs args{};
+    args.members = list.data();
+    args.num_members = std::ssize(list);
+    args.q = q.data();
+    args.out = out.data();
+    args.stride = kGroup * dim;
+    args.keys = keys.data();
+    args.values = values.data();
+    args.page_stride = kPage * dim;
+    args.group = kGroup;
+    args.padded_dim = dim;
+    args.scale = 3;
+    args.work = work.data();
+    attention(args);
+    return out;
+  }
+
+  int64_t dim;
+  std::vector<uint16_t> q, keys, values;
+  std::vector<int32_t> pages;
+};
+
+void expect_attention(AttentionCase::Attention attention) {
+  for (const int64_t dim : {int64_t{32}, int64_t{96}, int64_t{256}}) {
+    const AttentionCase c(dim);
+    const int64_t width = c.kGroup * dim;
+    for (const auto& [members, first] :
+         {std::pair(std::vector<int32_t>{48}, 252), std::pair(std::vector<int32_t>{3, 1, 20}, 50),
+          std::pair(std::vector<int32_t>{1}, 0), std::pair(std::vector<int32_t>{5, 36, 7}, 0)}) {
+      const std::vector<uint16_t> out = c.run(attention, members, first);
+      for (int32_t t = 0; t * width < std::ssize(out); ++t) {
+        EXPECT_EQ(c.run(attention, {1}, first + t),
+                  std::vector<uint16_t>(out.begin() + t * width, out.begin() + (t + 1) * width))
+            << dim << ", query " << first + t << " alone";
+        for (int64_t g = 0; g < c.kGroup; ++g) {
+          std::vector<double> weights;
+          double total = 0;
+          for (int64_t p = 0; p <= first + t; ++p) {
+            double score = 0;
+            for (int64_t i = 0; i < dim; ++i)
+              score += double{bf16_value(c.q[((first + t) * c.kGroup + g) * dim + i])} *
+                       bf16_value(c.keys[c.key_at(p, i)]);
+            weights.push_back(std::exp(3 * score));
+            total += weights.back();
+          }
+          for (int64_t i = 0; i < dim; ++i) {
+            double exact = 0;
+            for (int64_t p = 0; p <= first + t; ++p)
+              exact += weights[p] / total * bf16_value(c.values[c.value_at(p, i)]);
+            // Weights and the result are rounded to 8 bits; values are at most 1/2.
+            EXPECT_NEAR(bf16_value(out[t * width + g * dim + i]), exact, 0x1p-9)
+                << dim << ", query " << first + t << ", head " << g << ", place " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
 class EmulatedTiles : public testing::Test {
  protected:
   void SetUp() override {
@@ -211,20 +312,23 @@ class EmulatedTiles : public testing::Test {
 };
 
 TEST_F(EmulatedTiles, Bf16IsWithinRoundingAndNoRowDependsOnOthers) {
-  expect_bf16_products(emulated::matmul_bf16);
+  expect_bf16_products(emulated::kKernels.bf16.matmul);
 }
 TEST_F(EmulatedTiles, Bf16AddsInTheOrderOfTheInstruction) {
-  expect_order_of_bf16(emulated::matmul_bf16);
+  expect_order_of_bf16(emulated::kKernels.bf16.matmul);
 }
 TEST_F(EmulatedTiles, Int8IsExactInSectionsAndNoRowDependsOnOthers) {
-  expect_int8_products(emulated::matmul_int8);
+  expect_int8_products(emulated::kKernels.matmul_int8);
+}
+TEST_F(EmulatedTiles, AttentionIsWithinRoundingAndNoQueryDependsOnOthers) {
+  expect_attention(emulated::kKernels.bf16.attention);
 }
 TEST_F(EmulatedTiles, Int8HasTheBitsOfTheOtherLevels) {
   if (std::string_view(kernels_level()) == "generic")
     GTEST_SKIP() << "level generic rounds twice where the others have a fused multiply-add";
   for (const std::vector<int32_t>& sections : kSections) {
     const Int8Product p = random_int8(kRows.back(), sections);
-    EXPECT_EQ(p.multiply(emulated::matmul_int8, 0, p.rows),
+    EXPECT_EQ(p.multiply(emulated::kKernels.matmul_int8, 0, p.rows),
               p.multiply(kernels().matmul_int8, 0, p.rows));
   }
 }
@@ -248,11 +352,14 @@ TEST_F(ProcessorsTiles, Bf16AddsInTheOrderOfTheInstruction) {
 TEST_F(ProcessorsTiles, Int8IsExactInSectionsAndNoRowDependsOnOthers) {
   expect_int8_products(kernels().matmul_int8);
 }
+TEST_F(ProcessorsTiles, AttentionIsWithinRoundingAndNoQueryDependsOnOthers) {
+  expect_attention(kernels().bf16.attention);
+}
 TEST_F(ProcessorsTiles, Bf16HasTheBitsOfTheEmulation) {
   for (const int64_t inputs : kInputs) {
     const Bf16Product p = random_bf16(kRows.back(), inputs, 0);
     EXPECT_EQ(p.multiply(kernels().bf16.matmul, 0, p.rows),
-              p.multiply(emulated::matmul_bf16, 0, p.rows));
+              p.multiply(emulated::kKernels.bf16.matmul, 0, p.rows));
   }
 }
 

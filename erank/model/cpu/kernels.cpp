@@ -25,10 +25,8 @@ namespace avx512bf16 {
 extern const Kernels kKernels;
 }
 namespace amx {
-void matmul_bf16(const MatmulArgs& args);
-void matmul_int8(const MatmulArgs& args);
-void release();
-}  // namespace amx
+extern const Kernels kKernels;
+}
 #endif
 
 namespace {
@@ -56,17 +54,6 @@ bool has_amx() {
   constexpr int kRequestPermission = 0x1023, kTileDataFeature = 18;  // of arch_prctl(2)
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileDataFeature) == 0;
 }
-
-const Kernels& amx_kernels() {
-  static const Kernels kernels = [] {
-    Kernels own = avx512bf16::kKernels;
-    own.bf16.matmul = amx::matmul_bf16;
-    own.matmul_int8 = amx::matmul_int8;
-    own.release = amx::release;
-    return own;
-  }();
-  return kernels;
-}
 #endif
 
 const Level& chosen() {
@@ -80,7 +67,7 @@ const Level& chosen() {
         avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     const char* wish = std::getenv("ERANK_CPU_LEVEL");
     const bool tiles = dot && (!wish || std::strcmp(wish, "amx") == 0) && has_amx();
-    const Level levels[] = {{"amx", &amx_kernels(), tiles},
+    const Level levels[] = {{"amx", &amx::kKernels, tiles},
                             {"avx512bf16", &avx512bf16::kKernels, dot},
                             {"avx512", &avx512::kKernels, avx512},
                             {"avx2", &avx2::kKernels, avx2}};

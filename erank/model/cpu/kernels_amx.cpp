@@ -1,5 +1,9 @@
-// AMX with BF16 and INT8: the products of bf16 and int8. The rest is that of avx512bf16.
+// AMX with BF16 and INT8, for the products of bf16 and int8 and attention; AVX-512 with BF16 and
+// VNNI for the rest.
 #define ERANK_KERNEL_LEVEL amx
+#define ERANK_KERNEL_WIDE 1
+#define ERANK_KERNEL_DOT 1
+#define ERANK_KERNEL_TILES 1
 #include "erank/model/cpu/tiles.inc"
 
 namespace erank::model::cpu::amx {
@@ -33,12 +37,10 @@ struct Tiles {
   static void dot_int8() {
     asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(c), "i"(a), "i"(b));
   }
+  static void release() { asm volatile("tilerelease"); }
 };
 
 }  // namespace
-
-void matmul_bf16(const MatmulArgs& a) { tile_product<Tiles, false>(a); }
-void matmul_int8(const MatmulArgs& a) { tile_product<Tiles, true>(a); }
-void release() { asm volatile("tilerelease"); }
-
 }  // namespace erank::model::cpu::amx
+
+#include "erank/model/cpu/kernels.inc"
