@@ -41,11 +41,11 @@ struct AttentionTask {
 
 // A member's own memory.
 struct Scratch {
-  std::vector<float> wide;    // [rows, width] of normed rows before they are quantised
-  std::vector<char> rows;     // [rows, width] in the product's precision
+  LineVector<float> wide;     // [rows, width] of normed rows before they are quantised
+  LineVector<char> rows;      // [rows, width] in the product's precision
   std::vector<float> scales;  // [rows, sections]
-  std::vector<float> y;       // products
-  std::vector<float> work;    // attention's
+  LineVector<float> y;        // products
+  LineVector<float> work;     // attention's
 };
 
 // Of an activation, a key or a value.
@@ -94,11 +94,11 @@ struct CpuNetwork::State {
   const RowCounts& most;
 
   // Of the pass, kept from pass to pass for their memory.
-  std::vector<float> x;           // [T, H'] the residual stream
-  std::vector<char> q, attended;  // [T, N D']
-  std::vector<char> gated;        // [T, F']
-  std::vector<float> asked;       // [R, H'] the residual stream of the asked rows
-  std::vector<int32_t> slots;     // [T]
+  std::vector<float> x;          // [T, H'] the residual stream
+  LineVector<char> q, attended;  // [T, N D']
+  LineVector<char> gated;        // [T, F']
+  std::vector<float> asked;      // [R, H'] the residual stream of the asked rows
+  std::vector<int32_t> slots;    // [T]
   std::vector<AttentionMember> members, asked_members;
   std::vector<AttentionTask> tasks, asked_tasks;
   int64_t num_rows = 0;
@@ -138,7 +138,7 @@ struct CpuNetwork::State {
   }
 
   // Rows [begin, end) of activations [., width], in `matrix`'s precision.
-  Rows taken(Scratch& s, const std::vector<char>& from, int64_t width, const PackedMatrix& matrix,
+  Rows taken(Scratch& s, const LineVector<char>& from, int64_t width, const PackedMatrix& matrix,
              int64_t begin, int64_t end) const {
     const int64_t n = end - begin;
     const char* rows = from.data() + begin * width * element;

@@ -143,6 +143,7 @@ struct Kernels {
   // Called by a thread after products that it has done for now: frees the tile registers, which
   // every switch of threads would have to save.
   void (*release)();
+  bool tiles;  // whether the products of bf16 and int8 are by tile registers
 };
 
 // The kernels of the best instruction set of this processor.
