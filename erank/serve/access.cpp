@@ -1,6 +1,7 @@
 #include "erank/serve/access.h"
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <cstdio>
 #include <ctime>
 
@@ -84,11 +85,17 @@ bool Keys::admit(std::string_view path, std::string_view authorization) const {
 Hosts::Hosts(std::vector<std::string> names) : names_(std::move(names)) {}
 
 bool Hosts::admit(std::string_view host) const {
+  if (names_.empty()) return true;
   const size_t colon = host.rfind(':');
   if (colon != host.npos && host.find(']', colon) == host.npos) host = host.substr(0, colon);
-  return names_.empty() || std::any_of(names_.begin(), names_.end(), [&](const std::string& name) {
-           return lower(name) == lower(host);
-         });
+  if (host.ends_with('.')) host.remove_suffix(1);
+  std::string address(host);
+  if (address.starts_with('[') && address.ends_with(']'))
+    address = address.substr(1, address.size() - 2);
+  boost::system::error_code none;
+  boost::asio::ip::make_address(address, none);
+  return !none || std::any_of(names_.begin(), names_.end(),
+                              [&](const std::string& name) { return lower(name) == lower(host); });
 }
 
 Origins::Origins(std::vector<std::string> allowed) : allowed_(std::move(allowed)) {}

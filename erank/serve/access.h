@@ -57,7 +57,8 @@ class Hosts {
   // `names` without ports, IPv6 addresses in brackets; empty: any name will do.
   explicit Hosts(std::vector<std::string> names = {});
 
-  // `host` is the header's value; its port and the case of its letters do not count.
+  // `host` is the header's value; its port and the case of its letters do not count. An address is
+  // always admitted: another page's is a name.
   bool admit(std::string_view host) const;
 
  private:

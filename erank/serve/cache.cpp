@@ -248,11 +248,14 @@ void PairPool::send() {
           std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
             post(number, result);
           }});
-    } catch (const base::Error& error) {
+    } catch (const std::exception& error) {  // these pairs alone
       for (size_t i = 0; i < job.keys.size(); ++i) {
         PassageResult failed;
         failed.index = i;
-        failed.error = {rank::PassageError::Kind::kCancelled, error.what()};
+        failed.error = {dynamic_cast<const base::Error*>(&error)
+                            ? rank::PassageError::Kind::kCancelled
+                            : rank::PassageError::Kind::kFailed,
+                        error.what()};
         post_(number, std::move(failed));
       }
     }

@@ -130,8 +130,8 @@ class PairPool {
     int64_t text_bytes = 0;
     rank::Ticket ticket = {};
     std::vector<std::string> keys = {};  // by passage
-    size_t num_left = 0;            // passages without an outcome
-    size_t num_wanted = 0;          // of them those for which somebody waits
+    size_t num_left = 0;                 // passages without an outcome
+    size_t num_wanted = 0;               // of them those for which somebody waits
   };
 
   rank::ScoreOptions resolved(rank::ScoreOptions options) const;

@@ -33,6 +33,12 @@ bool is_absent(error_code ec) {
 // At every address of the host: of port 0 at the one that is free at the first. An address of a
 // family that this machine does not have is passed over where there is another one.
 void ServerCore::listen() {
+  for (const std::string& name : options.allowed_hosts)
+    if (name.empty() || name.find('/') != name.npos ||
+        (name.front() != '[' && name.find(':') != name.npos))
+      base::fail(base::ErrorKind::kInvalidInput, "--allowed-host", base::in_quotes(name),
+                 " is no name as browsers send it, expected e.g. rerank.example or [::1], without "
+                 "scheme and port");
   error_code ec;
   tcp::resolver resolver(io);
   const auto found =
@@ -45,8 +51,15 @@ void ServerCore::listen() {
   port = options.port;
   for (const auto& entry : found) {
     const tcp::endpoint endpoint(entry.endpoint().address(), static_cast<uint16_t>(port));
+    const bool again = std::any_of(acceptors.begin(), acceptors.end(), [&](const auto& other) {
+      return other.local_endpoint().address() == endpoint.address();
+    });
+    if (again) continue;  // a resolver may name one twice
     tcp::acceptor acceptor(io);
     acceptor.open(endpoint.protocol(), ec);
+    // Beside an IPv4 address "::" is not to take that one's connections too.
+    if (!ec && found.size() > 1 && endpoint.address().is_v6())
+      acceptor.set_option(asio::ip::v6_only(true), ec);
     if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
     if (!ec) acceptor.bind(endpoint, ec);
     if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);

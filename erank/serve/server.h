@@ -27,7 +27,7 @@ namespace erank::serve {
 struct ServerOptions {
   std::string host = "127.0.0.1";  // an address of this machine, "::" is all of them; or a name, of
                                    // which every address is listened at
-  int port = 0;                         // 0: a free one, see Server::port()
+  int port = 0;                    // 0: a free one, see Server::port()
   int64_t max_body_bytes = 32 << 20;    // more: 413
   int64_t max_header_bytes = 16 << 10;  // more: 431
   int max_connections = 1024;           // more: 503
@@ -39,7 +39,7 @@ struct ServerOptions {
   // and all of it, or of a stream what waits, in this time and a second more for each
   // min_reply_rate bytes, else the connection is cut.
   std::chrono::milliseconds client_timeout{20000};
-  int64_t min_reply_rate = 16 << 10;  // bytes a second
+  int64_t min_reply_rate = 16 << 10;              // bytes a second
   std::chrono::milliseconds idle_timeout{75000};  // between the requests of a connection
   // From the complete request to the beginning of its reply; then 504, and on_client_left's
   // function is called. 0: no limit.

@@ -283,15 +283,18 @@ void Service::State::guarded(RunningCall& call, const std::function<void()>& ste
   }
 }
 
-// Calls for the same pairs add no pairs to what is computed, but each holds its texts.
+// Calls for the same pairs add no pairs to what is computed, but each holds its texts. Small ones
+// are let in whatever else is being answered.
 void Service::State::check_running_bytes(const WaitingCall& call) const {
+  constexpr int64_t kSmallBody = 64 << 10;
+  if (call.arrival.body_bytes <= kSmallBody) return;
   int64_t bytes = 0;
   for (const auto& [number, running] : calls)
     if (!running->ended()) bytes += running->body_bytes();
   if (bytes == 0 || bytes + call.arrival.body_bytes <= options.max_running_bytes) return;
   ApiError error(429, str("requests of ", bytes, " bytes are being answered and this one adds ",
-                          call.arrival.body_bytes, ", expected at most ",
-                          options.max_running_bytes, " together; try again later"));
+                          call.arrival.body_bytes, ", expected at most ", options.max_running_bytes,
+                          " together; try again later"));
   error.retry_after_s = speed.seconds_for(pool->num_computing());
   error.shape = likely_shape(call.path, call.body);
   throw error;

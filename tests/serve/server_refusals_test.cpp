@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 
+#include "erank/base/error.h"
 #include "erank/serve/server.h"
 #include "tests/serve/raw_client.h"
 #include "tests/serve/running_server.h"
@@ -119,11 +120,12 @@ int status_for(int port, const std::string& host) {
 // A page whose name was made to point at this machine sends that name.
 TEST(Server, IsAskedByItsOwnNamesAlone) {
   RunningServer server(show_body, {.allowed_hosts = {"proxy.example"}});
-  for (const char* host : {"localhost", "localhost:1", "LocalHost", "127.0.0.1", "127.0.0.1:8080",
-                           "[::1]", "[::1]:8080", "proxy.example", "proxy.example:443"})
+  for (const char* host :
+       {"localhost", "localhost:1", "LocalHost", "127.0.0.1", "127.0.0.1:8080", "[::1]",
+        "[::1]:8080", "[::2]", "127.0.0.2", "proxy.example", "proxy.example:443"})
     EXPECT_EQ(status_for(server.port(), host), 200) << host;
   for (const char* host : {"evil.example", "evil.example:8080", "localhost.evil.example", "",
-                           "127.0.0.1.evil.example", "[::2]", "::1", "127.0.0.2"})
+                           "127.0.0.1.evil.example", "::1"})
     EXPECT_EQ(status_for(server.port(), host), 421) << host;
   RawClient client(server.port());
   const std::string evil = "HTTP/1.1\r\nHost: evil.example\r\n\r\n";
@@ -134,10 +136,10 @@ TEST(Server, IsAskedByItsOwnNamesAlone) {
 }
 
 TEST(Server, ChecksHostsWhereABrowserCouldBeMisled) {
-  const auto status = [](ServerOptions options) {
+  const auto status = [](ServerOptions options, const std::string& host = "evil.example") {
     Server server(std::move(options), show_body);
     std::thread thread([&] { server.run(); });
-    const int status = status_for(server.port(), "evil.example");
+    const int status = status_for(server.port(), host);
     server.stop(milliseconds(0));
     thread.join();
     return status;
@@ -148,6 +150,14 @@ TEST(Server, ChecksHostsWhereABrowserCouldBeMisled) {
   EXPECT_EQ(status({.api_keys = {"k"}}), 401);
   EXPECT_EQ(status({.host = "0.0.0.0", .allowed_hosts = {"good.example"}}), 421);
   EXPECT_EQ(status({.host = "0.0.0.0", .allowed_hosts = {"evil.example"}}), 200);
+  // Addresses are no names; a name may end with a dot.
+  for (const char* host :
+       {"10.1.2.3", "10.1.2.3:8080", "[2001:db8::1]:80", "[::1]", "LocalHost.:1"})
+    EXPECT_EQ(status({}, host), 200) << host;
+  for (const char* host : {"10.1.2.3.evil.example", "[evil.example]", "localhost.evil.example", ""})
+    EXPECT_EQ(status({}, host), 421) << host;
+  for (const char* name : {"https://good.example", "good.example:80", "::1", ""})
+    EXPECT_THROW(status({.allowed_hosts = {name}}), base::Error) << name;
 }
 
 TEST(Server, SaysWhatAPathAllows) {
