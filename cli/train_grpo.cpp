@@ -18,6 +18,8 @@ using base::OrderedJson;
 
 // The paper's, for every parameter; an adapter's is larger.
 constexpr double kFullRate = 1e-6;
+// Of samples, whose KL cannot pass 10.
+constexpr double kSampledMaxKl = 5;
 
 struct GrpoFlags {
   TrainFlags shared;
@@ -25,7 +27,7 @@ struct GrpoFlags {
   std::string reward = "rr", reward_scale = "none", adv_std = "on";
   std::string rollouts = "exact", modes = "direct", clip = "0.2", loss_agg = "tokens";
   std::string ratio = "token", rollout_correction = "off", overlong = "mask";
-  std::optional<double> min_entropy, max_kl;
+  std::optional<double> min_entropy;
   int64_t documents = train::RankedQueriesOptions{}.documents;
   train::GrpoOptions grpo;
 
@@ -47,6 +49,7 @@ struct GrpoFlags {
       option->default_str(text);  // what train.toml says
     };
     if (shared.full) set("--learning-rate", shared.train.schedule.peak, kFullRate, "1e-06");
+    if (rollouts != "exact") set("--max-kl", grpo.max_kl, kSampledMaxKl, "5");
     if (modes == "think") set("--validation-modes", shared.validation_modes, "think", "think");
   }
 };
@@ -62,7 +65,7 @@ constexpr const char* kExample =
 const std::vector<std::pair<std::string, train::Reward>> kRewards = {
     {"rr", train::Reward::kRr}, {"ndcg", train::Reward::kNdcg}, {"se", train::Reward::kSe}};
 
-constexpr double kSampledMinEntropy = 0.001, kSampledMaxKl = 5;
+constexpr double kSampledMinEntropy = 0.001;
 
 // What a run will take at half of the GEMM peak, and its memory in bytes.
 struct Plan {
@@ -239,7 +242,6 @@ void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& cont
     if (name == flags.reward) grpo.reward.reward = reward;
   grpo.reward.scale_above = flags.reward_scale == "above" || flags.reward_scale == "both";
   grpo.reward.scale_otherwise = flags.reward_scale == "otherwise" || flags.reward_scale == "both";
-  grpo.max_kl = flags.max_kl.value_or(num_samples == 0 ? grpo.max_kl : kSampledMaxKl);
   grpo.min_entropy = flags.min_entropy.value_or(num_samples == 0 ? 0 : kSampledMinEntropy);
   train::check(grpo);
   grpo.divide_by_std = flags.adv_std == "on";
@@ -309,10 +311,9 @@ void add_train_grpo(CLI::App& train, Context& context) {
   add.option("--mini-batch", grpo.mini_batch, "pairs of an optimiser step, by whole queries")
       ->check(CLI::Range(1, 1 << 30));
   add.option("--kl-coef", grpo.kl_coef, "weight of the KL to the model before training");
-  verb->add_option("--max-kl", flags->max_kl,
-                   "stop when a step's KL is over this, in nats a token (exact: a document); of "
-                   "samples it is measured only with a --kl-coef over 0 (default: 5, with "
-                   "--rollouts exact 10)");
+  add.option("--max-kl", grpo.max_kl,
+             "stop when a step's KL is over this, in nats a token (exact: a document); of samples "
+             "the default is 5, and it is measured only with a --kl-coef over 0");
   verb->add_option("--min-entropy", flags->min_entropy,
                    "stop when the entropy is under this for five iterations, in nats a token "
                    "(exact: a document); 0: never (default: 0.001, with --rollouts exact 0)");

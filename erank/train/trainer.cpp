@@ -302,11 +302,19 @@ void Trainer::load_weights_from(const std::string& folder) {
 
 // Everything goes into a folder of another name, which is synced and renamed.
 void Trainer::save_checkpoint() {
-  if (saved_step_ == step_) return;
-  check_weights();
-  saved_step_ = step_;
   const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
                     unfinished = done + ".unfinished";
+  if (saved_step_ == step_) {  // but its validation may have come after it
+    if (saved_validation_ == validated_step_) return;
+    saved_validation_ = validated_step_;
+    if (!writes()) return;
+    Description d = Description::read(done + "/" + kTrainer);
+    d.best_step = best_step_, d.validated_step = validated_step_;
+    d.best_metric = best_metric_, d.last_metric = last_metric_;
+    return d.write(done + "/" + kTrainer);
+  }
+  check_weights();
+  saved_step_ = step_, saved_validation_ = validated_step_;
   if (!writes()) return optimizer_.save("");
   base::remove_files_of(unfinished, kOwnFiles);
   save_weights_to(unfinished);
@@ -353,7 +361,7 @@ void Trainer::load_checkpoint(const std::string& path) {
   });
   best_metric_ = d.best_metric, last_metric_ = d.last_metric;
   step_ = d.step, best_step_ = d.best_step, validated_step_ = d.validated_step;
-  saved_step_ = step_;
+  saved_step_ = step_, saved_validation_ = validated_step_;
 }
 
 void Trainer::log(base::OrderedJson line) {
@@ -501,12 +509,14 @@ TrainResult Trainer::run(base::ProgressSink* progress, const std::function<bool(
   const WorkControl control{progress, stop};
   bool stopped = false;
   while (true) {
+    const bool last = step_ == total;
+    const bool due =
+        step_ > first &&
+        (last || (options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0));
+    if (due) save_checkpoint();  // before a validation, which may take long
     stopped = validation_due() && !validate(control);
     if (stopped) break;
-    const bool last = step_ == total;
-    if (step_ > first &&
-        (last || (options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0)))
-      save_checkpoint();
+    if (due || saved_step_ == step_) save_checkpoint();  // with what was validated
     if (last) break;
     stopped = any(ranks_, stop()) ||
               (options_.stop_after > 0 && step_ - first >= options_.stop_after) ||

@@ -182,6 +182,7 @@ class Trainer {
   int64_t step_ = 0;  // steps done
   std::optional<double> last_metric_, best_metric_;
   int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
+  int64_t saved_validation_ = -1;     // the validated step that the saved checkpoint knows
   std::vector<std::string> skipped_;  // damaged checkpoints, for the log
   std::string prepared_;              // figures of the last preparation, for the progress
   std::optional<EventFile> events_;   // of this run()

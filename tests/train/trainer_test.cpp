@@ -207,6 +207,10 @@ TEST_F(Training, AStopInAValidationEndsItAndAResumedRunMeasuresAnew) {
     EXPECT_TRUE(rest.result.finished);
     EXPECT_EQ(rest.result.best_step, 4);
     expect_same_bits(rest, whole);
+    const Trained again = run(name, options, true, {0.9});  // which nothing asks for
+    EXPECT_EQ(again.result.best_metric, 0.4);
+    EXPECT_EQ(again.result.last_metric, 0.3);
+    expect_same_bits(again, whole);
   }
 }
 
