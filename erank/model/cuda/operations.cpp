@@ -11,6 +11,7 @@
 #ifdef ERANK_CUDA_KERNELS
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 #endif
 
 #include "erank/base/error.h"
@@ -130,9 +131,15 @@ at::Tensor Operations::rotate_and_store(const at::Tensor& qkv, Heads heads) cons
   return q;
 }
 
+// They are compiled for compute capability 8.0 and later.
 const Kernels* kernels_of(at::Device device) {
 #ifdef ERANK_CUDA_KERNELS
-  if (device.is_cuda()) return &kGpuKernels;
+  int major = 0;
+  if (device.is_cuda() &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
+                             device.has_index() ? device.index() : 0) == cudaSuccess &&
+      major >= 8)
+    return &kGpuKernels;
 #endif
   return nullptr;
 }
