@@ -7,7 +7,7 @@ check    the same random model on the CPU in fp32 and on the device in fp32 and 
          eleven answers' shares of their probability, direct and after reasoning. Over a bound, or where there was no
          time to compare, the exit code is 1.
 measure  `erank bench` of each shape in bf16, 100 passages: prefill, direct and thinking, decode, against the device's
-         own GEMM peak; and 400 thinking tokens for 100 passages of --think-shape, with a cache that holds them all.
+         own GEMM peak; and 400 thinking tokens for 100 passages of --think-shape.
 
 What is not done after --seconds is left out. FILE.md is written after each part. --device cpu tries the program itself
 where there is no GPU.

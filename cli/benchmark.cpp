@@ -222,8 +222,8 @@ class Benchmark {
                    "; --overwrite makes it anew");
       if (base::file_exists(candidates) && digest == rank::files_digest({candidates})) return true;
     }
-    CandidateOptions options{top(), flags_.rerank.model.options.threads,
-                             file(files, "corpus.bm25"), query_weights(weights())};
+    CandidateOptions options{top(), flags_.rerank.model.options.threads, file(files, "corpus.bm25"),
+                             query_weights(weights())};
     if (options.threads <= 0) options.threads = base::num_processors();
     if (!write_candidates(benchmark_, files, task, options, candidates, *context_.progress))
       return false;
@@ -410,8 +410,9 @@ void add_benchmark(CLI::App& app, Context& context) {
       ->check(positive_number());
   add_query_weights(*verb, f.query_weights);
   verb->get_option("--query-weights")
-      ->description("what a word counts where candidates are searched, as in erank retrieve\n"
-                    "(default: bm25 of bright, as its own baseline does, else counts)");
+      ->description(
+          "what a word counts where candidates are searched, as in erank retrieve\n"
+          "(default: bm25 of bright, as its own baseline does, else counts)");
   add_scoring_options(*verb, f.rerank);
   verb->get_option("--instruction")
       ->description("what relevance means (default: the paper's text for each task)");

@@ -42,8 +42,7 @@ std::optional<eval::ScoredBy> scored_by(const CalibrateFlags& flags) {
 }
 
 void run_calibrate(const CalibrateFlags& flags) {
-  const std::string out =
-      flags.model.empty() ? flags.out : rank::calibration_of_model(flags.model);
+  const std::string out = flags.model.empty() ? flags.out : rank::calibration_of_model(flags.model);
   Output output(out, flags.overwrite, {flags.run, flags.qrels});
   const auto by = scored_by(flags);
   data::ReadNotes notes;

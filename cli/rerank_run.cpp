@@ -299,9 +299,9 @@ class RerankRun {
   std::unordered_map<std::string, rank::PassageResult> known_;  // from the journal, not yet used
   std::mutex news_mutex_;
   std::condition_variable news_;
-  bool has_news_ = false;                    // guarded by news_mutex_
-  int64_t num_expected_ = 0;                 // pairs; 0: not known
-  int64_t num_pairs_ = 0;                    // launched
+  bool has_news_ = false;     // guarded by news_mutex_
+  int64_t num_expected_ = 0;  // pairs; 0: not known
+  int64_t num_pairs_ = 0;     // launched
   int64_t num_resumed_ = 0, num_failed_ = 0;
   Doubts doubts_;
   bool may_succeed_later_ = false;

@@ -20,8 +20,8 @@ std::string recorded(const std::string& run, const char* key) {
 std::optional<eval::ScoreScale> said_scale(const std::string& run, const std::string& option) {
   using From = eval::ScoreScale::From;
   const auto scale = [](const std::string& name, const std::string& where, From from) {
-    return eval::ScoreScale{
-        static_cast<double>(text::max_answer(text::parse_scale(name, where))), from};
+    return eval::ScoreScale{static_cast<double>(text::max_answer(text::parse_scale(name, where))),
+                            from};
   };
   if (!option.empty()) return scale(option, "--scale", From::kOption);
   if (!hybrid_of(run).empty()) return eval::ScoreScale{0, From::kRecord};

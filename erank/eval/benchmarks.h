@@ -20,15 +20,15 @@ struct PaperRow {
 };
 
 struct Benchmark {
-  std::string_view name;                  // on the command line
-  std::string_view title;                 // for people
-  std::vector<std::string_view> tasks;    // those of its mean; empty: all there are
-  std::vector<std::string_view> columns;  // names of the values that score_task gives
-  int top = 100;                          // candidates of a query
+  std::string_view name;                      // on the command line
+  std::string_view title;                     // for people
+  std::vector<std::string_view> tasks;        // those of its mean; empty: all there are
+  std::vector<std::string_view> columns;      // names of the values that score_task gives
+  int top = 100;                              // candidates of a query
   std::string_view query_weights = "counts";  // of its BM25: "counts" or "bm25"
-  bool drops_identical_ids = false;       // a document with the query's own id is no candidate
-  bool has_exclusions = false;            // queries name documents that are no candidates
-  bool has_pairs = false;                 // of queries, Q-og and Q-changed, of two instructions
+  bool drops_identical_ids = false;           // a document with the query's own id is no candidate
+  bool has_exclusions = false;                // queries name documents that are no candidates
+  bool has_pairs = false;                     // of queries, Q-og and Q-changed, of two instructions
   std::vector<PaperRow> paper;
 };
 

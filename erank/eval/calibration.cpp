@@ -111,9 +111,12 @@ base::OrderedJson reliability_json(const Reliability& r) {
 }
 
 constexpr std::pair<const char*, std::string ScoredBy::*> kScoredBy[] = {
-    {"model", &ScoredBy::model}, {"weights", &ScoredBy::weights},
-    {"instruction", &ScoredBy::instruction}, {"mode", &ScoredBy::mode},
-    {"score", &ScoredBy::score}, {"scale", &ScoredBy::scale}};
+    {"model", &ScoredBy::model},
+    {"weights", &ScoredBy::weights},
+    {"instruction", &ScoredBy::instruction},
+    {"mode", &ScoredBy::mode},
+    {"score", &ScoredBy::score},
+    {"scale", &ScoredBy::scale}};
 
 std::vector<double> numbers(const base::Json& object, const char* key, const std::string& path) {
   const auto it = object.find(key);

@@ -198,11 +198,11 @@ std::string plot_reliability(const Comparison& comparison, size_t r) {
   const ComparedRun& run = comparison.runs[r];
   if (!run.reliability) return "";
   const Axis axis = base::make_axis(0, 1, 5, false);
-  std::string body = base::svg_frame(kBox, axis, axis, "Reliability of " + shortened(run.name, 36),
-                                     run.scale.highest == 1
-                                         ? "score as probability"
-                                         : formatted("score / %.0f", run.scale.highest),
-                                     "share of relevant pairs");
+  std::string body =
+      base::svg_frame(kBox, axis, axis, "Reliability of " + shortened(run.name, 36),
+                      run.scale.highest == 1 ? "score as probability"
+                                             : formatted("score / %.0f", run.scale.highest),
+                      "share of relevant pairs");
   body += str("<path class=\"axis\" stroke-dasharray=\"4 3\" d=\"M", pixel(kBox.left), " ",
               pixel(kBox.bottom), "L", pixel(kBox.right), " ", pixel(kBox.top), "\"/>\n");
   int64_t most = 1;

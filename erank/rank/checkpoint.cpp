@@ -64,9 +64,10 @@ std::string find_base(const Json& base_entry, const std::string& where) {
     return fs::path(place).lexically_normal();
   }
   if (fetched.empty())
-    base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
-               ", and HOME is not set, by which the cache folder is found; set HOME, or ERANK_CACHE "
-               "to the folder that tools/setup downloads to");
+    base::fail(
+        ErrorKind::kNotFound, "model", where, " needs the base model ", file,
+        ", and HOME is not set, by which the cache folder is found; set HOME, or ERANK_CACHE "
+        "to the folder that tools/setup downloads to");
   base::fail(ErrorKind::kNotFound, "model", where, " needs the base model ", file,
              ", which is not in ", fetched.parent_path().string(), "; run tools/setup to fetch it");
 }

@@ -36,8 +36,8 @@ std::vector<std::string> model_files(const std::string& path);
 // nothing is counts as such; of a Parquet file in parts all parts count.
 std::string files_digest(const std::vector<std::string>& paths);
 
-// Of the size and bytes of one file or of all its parts (data::parquet_parts), wherever it lies, read
-// as files_digest() reads. Throws Error{kNotFound} where none is.
+// Of the size and bytes of one file or of all its parts (data::parquet_parts), wherever it lies,
+// read as files_digest() reads. Throws Error{kNotFound} where none is.
 std::string file_digest(const std::string& path);
 
 // Of the weights and the tokenizer in `weights` (Checkpoint::weights) wherever they lie: of a

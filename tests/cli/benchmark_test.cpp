@@ -287,8 +287,8 @@ TEST_F(TinyBenchmark, SearchesBrightByItsOwnQueryWeights) {
   EXPECT_EQ(results()["query_weights"], "bm25");
   expect_refused(benchmark("bright", "bright", {"--resume", "--query-weights", "counts"}),
                  "'query_weights' was \"bm25\", now it is \"counts\"");
-  ASSERT_EQ(
-      benchmark("bright", "bright", {"--overwrite", "--query-weights", "counts"}).exit_code, 0);
+  ASSERT_EQ(benchmark("bright", "bright", {"--overwrite", "--query-weights", "counts"}).exit_code,
+            0);
   EXPECT_EQ(candidates("biology")["0"].at(0), "blue");
   EXPECT_EQ(results()["query_weights"], "counts");
 
@@ -298,9 +298,8 @@ TEST_F(TinyBenchmark, SearchesBrightByItsOwnQueryWeights) {
             0);
   for (const auto& [weights, best] :
        {std::pair("counts", "(BM25: 1, "), std::pair("bm25", "(BM25: 2, ")}) {
-    const Outcome found =
-        run({"search", "--index", path("bright.bm25"), "--model", tiny_model(), "--query",
-             "blue blue blue yeast", "--query-weights", weights});
+    const Outcome found = run({"search", "--index", path("bright.bm25"), "--model", tiny_model(),
+                               "--query", "blue blue blue yeast", "--query-weights", weights});
     ASSERT_EQ(found.exit_code, 0) << found.err;
     EXPECT_THAT(found.out, ContainsRegex("  blue  \\" + std::string(best)));
   }

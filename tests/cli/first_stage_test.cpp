@@ -229,8 +229,8 @@ TEST_F(TinyFirstStage, AnIndexIsRefusedForACorpusThatChangedInOneWord) {
   put("beir/corpus.jsonl", corpus);
   put("beir/queries.jsonl", "{\"_id\": \"q\", \"text\": \"blue 7\"}\n");
   ASSERT_EQ(run({"index", "--beir", path("beir"), "--out", path("beir.bm25")}).exit_code, 0);
-  const std::vector<std::string> retrieve = {"retrieve", "--index", path("beir.bm25"), "--beir",
-                                             path("beir"), "--threads", "1"};
+  const std::vector<std::string> retrieve = {
+      "retrieve", "--index", path("beir.bm25"), "--beir", path("beir"), "--threads", "1"};
   EXPECT_EQ(run(retrieve).exit_code, 0);
   corpus.replace(corpus.find("blue", corpus.size() / 3), 4, "pink");
   put("beir/corpus.jsonl", corpus);

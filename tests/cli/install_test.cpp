@@ -26,8 +26,8 @@ TEST_F(TinyInstall, SystemdTakesTheUnit) {
   ASSERT_NE(unit.find(program), std::string::npos);
   unit.replace(unit.find(program), program.size(), "ExecStart=" ERANK_BINARY_DIR "/erank ");
   const std::string said = path("said");
-  const std::string verify = "systemd-analyze verify --man=no '" + put("erank.service", unit) +
-                             "' >'" + said + "' 2>&1";
+  const std::string verify =
+      "systemd-analyze verify --man=no '" + put("erank.service", unit) + "' >'" + said + "' 2>&1";
   EXPECT_EQ(std::system(verify.c_str()), 0);
   EXPECT_EQ(base::read_file(said), "");  // a key that it does not know is a warning alone
 }

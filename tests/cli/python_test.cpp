@@ -25,10 +25,10 @@ TEST_F(TinyPython, RanksThroughAServerOfItsOwn) {
 // tests/serve/recorded_calls_test.py
 TEST_F(TinyPython, ServesWhatApplicationsWereSeenToSend) {
   const std::string said = path("said");
-  const std::string command =
-      "python3 '" ERANK_SOURCE_DIR "/tests/serve/recorded_calls_test.py' '" ERANK_BINARY_DIR
-      "/erank' '" +
-      tiny_model() + "' >'" + said + "' 2>&1";
+  const std::string command = "python3 '" ERANK_SOURCE_DIR
+                              "/tests/serve/recorded_calls_test.py' '" ERANK_BINARY_DIR
+                              "/erank' '" +
+                              tiny_model() + "' >'" + said + "' 2>&1";
   ASSERT_EQ(std::system(command.c_str()), 0) << base::read_file(said);
   EXPECT_NE(base::read_file(said).find("Ran 9 tests"), std::string::npos);
 }

@@ -118,7 +118,8 @@ TEST_F(TinyReport, CalibratesScoresWhichRerankThenReports) {
   const Outcome made = run({"calibrate", path("erank.jsonl"), "--qrels", path("qrels"), "--out",
                             path("calibration.json")});
   ASSERT_EQ(made.exit_code, 0) << made.err;
-  EXPECT_THAT(made.err, HasSubstr("erank: 40 judged pairs, scores from 0 to 10 (guessed); expected"));
+  EXPECT_THAT(made.err,
+              HasSubstr("erank: 40 judged pairs, scores from 0 to 10 (guessed); expected"));
   expect_refused(run({"calibrate", path("bm25.run"), "--qrels", path("corpus.jsonl")}),
                  "read_qrels");
 
@@ -218,8 +219,9 @@ TEST_F(TinyCalibration, TakesTheScaleFromWhatTheRunSays) {
   EXPECT_EQ(option["scale_from"], "option");
   expect_refused(run({"report", path("three.trec"), "--qrels", path("qrels"), "--scale", "0-3"}),
                  "expected RUN=yes-no, 0-3 or 0-10");
-  put("mixed.jsonl", base::read_file(path("three.jsonl")) +
-                         "{\"qid\":\"z\",\"docid\":\"d\",\"score\":1,\"distribution\":[0.1,0.2]}\n");
+  put("mixed.jsonl",
+      base::read_file(path("three.jsonl")) +
+          "{\"qid\":\"z\",\"docid\":\"d\",\"score\":1,\"distribution\":[0.1,0.2]}\n");
   expect_refused(calibrate("mixed.jsonl"), "mixed.jsonl:7: 'distribution' has 2 answers");
 }
 
@@ -235,8 +237,15 @@ TEST_F(TinyCalibration, IsUsedForTheScoresThatItWasMadeOfAlone) {
   // The same under other names, of the model and of the calibration, may be resumed with.
   std::filesystem::rename(beside, path("renamed.json"));
   const std::vector<std::string> named = {"--calibrated", path("renamed.json"), "--resume"};
-  std::vector<std::string> resume = {"rerank", "--model", path("moved"), "--threads", "1",
-                                     "--candidates", path("candidates.jsonl"), "--direct", "--out",
+  std::vector<std::string> resume = {"rerank",
+                                     "--model",
+                                     path("moved"),
+                                     "--threads",
+                                     "1",
+                                     "--candidates",
+                                     path("candidates.jsonl"),
+                                     "--direct",
+                                     "--out",
                                      path("again.jsonl")};
   resume.insert(resume.end(), named.begin(), named.end());
   std::filesystem::copy(tiny_model(), path("moved"));
@@ -255,8 +264,8 @@ TEST_F(TinyCalibration, IsUsedForTheScoresThatItWasMadeOfAlone) {
     named.insert(named.end(), {"--calibrated", beside});
     expect_refused(scored("other.jsonl", named), "is for other scores: '" + other[0].substr(2));
   }
-  Outcome limited = scored("other.jsonl", {"--score", "integer", "--min-probability", "0.5",
-                                           "--quiet"});
+  Outcome limited =
+      scored("other.jsonl", {"--score", "integer", "--min-probability", "0.5", "--quiet"});
   expect_refused(limited, "needs a calibration for these scores");
 
   // What a file without a record may not be made of.

@@ -108,8 +108,8 @@ TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
   expect_same_results(base::read_file(out), base::read_file(whole));
 }
 
-// A write beyond `ulimit -f` fails like one to a full disk, wherever it is: the journal's file, what
-// is committed to it, the output itself.
+// A write beyond `ulimit -f` fails like one to a full disk, wherever it is: the journal's file,
+// what is committed to it, the output itself.
 TEST_F(TinyRerankJournal, AFileOverTheShellsLimitIsOneLine) {
   const auto args = job(path("o.jsonl"));
   const auto with_limit = [&](int kilobytes, std::vector<std::string> words) {

@@ -287,10 +287,10 @@ TEST_F(Serve, ListensAtEveryAddressOfItsHost) {
     GTEST_SKIP() << "no mount namespaces (they need root), or no IPv6";
   const std::string names =
       put("hosts", "127.0.0.1 localhost\n127.0.0.3 localhost\n::1 localhost\n");
-  launcher_ = {"unshare", "-m", "sh", "-c",
-               "mount --bind '" + names + "' /etc/hosts && exec \"$@\"", "sh"};
-  pid_ = start({"serve", "--model", tiny_model(), "--threads", "1", "--host", "localhost", "--port",
-                "0"});
+  launcher_ = {
+      "unshare", "-m", "sh", "-c", "mount --bind '" + names + "' /etc/hosts && exec \"$@\"", "sh"};
+  pid_ = start(
+      {"serve", "--model", tiny_model(), "--threads", "1", "--host", "localhost", "--port", "0"});
   int port = 0;
   for (int i = 0; i < 3000 && port == 0; ++i) {
     std::this_thread::sleep_for(milliseconds(10));
@@ -388,9 +388,8 @@ TEST_F(SlowServe, FindsAQuerysReplicaAgainThroughNginx) {
   for (int i = 0; i < 3; ++i)
     conf.replace(conf.find(names[i]), 14, "127.0.0.1:" + std::to_string(ports[i]));
   for (int i = 1; i < 3; ++i)
-    pids_.push_back(start(
-        {"serve", "--model", tiny_model(), "--threads", "1", "--port", std::to_string(ports[i]),
-         "--allowed-host", "h"}));
+    pids_.push_back(start({"serve", "--model", tiny_model(), "--threads", "1", "--port",
+                           std::to_string(ports[i]), "--allowed-host", "h"}));
   for (int i = 1; i < 3; ++i) ASSERT_TRUE(wait_for(ports[i], "/ready"));
   const pid_t nginx = ::fork();
   if (nginx == 0) {

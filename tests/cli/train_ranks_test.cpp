@@ -224,8 +224,14 @@ TEST_F(SlowSlurmRanks, AreThoseOfOneProcess) {
   if (::geteuid() != 0) GTEST_SKIP() << "a Slurm of one node needs root";
   const Options options = {{"--rank-loss", "margin"}, {"--learning-rate", "0.001"}};
   ASSERT_EQ(run(sft("run1", options)).exit_code, 0);
-  launcher_ = {ERANK_SOURCE_DIR "/tests/cli/one_node_slurm.sh", path("slurm"), "srun", "--mpi=pmix",
-               "--kill-on-bad-exit=1", "--overcommit", "-n", "2"};
+  launcher_ = {ERANK_SOURCE_DIR "/tests/cli/one_node_slurm.sh",
+               path("slurm"),
+               "srun",
+               "--mpi=pmix",
+               "--kill-on-bad-exit=1",
+               "--overcommit",
+               "-n",
+               "2"};
   const Outcome outcome = run(sft("run2", options));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(lines_of(outcome.out).size(), 1u) << outcome.out;

@@ -146,9 +146,10 @@ TEST(ScoreScale, IsWhatIsSaidElseOfTheDistributionsElseAGuess) {
   EXPECT_EQ(found(1, {{0.5, true, 0}}, 3).from, From::kDistributions);
   EXPECT_EQ(found(7, {{7, true, 0}}, 3).highest, 0);
   EXPECT_EQ(found(1, {{0.5, true, 0}}, 3, ScoreScale{10, From::kRecord}).highest, 10);
-  EXPECT_THAT(
-      refusal([&] { found(7, {{7, true, 0}}, {}, ScoreScale{3, From::kOption}); }),
-      HasSubstr("score 7, expected 0 to 3"));
+  EXPECT_THAT(refusal([&] {
+                found(7, {{7, true, 0}}, {}, ScoreScale{3, From::kOption});
+              }),
+              HasSubstr("score 7, expected 0 to 3"));
 }
 
 TEST(Calibration, IsRefusedWithoutBothKindsOfPairsOrQueries) {
