@@ -300,6 +300,12 @@ void Trainer::load_weights_from(const std::string& folder) {
       trained());
 }
 
+void Trainer::describe(const std::string& folder) const {
+  Description{step_,        objective_.num_steps(), best_step_,      validated_step_,
+              best_metric_, last_metric_,           saved_prepared_, identity_}
+      .write(folder + "/" + kTrainer);
+}
+
 // Everything goes into a folder of another name, which is synced and renamed.
 void Trainer::save_checkpoint() {
   const std::string all = folder_ + "/checkpoints", done = all + "/" + step_name(step_),
@@ -307,11 +313,8 @@ void Trainer::save_checkpoint() {
   if (saved_step_ == step_) {  // but its validation may have come after it
     if (saved_validation_ == validated_step_) return;
     saved_validation_ = validated_step_;
-    if (!writes()) return;
-    Description d = Description::read(done + "/" + kTrainer);
-    d.best_step = best_step_, d.validated_step = validated_step_;
-    d.best_metric = best_metric_, d.last_metric = last_metric_;
-    return d.write(done + "/" + kTrainer);
+    if (writes()) describe(done);
+    return;
   }
   check_weights();
   saved_step_ = step_, saved_validation_ = validated_step_;
@@ -319,10 +322,8 @@ void Trainer::save_checkpoint() {
   base::remove_files_of(unfinished, kOwnFiles);
   save_weights_to(unfinished);
   optimizer_.save(unfinished + "/" + kState);
-  const bool prepared = objective_.save(unfinished + "/" + kPrepared, step_);
-  Description{step_,        objective_.num_steps(), best_step_, validated_step_,
-              best_metric_, last_metric_,           prepared,   identity_}
-      .write(unfinished + "/" + kTrainer);
+  saved_prepared_ = objective_.save(unfinished + "/" + kPrepared, step_);
+  describe(unfinished);
   sync_folder(unfinished);
   base::remove_files_of(done, kOwnFiles);
   std::error_code error;
@@ -361,7 +362,7 @@ void Trainer::load_checkpoint(const std::string& path) {
   });
   best_metric_ = d.best_metric, last_metric_ = d.last_metric;
   step_ = d.step, best_step_ = d.best_step, validated_step_ = d.validated_step;
-  saved_step_ = step_, saved_validation_ = validated_step_;
+  saved_step_ = step_, saved_validation_ = validated_step_, saved_prepared_ = d.prepared;
 }
 
 void Trainer::log(base::OrderedJson line) {

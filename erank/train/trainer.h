@@ -161,6 +161,7 @@ class Trainer {
   [[noreturn]] void halt(int64_t step, const std::string& reason);
   void check_weights();
   void save_checkpoint();
+  void describe(const std::string& folder) const;  // writes trainer.json
   void load_checkpoint(const std::string& path);
   void save_weights_to(const std::string& folder) const;
   void load_weights_from(const std::string& folder);
@@ -183,6 +184,7 @@ class Trainer {
   std::optional<double> last_metric_, best_metric_;
   int64_t best_step_ = 0, validated_step_ = -1, saved_step_ = -1;
   int64_t saved_validation_ = -1;     // the validated step that the saved checkpoint knows
+  bool saved_prepared_ = false;       // whether it holds what is prepared
   std::vector<std::string> skipped_;  // damaged checkpoints, for the log
   std::string prepared_;              // figures of the last preparation, for the progress
   std::optional<EventFile> events_;   // of this run()

@@ -120,7 +120,7 @@ TEST_F(TinyGrpo, ValidatesLogsAndIsReadByRerank) {
     EXPECT_EQ(line["examples"], 8);
   }
   EXPECT_EQ(steps, 8);
-  EXPECT_EQ(validations, 2);
+  EXPECT_EQ(validations, 3);  // of the start too
   int events = 0;
   for (const auto& entry : fs::directory_iterator(path("run")))
     events += entry.path().filename().string().starts_with("events.out.tfevents.");
@@ -294,9 +294,10 @@ TEST_F(TinyGrpo, BothModesAreSampledAndValidated) {
   for (const char* key :
        {"reward_direct", "reward_think", "ndcg_10_direct", "ndcg_10_think", "unformatted_direct",
         "reference_ndcg_10_direct", "reference_ndcg_10_think"})
-    EXPECT_TRUE(lines.at(0).contains(key)) << key;
-  EXPECT_EQ(lines.at(0)["unformatted_think"], 1);
-  EXPECT_LT(lines.at(0)["unformatted_direct"].get<double>(), 0.5);
+    EXPECT_TRUE(lines.at(1).contains(key)) << key;
+  EXPECT_EQ(lines.at(1)["unformatted_think"], 1);
+  EXPECT_LT(lines.at(1)["unformatted_direct"].get<double>(), 0.5);
+  EXPECT_TRUE(lines.at(0).contains("validation_think"));  // of the start
 
   ASSERT_EQ(run(grpo("exact", {"--validation", candidates_, "--validation-qrels", qrels_,
                                "--validation-modes", "think,direct", "--max-think-tokens", "12"}))

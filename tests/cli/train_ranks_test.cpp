@@ -150,6 +150,7 @@ TEST_F(TinyRanks, FineTuningIsThatOfOneProcess) {
     ranks(size);
     const Outcome outcome = run(sft(base::str("run", size), {{"--learning-rate", "0.001"},
                                                              {"--rank-loss", "margin"},
+                                                             {"--rank-weight", "0.05"},
                                                              {"--validation", candidates_},
                                                              {"--validation-qrels", qrels_}}));
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
@@ -222,7 +223,8 @@ TEST_F(SlowSlurmRanks, AreThoseOfOneProcess) {
   if (!fs::exists("/usr/sbin/slurmctld") || !fs::exists("/usr/sbin/slurmd"))
     GTEST_SKIP() << "Slurm is not installed; tools/setup --scale installs it";
   if (::geteuid() != 0) GTEST_SKIP() << "a Slurm of one node needs root";
-  const Options options = {{"--rank-loss", "margin"}, {"--learning-rate", "0.001"}};
+  const Options options = {
+      {"--rank-loss", "margin"}, {"--rank-weight", "0.05"}, {"--learning-rate", "0.001"}};
   ASSERT_EQ(run(sft("run1", options)).exit_code, 0);
   launcher_ = {ERANK_SOURCE_DIR "/tests/cli/one_node_slurm.sh",
                path("slurm"),

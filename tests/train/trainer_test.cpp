@@ -220,12 +220,14 @@ TEST_F(Training, TheWeightsOfTheStartMayBeTheBest) {
   const Trained worse = run("worse", options, false, {0.5, 0.4});
   EXPECT_EQ(worse.result.best_step, 0);
   EXPECT_EQ(worse.result.best_metric, 0.5);
-  const Trained start = run("start", options, false, {0.5}, at::kFloat, 0);
+  const Trained start = run("start", options, false, {0.5}, at::kFloat, 0);  // stopped at once
   EXPECT_EQ(start.result.steps_done, 0);
   expect_same_bits(worse, start);
+  EXPECT_EQ(run("start", options, true, {0.6, 0.7}).result.best_metric, 0.7);
   EXPECT_THAT(base::read_file(folder_.path("worse/log.jsonl")),
               testing::StartsWith(R"({"step":0,"validation":0.5,)"));
-  EXPECT_EQ(run("start", options, true, {0.6}).result.best_step, 7);  // not measured again
+  run("one", options, false, {0.5}, at::kFloat, 1);
+  EXPECT_EQ(run("one", options, true, {0.6}).result.best_step, 7);  // not measured again
 }
 
 TEST_F(Training, AResumedRunTakesAwayAPartOfALogsLastLine) {
