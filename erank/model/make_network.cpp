@@ -22,10 +22,7 @@ Precision product_precision(Precision precision) {
   return precision == Precision::kGguf ? usual_precision(false) : precision;
 }
 
-bool int8_is_fast() {
-  const std::string_view level = cpu::kernels_level();
-  return level == "amx" || level == "avx512bf16";
-}
+bool int8_is_fast() { return cpu::kernels_level() == std::string_view("avx512bf16"); }
 
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {

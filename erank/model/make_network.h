@@ -18,8 +18,8 @@ std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkO
 Precision usual_precision(bool cuda);
 // Of the matrix products on this CPU: what kGguf computes in, else `precision` itself.
 Precision product_precision(Precision precision);
-// Whether this CPU has instructions for int8 products (AVX-512 BF16 and VNNI), without which int8
-// is slow.
+// Whether int8 is faster than bf16 on this CPU: it has AVX-512 BF16 and VNNI, without which int8 is
+// slow, and no AMX, with which bf16 is faster (docs/performance.md).
 bool int8_is_fast();
 
 }  // namespace erank::model
