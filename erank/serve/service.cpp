@@ -264,8 +264,10 @@ void Service::State::run() {
     if (cancel) end_all("the server is ending");
     if (call) begin(std::move(*call));
     const auto now = Clock::now();
-    for (auto& [number, running] : calls)
-      if (now >= running->next_tick()) guarded(*running, [&] { running->tick(now); });
+    for (auto& entry : calls) {
+      RunningCall& running = *entry.second;
+      if (now >= running.next_tick()) guarded(running, [&] { running.tick(now); });
+    }
     if (pool) pool->send();
     publish(done);
     if (stop) return;

@@ -21,8 +21,6 @@
 namespace erank::train {
 namespace {
 
-using base::ErrorKind;
-
 // A judgement for each document, so that each query has one.
 data::Qrels qrels_of(const std::vector<RankedQuery>& queries) {
   data::Qrels qrels;
