@@ -304,6 +304,7 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
   model::load_weights(parameters, source, progress);
   model::save_weights(parameters, flags.out, model::kMaxShardBytes, progress);
   write_tokenizer_of(found, flags.out);
+  rank::write_checkpoint(flags.out, found.defaults, nullptr);
 }
 
 struct QuantizeFlags {

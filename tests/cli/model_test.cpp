@@ -142,6 +142,14 @@ TEST_F(TinyModelVerb, MergesAnAdapterIntoAFolderOfItsOwn) {
   for (int i = 0; i < 512; ++i) columns.push_back(i);
   EXPECT_LE(model::largest_difference(applied, columns, merged["logits"]),
             1e-5 * applied.abs().max().item<double>());
+  // How the model reads pairs goes with it.
+  base::write_file_atomic(path("m/erank.json"), R"({"layout": "passage-last", "mode": "direct"})");
+  EXPECT_EQ(run("merge --dtype fp32 --model " + path("m") + " --adapter " + path("adapter") +
+                " --out " + path("direct")),
+            "");
+  const auto kept = base::parse_json(base::read_file(path("direct/erank.json")), "erank.json");
+  EXPECT_EQ(kept["layout"], "passage-last");
+  EXPECT_EQ(kept["mode"], "direct");
   EXPECT_EQ(base::read_file(path("merged/tokenizer.json")),
             base::read_file(path("m/tokenizer.json")));
 }
