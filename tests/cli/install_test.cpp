@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 
@@ -13,6 +15,7 @@ namespace erank::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -81,6 +84,13 @@ TEST_F(SlowInstall, DebianPackagesHoldWhatTheirFilesNeed) {
       "test -x root$(sed -n 's/^ExecStart=\\(\\S*\\).*/\\1/p' "
       "root/lib/systemd/system/erank.service)");
   EXPECT_THAT(shell("root/usr/bin/erank --version"), StartsWith("erank "));
+
+  if (geteuid() != 0) GTEST_SKIP() << "only root makes a bare Debian to install them in";
+  const std::string said = path("said");
+  const std::string install =
+      ERANK_SOURCE_DIR "/tools/try_fresh --packages '" + path("deb") + "' >'" + said + "' 2>&1";
+  EXPECT_EQ(std::system(install.c_str()), 0) << base::read_file(said);
+  EXPECT_THAT(base::read_file(said), ContainsRegex("\"docid\":\"2\".*\n.*\"docid\":\"1\""));
 }
 
 }  // namespace
