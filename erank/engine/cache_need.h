@@ -12,7 +12,8 @@ struct CacheNeed {
   int64_t most = 0;    // by long reasoning; EngineOptions::kv_cache_bytes bounds it
 };
 
-// `page_bytes`, `pass_tokens`: the network's.
-CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens);
+// `page_bytes`, `pass_tokens`: the network's. `kv_cache_bytes`: as EngineOptions has it.
+CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens,
+                     int64_t kv_cache_bytes = 0);
 
 }  // namespace erank::engine

@@ -74,9 +74,11 @@ SchedulerOptions scheduler_options(const model::Network& network, const EngineOp
 
 }  // namespace
 
-CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens) {
+CacheNeed cache_need(const model::ModelConfig& config, int64_t page_bytes, int64_t pass_tokens,
+                     int64_t kv_cache_bytes) {
   const EngineOptions usual;
-  const int64_t most = std::min(model::kUsualCacheBytes / page_bytes * page_bytes,
+  const int64_t limit = kv_cache_bytes > 0 ? kv_cache_bytes : model::kUsualCacheBytes;
+  const int64_t most = std::min(limit / page_bytes * page_bytes,
                                 useful_pages(config, usual.max_sequences) * page_bytes);
   const int64_t pages = pass_tokens / kPageTokens + unused_pages(usual, page_bytes);
   return {std::min(most, pages * page_bytes), most};
@@ -176,7 +178,18 @@ struct Engine::State {
     return found;
   }
 
-  // After a pass that found no memory.
+  // After a pass that found no memory: what runs begins anew, in smaller passes. Where they cannot
+  // be smaller, the samples that were in the pass fail.
+  void begin_anew(const Step& step, const std::exception_ptr& fault) {
+    if (std::ssize(batch.tokens) > kPageTokens) {
+      shrink_passes();
+    } else {
+      for (const StepEntry& entry : step.entries)
+        if (Job* job = find_job(entry.sequence)) fail_job(*job, fault);
+    }
+    scheduler.restart();
+  }
+
   void shrink_passes() {
     const int64_t half = std::min<int64_t>(batch_tokens, std::ssize(batch.tokens)) / 2;
     batch_tokens = std::min(batch_tokens, std::max<int64_t>(kPageTokens, half));
@@ -185,7 +198,8 @@ struct Engine::State {
     passes_to_grow = std::min(4 * passes_to_grow, 1 << 20);
   }
 
-  // What took the memory may have ended. Asked more and more seldom, since what runs fails if not.
+  // What took the memory may have ended. Asked more and more seldom, since if it has not, what runs
+  // is computed again.
   void grow_passes() {
     if (batch_tokens >= options.max_batch_tokens || ++passes_at_limit < passes_to_grow) return;
     batch_tokens = std::min(options.max_batch_tokens, 2 * batch_tokens);
@@ -198,7 +212,7 @@ struct Engine::State {
     const auto failed =
         sequences_of([&](const Job& job) { return scheduler.is_running(job.sequence); });
     for (const int64_t sequence : failed) fail_job(jobs.at(sequence), fault);
-    scheduler.forget_prefixes();
+    scheduler.restart();
   }
 
   void end_cancelled() {
@@ -242,7 +256,10 @@ struct Engine::State {
     for (const StepEntry& entry : step.entries) {
       const Job& job = jobs.at(entry.sequence);
       const Ids& ids = scheduler.ids(entry.sequence);
-      const int64_t first_row = job.reading() ? job.answer_at : std::ssize(ids) - 1;
+      const bool knows_first = !job.completion.p_choices.empty();
+      const int64_t first_row = !job.reading() ? std::ssize(ids) - 1
+                                : knows_first  ? job.answer_at + 1
+                                               : job.answer_at;
       for (int64_t i = entry.begin; i < entry.end; ++i) {
         if (i >= first_row) {
           rows.push_back({entry.sequence, i});
@@ -397,6 +414,24 @@ struct Engine::State {
   }
 };
 
+EngineStats& EngineStats::operator+=(const EngineStats& other) {
+  steps += other.steps;
+  computed_tokens += other.computed_tokens;
+  cached_tokens += other.cached_tokens;
+  new_tokens += other.new_tokens;
+  num_waiting += other.num_waiting;
+  num_running += other.num_running;
+  num_done += other.num_done;
+  num_failed += other.num_failed;
+  num_cancelled += other.num_cancelled;
+  page_bytes = other.page_bytes;
+  pages += other.pages;
+  pages_used += other.pages_used;
+  pages_touched += other.pages_touched;
+  evictions += other.evictions;
+  return *this;
+}
+
 Engine::Engine(model::Network& network, const EngineOptions& options)
     : state_(std::make_unique<State>(network, options)) {}
 
@@ -435,8 +470,10 @@ bool Engine::step() {
     state.pass(step);
     state.grow_passes();
   } catch (const Error& e) {
-    state.fail_running(std::current_exception());
-    if (e.kind() == ErrorKind::kExhausted) state.shrink_passes();
+    if (e.kind() == ErrorKind::kExhausted)
+      state.begin_anew(step, std::current_exception());
+    else
+      state.fail_running(std::current_exception());
   } catch (...) {
     state.fail_running(std::current_exception());
   }
@@ -451,7 +488,7 @@ void Engine::run() {
 
 void Engine::weights_changed(const model::WeightSource& source) {
   ERANK_CHECK(state_->jobs.empty(), state_->jobs.size(), " requests are in flight");
-  state_->scheduler.forget_prefixes();
+  state_->scheduler.restart();
   state_->network.load(source);
 }
 

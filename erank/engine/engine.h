@@ -38,6 +38,9 @@ struct EngineStats {
   int64_t pages_used = 0;     // by samples that run; the others are free, findable or not
   int64_t pages_touched = 0;  // used at some time: those for which the system has given memory
   int64_t evictions = 0;      // findable pages that others needed
+
+  // Adds another engine's, of the same model.
+  EngineStats& operator+=(const EngineStats& other);
 };
 
 // Owns its scheduler and cache, borrows the network. One thread only, the one that owns the
@@ -60,9 +63,11 @@ class Engine {
   // Ends what is not done of a request before the next pass; step() hands on the completions with
   // Finish::kCancelled. Does nothing for a request that is done.
   void cancel(int64_t request);
-  // One forward pass. False when there was nothing to do. A pass that fails (memory) fails the
-  // samples that are running, not those that wait. An exception that `on_done` throws passes
-  // through; what else is done is handed on in the next step.
+  // One forward pass. False when there was nothing to do. After a pass that finds no memory, what
+  // runs is computed again in smaller passes; only samples in a pass of a page's tokens or fewer
+  // fail with its Error{kExhausted}. A pass that fails otherwise fails the samples that are
+  // running, not those that wait. An exception that `on_done` throws passes through; what else is
+  // done is handed on in the next step.
   bool step();
   // step() until nothing is left.
   void run();

@@ -177,7 +177,7 @@ struct Scheduler::State {
     }
   }
 
-  void release(Sequence& s) {
+  void give_back_pages(const Sequence& s) {
     for (int64_t i = std::ssize(s.pages); i-- > 0;) {
       if (i < s.num_nodes) {
         tree.release(s.pages[i]);
@@ -186,6 +186,10 @@ struct Scheduler::State {
       }
     }
     num_reserved -= s.reserved;
+  }
+
+  void release(Sequence& s) {
+    give_back_pages(s);
     if (s.admitted) {
       std::erase(running, &s);
     } else {
@@ -270,8 +274,17 @@ void Scheduler::truncate(int64_t sequence, int64_t num_tokens) {
 
 void Scheduler::finish(int64_t sequence) { state_->release(state_->get(sequence)); }
 
-void Scheduler::forget_prefixes() {
-  ERANK_CHECK(state_->running.empty());
+void Scheduler::restart() {
+  for (; !state_->running.empty(); state_->running.pop_back()) {
+    Sequence& s = *state_->running.back();
+    state_->give_back_pages(s);
+    s = {.handle = s.handle,
+         .ids = std::move(s.ids),
+         .max_tokens = s.max_tokens,
+         .must_compute_from = s.must_compute_from,
+         .pages = {}};
+    state_->waiting.push_front(s.handle);
+  }
   for (const int32_t page : state_->tree.clear()) state_->pool.give_back(page);
 }
 

@@ -81,8 +81,9 @@ class Scheduler {
   // Releases its pages, or takes it out of those that wait; the handle is gone.
   void finish(int64_t sequence);
 
-  // What was computed is not true any more. REQUIRES: num_running() == 0.
-  void forget_prefixes();
+  // Nothing that was computed is true any more: running sequences wait again, in order and before
+  // the others, and no prefix is findable.
+  void restart();
   int64_t num_waiting() const;
   int64_t num_running() const;
   bool is_running(int64_t sequence) const;  // admitted

@@ -477,29 +477,54 @@ TEST(TinyEngine, AFailedPassFailsWhatRanAndNotWhatWaits) {
   EXPECT_EQ(engine.stats().num_done, 1);
 }
 
-TEST(TinyEngine, MakesSmallerPassesAfterOneThatFoundNoMemory) {
+TEST(TinyEngine, ComputesAgainInSmallerPassesWhatFoundNoMemory) {
   const auto network = tiny_network();
-  const auto requests = make_requests(24, false);
-  const auto good = run_requests(*network, requests);
-  WrappedNetwork small(*network);
-  small.most_tokens = 60;
-  Engine engine(small, {.max_batch_tokens = 200, .max_sequences = 4});
-  std::vector<Completion> completions(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i)
-    engine.submit(requests[i], [&, i](Completion c) { completions[i] = std::move(c); });
-  engine.run();
-  engine.check_integrity();
-  int failed = 0;
-  for (size_t i = 0; i < completions.size(); ++i) {
-    if (completions[i].fault) {
-      ++failed;
-      EXPECT_EQ(fault_of(completions[i]), "the pass found no memory");
-    } else {
-      expect_same(completions[i], good[i], kSame);
-    }
+  for (const bool think : {false, true}) {
+    const auto requests = make_requests(24, think);
+    const auto good = run_requests(*network, requests);
+    WrappedNetwork small(*network);
+    small.most_tokens = 40;
+    const auto found =
+        run_requests(small, requests, {.engine = {.max_batch_tokens = 200, .max_sequences = 6}});
+    EXPECT_EQ(small.num_exhausted, 3);  // of 200, 100 and 50 tokens
+    expect_same(found, good, kSame);
   }
-  EXPECT_GE(failed, 1);
-  EXPECT_LE(failed, 8);  // the passes of 200 and of 100 tokens at most
+}
+
+// What of a pass was read before is not read again.
+TEST(TinyEngine, ComputesAgainWhatFoundNoMemoryForItsLogits) {
+  auto config = model::config_of_shape("tiny");
+  config.vocab_size = int64_t{1} << 19;  // 32 rows are read at a time
+  config.hidden_size = 16;
+  config.intermediate_size = 16;
+  config.tie_word_embeddings = true;
+  const TinyModel model(config, Precision::kFp32);
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 60; ++i)  // so that no pass is of the smallest
+    requests.push_back({.prompt = {i, 2 * i, 1},
+                        .max_new_tokens = i % 3,
+                        .answer_prefix = {5},
+                        .choices = {{7, 9}, {8}, {6, 4}, {6, 9}}});
+  const auto good = run_requests(*model.network, requests);
+  for (const int good_reads : {1, 2, 4, 7}) {
+    SCOPED_TRACE(good_reads);
+    WrappedNetwork small(*model.network);
+    small.good_reads = good_reads;
+    expect_same(run_requests(small, requests), good, kSame);
+    EXPECT_EQ(small.num_exhausted, 1);
+  }
+}
+
+TEST(TinyEngine, FailsWhatFindsNoMemoryInTheSmallestPasses) {
+  const auto network = tiny_network();
+  const Request large{.prompt = Ids(100, 1), .choices = digit_choices()};
+  const Request little{.prompt = {1, 2, 3}, .choices = digit_choices()};
+  const auto good = run_requests(*network, {little})[0];
+  WrappedNetwork small(*network);
+  small.most_tokens = 8;
+  const auto found = run_requests(small, {large, little, little});
+  EXPECT_EQ(fault_of(found[0]), "the pass found no memory");
+  for (const size_t i : {1, 2}) expect_same(found[i], good, kSame);
 }
 
 TEST(TinyEngine, MakesLargerPassesAgainAfterMany) {
@@ -555,14 +580,16 @@ TEST(TinyEngine, RandomSchedulesEndWithTheSameResults) {
   const auto direct = make_requests(24, false, 11);
   for (size_t i = 0; i < requests.size(); i += 4) requests[i] = direct[i];
   const auto good = run_requests(*network, requests);
+  int num_exhausted = 0;
   for (uint64_t seed = 0; seed < 12; ++seed) {
     SCOPED_TRACE(seed);
     base::Random random(seed);
-    Engine engine(*network, {.kv_cache_bytes =
-                                 static_cast<int64_t>(8 + random.below(20)) * network->page_bytes(),
-                             .max_batch_tokens = static_cast<int64_t>(1 + random.below(200)),
-                             .max_sequences = static_cast<int64_t>(1 + random.below(10)),
-                             .share_prefixes = random.below(4) > 0});
+    WrappedNetwork small(*network);
+    Engine engine(small, {.kv_cache_bytes =
+                              static_cast<int64_t>(8 + random.below(20)) * network->page_bytes(),
+                          .max_batch_tokens = static_cast<int64_t>(1 + random.below(200)),
+                          .max_sequences = static_cast<int64_t>(1 + random.below(10)),
+                          .share_prefixes = random.below(4) > 0});
     int done = 0;
     for (int submitted = 0; submitted < 40 || done < submitted;) {
       if (submitted < 40 && random.below(3) == 0) {
@@ -580,13 +607,17 @@ TEST(TinyEngine, RandomSchedulesEndWithTheSameResults) {
         });
         ++submitted;
       } else {
+        small.most_tokens = random.below(8) == 0 ? 16 + random.below(100) : SIZE_MAX;
         engine.step();
         engine.check_integrity();
       }
     }
+    small.most_tokens = SIZE_MAX;
     EXPECT_FALSE(engine.step());
+    num_exhausted += small.num_exhausted;
     if (HasFailure()) return;
   }
+  EXPECT_GT(num_exhausted, 12);
 }
 
 }  // namespace

@@ -28,15 +28,21 @@ std::unique_ptr<Network> tiny_network(Precision precision) {
   return std::move(TinyModel(precision).network);
 }
 
+// As model/cuda reports an allocation that has failed.
+void WrappedNetwork::exhaust() {
+  ++num_exhausted;
+  throw base::Error(base::ErrorKind::kExhausted, "the pass found no memory");
+}
+
 void WrappedNetwork::forward(const model::Batch& batch, model::KvCache& cache) {
   if (breaks) throw std::runtime_error("the pass broke");
-  if (batch.tokens.size() > most_tokens)
-    throw base::Error(base::ErrorKind::kExhausted, "the pass found no memory");
+  if (batch.tokens.size() > most_tokens) exhaust();
   inner_.forward(batch, cache);
 }
 
 void WrappedNetwork::read_rows(int64_t first, std::span<const model::RowRequest> requests,
                                std::span<model::RowResult> results) {
+  if (good_reads-- == 0) exhaust();
   for (const auto& request : requests) {
     ++num_rows;
     num_whole_rows += request.logits != nullptr;

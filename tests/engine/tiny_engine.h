@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <climits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,8 +40,8 @@ struct TinyModel {
 };
 std::unique_ptr<Network> tiny_network(Precision precision = Precision::kFp32);
 
-// Another network's results, counted; forward() throws while `breaks`, and for more tokens than
-// `most_tokens`.
+// Another network's results, counted; forward() throws while `breaks`. Memory is short for more
+// tokens than `most_tokens`, and in read_rows() once after `good_reads` calls.
 class WrappedNetwork : public Network {
  public:
   explicit WrappedNetwork(Network& inner)
@@ -60,10 +61,13 @@ class WrappedNetwork : public Network {
 
   bool breaks = false;
   size_t most_tokens = SIZE_MAX;
+  int good_reads = INT_MAX;
+  int num_exhausted = 0;  // times that memory was short
   int64_t cache_bytes = model::kUsualCacheBytes;
   int64_t num_rows = 0, num_whole_rows = 0, num_sums = 0;  // asked so far
 
  private:
+  [[noreturn]] void exhaust();
   Network& inner_;
 };
 
