@@ -44,6 +44,7 @@ struct Tokenizer::Tables {
   void check_id(int32_t id) const;
 
   uint32_t owner = next_owner();
+  std::string where;
   std::vector<std::string> pieces;  // by id, added tokens' texts included; "" for none
   std::vector<std::string> bytes;   // by id
   std::unordered_map<std::string_view, int32_t> id_of_bytes;  // views into `bytes`; ordinary pieces
@@ -58,7 +59,8 @@ struct Tokenizer::Tables {
 };
 
 Tokenizer::Tables::Tables(TokenizerSpec spec)
-    : pieces(std::move(spec.pieces)),
+    : where(spec.where),
+      pieces(std::move(spec.pieces)),
       steps(std::move(spec.steps)),
       ignore_merges(spec.ignore_merges),
       nfc(spec.nfc),
@@ -191,13 +193,17 @@ void Tokenizer::Tables::check_id(int32_t id) const {
          pieces.size() - 1, ")");
 }
 
-Tokenizer Tokenizer::load(const std::string& path) {
-  if (base::folder_exists(path))
-    return Tokenizer(std::make_unique<const Tables>(spec_from_folder(path)));
-  if (path.ends_with(".gguf"))
-    return Tokenizer(std::make_unique<const Tables>(spec_from_gguf(path)));
-  fail(ErrorKind::kNotFound, "Tokenizer", path,
-       ": expected a folder with tokenizer.json (or vocab.json and merges.txt), or a .gguf file");
+Tokenizer Tokenizer::load(const std::string& path, const std::string& adapter) {
+  if (!adapter.empty() && has_tokenizer(adapter)) return load(adapter);
+  const bool folder = base::folder_exists(path);
+  if (!folder && !path.ends_with(".gguf"))
+    fail(ErrorKind::kNotFound, "Tokenizer", path,
+         ": expected a folder with tokenizer.json (or vocab.json and merges.txt), or a .gguf file");
+  TokenizerSpec spec = folder ? spec_from_folder(path) : spec_from_gguf(path);
+  if (!adapter.empty())
+    if (std::string own = chat_template_of(adapter); !own.empty())
+      spec.chat_template = std::move(own);
+  return Tokenizer(std::make_unique<const Tables>(std::move(spec)));
 }
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json) {
@@ -266,6 +272,7 @@ std::optional<int32_t> Tokenizer::token_for(std::string_view bytes) const {
   return found->second;
 }
 
+const std::string& Tokenizer::where() const { return tables_->where; }
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(tables_->pieces.size()); }
 std::optional<int32_t> Tokenizer::eos_id() const { return tables_->eos; }
 std::optional<int32_t> Tokenizer::bos_id() const { return tables_->bos; }

@@ -28,7 +28,9 @@ class Tokenizer {
   // tokenizer_config.json, whose tokenizer_class chooses Qwen2's rules, also where it is missing,
   // or GPT-2's), or a .gguf file. Throws Error{kNotFound}, Error{kCorrupt}, or Error{kInvalidInput}
   // that names a normaliser, pre-tokeniser or model type that we do not know.
-  static Tokenizer load(const std::string& path);
+  // `adapter`: a PEFT folder on that model, "" for none: a tokenizer of its own takes the place of
+  // the model's, else a chat template of its own that of the model's.
+  static Tokenizer load(const std::string& path, const std::string& adapter = "");
   // The text of a tokenizer.json alone: no eos, bos or chat template.
   static Tokenizer from_json(std::string_view tokenizer_json);
   ~Tokenizer();
@@ -58,6 +60,7 @@ class Tokenizer {
   // nullopt.
   std::optional<int32_t> token_for(std::string_view bytes) const;
 
+  const std::string& where() const;       // the file or folder that it was read from
   int32_t vocab_size() const;             // largest id + 1
   std::optional<int32_t> eos_id() const;  // from tokenizer_config.json or the GGUF header
   std::optional<int32_t> bos_id() const;

@@ -117,11 +117,22 @@ void write_spec(const TokenizerSpec& spec, const std::string& folder) {
 
 }  // namespace
 
-void copy_tokenizer(const std::string& source, const std::string& folder) {
-  if (source.ends_with(".gguf")) return write_spec(spec_from_gguf(source), folder);
+void copy_tokenizer(const std::string& source, const std::string& folder,
+                    const std::string& adapter) {
+  if (!adapter.empty() && has_tokenizer(adapter)) return copy_tokenizer(adapter, folder);
   Tokenizer::load(source);  // what cannot be read is refused before anything is written
+  if (source.ends_with(".gguf"))
+    write_spec(spec_from_gguf(source), folder);
+  else
+    copy_own_tokenizer(source, folder);
+  if (adapter.empty()) return;
+  if (const std::string own = chat_template_of(adapter); !own.empty())
+    base::write_file_atomic(folder + "/chat_template.jinja", own);
+}
+
+void copy_own_tokenizer(const std::string& adapter, const std::string& folder) {
   for (const char* name : kFiles) {
-    const std::string path = source + "/" + name;
+    const std::string path = adapter + "/" + name;
     if (base::file_exists(path))
       base::write_file_atomic(folder + "/" + name, base::read_file(path));
   }

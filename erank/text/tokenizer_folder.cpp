@@ -13,6 +13,8 @@ using base::json_value;
 
 namespace {
 
+constexpr const char* kConfig = "/tokenizer_config.json";
+
 Json read_json(const std::string& path) { return base::parse_json(base::read_file(path), path); }
 
 // A special token's text: a string, or an added token's object.
@@ -48,19 +50,14 @@ void read_added_file(const std::string& path, TokenizerSpec& spec) {
   }
 }
 
-void read_chat_template(const Json& config, const std::string& where, TokenizerSpec& spec) {
+std::string template_in(const Json& config, const std::string& where) {
   const auto found = config.find("chat_template");
-  if (found == config.end() || found->is_null()) return;
-  if (found->is_string()) {
-    spec.chat_template = found->get<std::string>();
-    return;
-  }
+  if (found == config.end() || found->is_null()) return "";
+  if (found->is_string()) return found->get<std::string>();
   if (found->is_array())
     for (const Json& entry : *found)
-      if (entry.is_object() && json_value<std::string>(entry, "name", "", where) == "default") {
-        spec.chat_template = base::json_require<std::string>(entry, "template", where);
-        return;
-      }
+      if (entry.is_object() && json_value<std::string>(entry, "name", "", where) == "default")
+        return base::json_require<std::string>(entry, "template", where);
   fail(ErrorKind::kInvalidInput, "Tokenizer", where,
        ": 'chat_template': expected a text, or a list with one named 'default'");
 }
@@ -83,7 +80,6 @@ void read_config(const Json& config, const std::string& where, TokenizerSpec& sp
     }
   spec.bos = token_text(config, "bos_token", where);
   spec.eos = token_text(config, "eos_token", where);
-  read_chat_template(config, where, spec);
 }
 
 // The pre-tokeniser and normaliser that belong to a folder without tokenizer.json.
@@ -115,15 +111,29 @@ void read_merges(const std::string& path, TokenizerSpec& spec) {
 
 }  // namespace
 
+bool has_tokenizer(const std::string& folder) {
+  const auto has = [&](const char* name) { return base::file_exists(folder + "/" + name); };
+  return has("tokenizer.json") || (has("vocab.json") && has("merges.txt"));
+}
+
+std::string chat_template_of(const std::string& folder) {
+  const std::string path = folder + "/chat_template.jinja", config = folder + kConfig;
+  if (base::file_exists(path)) return base::read_file(path);
+  if (!base::file_exists(config)) return "";
+  const Json json = read_json(config);
+  if (!json.is_object())
+    fail(ErrorKind::kInvalidInput, "Tokenizer", config, ": expected an object");
+  return template_in(json, config);
+}
+
 TokenizerSpec spec_from_folder(const std::string& folder) {
-  const std::string config_path = folder + "/tokenizer_config.json";
+  const std::string config_path = folder + kConfig;
   const bool has_config = base::file_exists(config_path);
   const Json config = has_config ? read_json(config_path) : Json::object();
   TokenizerSpec spec;
   if (const std::string path = folder + "/tokenizer.json"; base::file_exists(path)) {
     spec = spec_from_json(base::read_file(path), path);
-  } else if (base::file_exists(folder + "/vocab.json") &&
-             base::file_exists(folder + "/merges.txt")) {
+  } else if (has_tokenizer(folder)) {
     spec.where = folder;
     read_vocabulary(read_json(folder + "/vocab.json"), spec);
     read_merges(folder + "/merges.txt", spec);
@@ -136,8 +146,7 @@ TokenizerSpec spec_from_folder(const std::string& folder) {
   if (const std::string path = folder + "/added_tokens.json";
       spec.where == folder && base::file_exists(path))
     read_added_file(path, spec);
-  if (const std::string path = folder + "/chat_template.jinja"; base::file_exists(path))
-    spec.chat_template = base::read_file(path);
+  spec.chat_template = chat_template_of(folder);
   return spec;
 }
 

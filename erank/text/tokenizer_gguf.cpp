@@ -14,7 +14,8 @@ namespace {
 enum GgufTokenType : int64_t { kControl = 3, kUserDefined = 4, kUnused = 5 };
 
 void apply_pre(const std::string& pre, const std::string& where, TokenizerSpec& spec) {
-  if (pre == "qwen2") {
+  // R1's distillations of Qwen split as Qwen does.
+  if (pre == "qwen2" || pre == "deepseek-r1-qwen") {
     spec.nfc = true;
     spec.steps = {{.kind = SplitStep::Kind::kQwen2}};
   } else if (pre == "smollm") {
@@ -26,7 +27,7 @@ void apply_pre(const std::string& pre, const std::string& where, TokenizerSpec& 
     spec.steps = {{.kind = SplitStep::Kind::kLlama3}};
   } else {
     fail(ErrorKind::kInvalidInput, "Tokenizer", where, ": tokenizer.ggml.pre '", pre,
-         "' is not supported; expected qwen2, smollm, gpt-2 or llama-bpe");
+         "' is not supported; expected qwen2, deepseek-r1-qwen, smollm, gpt-2 or llama-bpe");
   }
 }
 

@@ -46,6 +46,11 @@ TokenizerSpec spec_from_json(std::string_view tokenizer_json, const std::string&
 TokenizerSpec spec_from_folder(const std::string& folder);
 TokenizerSpec spec_from_gguf(const std::string& path);
 
+// Whether a folder has the files of a tokenizer.
+bool has_tokenizer(const std::string& folder);
+// That of tokenizer_config.json or chat_template.jinja in the folder, which goes first; "": none.
+std::string chat_template_of(const std::string& folder);
+
 // {piece: id} of vocab.json and of tokenizer.json's model into `pieces`.
 void read_vocabulary(const base::Json& object, TokenizerSpec& spec);
 // "left right", as merges are written in text. Throws Error{kCorrupt} unless there is exactly one

@@ -8,6 +8,8 @@
 #include "erank/base/files.h"
 #include "erank/base/json.h"
 #include "erank/text/prompt_format.h"
+#include "erank/text/tokenizer_spec.h"
+#include "tests/gguf_bytes.h"
 #include "tests/shared_data.h"
 #include "tests/test_folder.h"
 
@@ -108,6 +110,66 @@ TEST(CopyTokenizer, RefusesAFolderWithoutOneBeforeWritingAnything) {
   const TestFolder source, target;
   EXPECT_THROW(copy_tokenizer(source.path(), target.path()), base::Error);
   EXPECT_TRUE(std::filesystem::is_empty(target.path()));
+}
+
+TEST(AdapterTokenizer, ItsTemplateOrAllOfItTakesTheModelsPlace) {
+  const TestFolder model, adapter;
+  write_byte_tokenizer(300, model.path());
+  const std::string own = Tokenizer::load(model.path()).chat_template();
+  const auto loaded = [&] { return Tokenizer::load(model.path(), adapter.path()); };
+  EXPECT_EQ(loaded().chat_template(), own);
+  adapter.write("tokenizer_config.json", R"({"eos_token": "no such token"})");
+  EXPECT_EQ(loaded().chat_template(), own) << "a configuration alone is no tokenizer";
+  adapter.write("tokenizer_config.json", R"({"chat_template": "in the configuration"})");
+  EXPECT_EQ(loaded().chat_template(), "in the configuration");
+  adapter.write("chat_template.jinja", "in a file");
+  EXPECT_EQ(loaded().chat_template(), "in a file");
+  EXPECT_EQ(loaded().vocab_size(), 300);
+  EXPECT_EQ(loaded().eos_id(), 258);
+  EXPECT_EQ(loaded().where(), model.path() + "/tokenizer.json");
+  const TestFolder merged;
+  copy_tokenizer(model.path(), merged.path(), adapter.path());
+  EXPECT_EQ(Tokenizer::load(merged.path()).chat_template(), "in a file");
+  EXPECT_EQ(Tokenizer::load(merged.path()).vocab_size(), 300);
+  const TestFolder trained;
+  copy_own_tokenizer(adapter.path(), trained.path());
+  EXPECT_EQ(Tokenizer::load(model.path(), trained.path()).chat_template(), "in a file");
+
+  write_byte_tokenizer(301, adapter.path());
+  EXPECT_EQ(loaded().vocab_size(), 301);
+  EXPECT_EQ(loaded().where(), adapter.path() + "/tokenizer.json");
+  const TestFolder whole;
+  copy_tokenizer(model.path(), whole.path(), adapter.path());
+  EXPECT_EQ(Tokenizer::load(whole.path()).vocab_size(), 301);
+}
+
+// Digits one by one are Qwen's way, GPT-2 takes them together.
+TEST(GgufTokenizer, SplitsAsItsPreTokenizersNameSays) {
+  namespace bytes = testing::gguf_bytes;
+  const auto strings = [](const std::vector<std::string>& all) {
+    std::string out = bytes::u32(bytes::kString) + bytes::u64(all.size());
+    for (const auto& one : all) out += bytes::text(one);
+    return out;
+  };
+  const auto ids = [&](const char* pre) {
+    std::vector<std::string> pieces;
+    for (int b = 0; b < 256; ++b)
+      pieces.push_back(spell_bytes(std::string(1, static_cast<char>(b))));
+    pieces.push_back("12");
+    const TestFolder folder;
+    const std::string path = folder.write(
+        "model.gguf",
+        bytes::gguf({bytes::key("tokenizer.ggml.model", bytes::kString, bytes::text("gpt2")),
+                     bytes::key("tokenizer.ggml.pre", bytes::kString, bytes::text(pre)),
+                     bytes::key("tokenizer.ggml.tokens", bytes::kArray, strings(pieces)),
+                     bytes::key("tokenizer.ggml.merges", bytes::kArray, strings({"1 2"}))},
+                    {}, ""));
+    return Tokenizer::load(path).encode("12");
+  };
+  EXPECT_EQ(ids("gpt-2"), Ids{256});
+  EXPECT_EQ(ids("qwen2"), (Ids{'1', '2'}));
+  EXPECT_EQ(ids("deepseek-r1-qwen"), (Ids{'1', '2'}));
+  EXPECT_THROW(ids("deepseek-v3"), base::Error);
 }
 
 }  // namespace
