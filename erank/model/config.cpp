@@ -228,6 +228,12 @@ void check_keys(const Json& json, const std::string& where) {
       base::fail(ErrorKind::kInvalidInput, kConfigWhere, where, ": unknown key \"", key, "\", ",
                  shown(value),
                  "; it may change the model's maths. If it does not, remove it from the file");
+    constexpr const char* kTransforms = "transform_config";
+    if (key == "quantization_config" && value.is_object() && value.contains(kTransforms) &&
+        !value[kTransforms].empty())
+      refuse_value(
+          where, base::str(key, ".", kTransforms), value[kTransforms],
+          "null: weights that were rotated before they were quantised are not turned back");
     if (!value.is_null() && !(only->accepts && only->accepts(value)))
       refuse_value(where, key, value, only->expected);
   }
@@ -243,7 +249,7 @@ void read_windows(const Json& json, ModelConfig& c, const std::string& where) {
   };
   const bool slides = derivation_of(c.family).slides;
   const bool in_use = base::json_value<bool>(json, "use_sliding_window", false, where) && slides;
-  if (!slides && given("sliding_window") && size("sliding_window", 0) < c.max_position_embeddings)
+  if (!slides && given("sliding_window") && size("sliding_window", 0) < c.context())
     refuse_value(where, "sliding_window", json["sliding_window"], "null");
   const int64_t window = in_use ? size("sliding_window", 4096) : 0;
   const int64_t first = size("max_window_layers", 28);
@@ -270,8 +276,7 @@ void read_windows(const Json& json, ModelConfig& c, const std::string& where) {
     for (int64_t i = first; i < c.num_hidden_layers; ++i) sliding[i] = true;
   }
   // A window that nothing ever reaches out of is none.
-  if (window >= c.max_position_embeddings ||
-      std::find(sliding.begin(), sliding.end(), true) == sliding.end())
+  if (window >= c.context() || std::find(sliding.begin(), sliding.end(), true) == sliding.end())
     return;
   c.sliding_window = window;
   c.sliding_layers = std::move(sliding);
@@ -378,6 +383,11 @@ base::OrderedJson ModelConfig::to_json(const std::string& torch_dtype) const {
 
 int64_t ModelConfig::context() const {
   const RopeScaling& rope = rope_scaling;
+  if (rope.kind == RopeKind::kYarn) {
+    const double scaled = rope.factor * static_cast<double>(rope.original_max_position_embeddings);
+    return std::max(max_position_embeddings,
+                    static_cast<int64_t>(std::min<double>(scaled, kMostPositions)));
+  }
   if (rope.kind != RopeKind::kLongrope || rope.short_factor == rope.long_factor)
     return max_position_embeddings;
   return std::min(max_position_embeddings, rope.original_max_position_embeddings);

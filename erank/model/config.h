@@ -57,9 +57,10 @@ struct ModelConfig {
   // A config.json that transformers reads.
   base::OrderedJson to_json(const std::string& torch_dtype = "bfloat16") const;
 
-  // Positions that a sequence may have: all, or those for which transformers' frequencies do not
-  // depend on how long the longest sequence of a batch is (longrope with two lists of factors: the
-  // original length), so that a pair has the same score alone and in any company.
+  // Positions that a sequence may have: max_position_embeddings; with yarn, where that may be left
+  // as it was, at least factor times the original length. With longrope of two lists of factors the
+  // original length, for which transformers' frequencies do not depend on how long the longest
+  // sequence of a batch is: a pair has the same score alone and in any company.
   int64_t context() const;
   // How many positions a layer's queries see at most; 0: all before them.
   int64_t window_of(int64_t layer) const {

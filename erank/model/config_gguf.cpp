@@ -18,6 +18,16 @@ ModelConfig ModelConfig::from_gguf(const data::GgufFile& file) {
     base::fail(ErrorKind::kInvalidInput, kConfigWhere, where, ": \"general.architecture\" is \"",
                arch, "\"; supported are llama, qwen2 and qwen3");
   const std::string prefix = arch + ".";
+  const KeyNames names = {{"hidden_size", prefix + "embedding_length"},
+                          {"intermediate_size", prefix + "feed_forward_length"},
+                          {"num_hidden_layers", prefix + "block_count"},
+                          {"num_attention_heads", prefix + "attention.head_count"},
+                          {"num_key_value_heads", prefix + "attention.head_count_kv"},
+                          {"head_dim", prefix + "attention.key_length"},
+                          {"vocab_size", "tokenizer.ggml.tokens"},
+                          {"max_position_embeddings", prefix + "context_length"},
+                          {"rms_norm_eps", prefix + "attention.layer_norm_rms_epsilon"},
+                          {"rope_theta", prefix + "rope.freq_base"}};
   std::set<std::string> known;
   const auto key = [&](const char* name) { return *known.insert(prefix + name).first; };
   const auto size = [&](const char* name) { return file.require<int64_t>(key(name)); };
@@ -46,7 +56,8 @@ ModelConfig ModelConfig::from_gguf(const data::GgufFile& file) {
   c.rms_norm_eps = shortest_decimal(file.require<double>(key("attention.layer_norm_rms_epsilon")));
   c.num_key_value_heads = size_or("attention.head_count_kv", c.num_attention_heads);
   c.head_dim = size_or("attention.key_length", 0);
-  if (c.head_dim == 0) c.head_dim = derive_head_dim(c.hidden_size, c.num_attention_heads, where);
+  if (c.head_dim == 0)
+    c.head_dim = derive_head_dim(c.hidden_size, c.num_attention_heads, where, names);
   only("attention.value_length", size_or("attention.value_length", c.head_dim), c.head_dim);
   only("rope.dimension_count", size_or("rope.dimension_count", c.head_dim), c.head_dim);
   only("attention.sliding_window", size_or("attention.sliding_window", 0), 0);
@@ -86,8 +97,8 @@ ModelConfig ModelConfig::from_gguf(const data::GgufFile& file) {
   c.bos_token_id = token_id("tokenizer.ggml.bos_token_id");
   if (const int32_t eos = token_id("tokenizer.ggml.eos_token_id"); eos >= 0)
     c.eos_token_ids = {eos};
-  check_shape(c, where);
-  check_rope(c, where);
+  check_shape(c, where, names);
+  check_rope(c, where, names);
   return c;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 namespace erank::model {
 
 inline constexpr const char* kConfigWhere = "ModelConfig";
+inline constexpr int64_t kMostPositions = 1 << 24;
 
 struct FamilyName {
   Family family;
@@ -43,11 +45,15 @@ std::string shown(const base::Json& value);
 [[noreturn]] void refuse_value(const std::string& where, std::string_view key,
                                const base::Json& value, std::string_view expected);
 
-// Throws Error{kInvalidInput} for sizes that cannot be a model's, before anybody allocates by them.
-void check_shape(const ModelConfig& config, const std::string& where);
-void check_rope(const ModelConfig& config, const std::string& where);
+// How a file calls what config.json calls so; what is not in it has the same name.
+using KeyNames = std::map<std::string_view, std::string>;
 
-int64_t derive_head_dim(int64_t hidden_size, int64_t num_heads, const std::string& where);
+// Throws Error{kInvalidInput} for sizes that cannot be a model's, before anybody allocates by them.
+void check_shape(const ModelConfig& config, const std::string& where, const KeyNames& names = {});
+void check_rope(const ModelConfig& config, const std::string& where, const KeyNames& names = {});
+
+int64_t derive_head_dim(int64_t hidden_size, int64_t num_heads, const std::string& where,
+                        const KeyNames& names = {});
 
 // GGUF keeps floats in 32 bits: the decimal number that was meant is the shortest one with that
 // value (1e-05, not 9.999999747378752e-06).

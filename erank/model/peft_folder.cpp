@@ -233,10 +233,6 @@ constexpr std::string_view kParts[] = {".lora_A.weight",
                                        ".token_adapter.trainable_tokens_delta",
                                        ".base_layer.weight",
                                        ".base_layer.bias",
-                                       ".original_module.weight",
-                                       ".original_module.bias",
-                                       ".modules_to_save.weight",
-                                       ".modules_to_save.bias",
                                        ".weight",
                                        ".bias"};
 
@@ -248,9 +244,16 @@ std::optional<Place> place_of(std::string name) {
   if (const size_t at = name.find(kOwnName); at != std::string::npos)
     if (const size_t end = at + kOwnName.size(); end == name.size() || name[end] == '.')
       name.erase(at, kOwnName.size());
+  // Of a saved module, or of one with modules in it: "mlp.modules_to_save.up_proj.weight".
+  std::string inside;
+  for (const std::string marker : {".modules_to_save", ".original_module"})
+    if (const size_t at = name.find(marker + "."); at != std::string::npos) {
+      name.erase(at, marker.size());
+      inside = marker;
+    }
   for (const std::string_view part : kParts)
     if (name.ends_with(part))
-      return Place{name.substr(0, name.size() - part.size()), std::string(part)};
+      return Place{name.substr(0, name.size() - part.size()), inside + std::string(part)};
   return std::nullopt;
 }
 
@@ -368,10 +371,17 @@ class FolderReader {
     return list.emplace(parameter, &entry).second;
   }
 
-  // PEFT's rule: whatever the dots.
+  // PEFT's rule: the layer, or a module that it is in, ends so, whatever the dots.
+  static bool is_in(std::string_view layer, const std::string& name) {
+    for (size_t end = layer.size();; end = layer.rfind('.', end - 1)) {
+      if (end == layer.npos) return false;
+      if (layer.substr(0, end).ends_with(name)) return true;
+      if (end == 0) return false;
+    }
+  }
   bool is_saved(const std::string& layer) const {
     return std::any_of(stored_.saved.begin(), stored_.saved.end(),
-                       [&](const std::string& name) { return layer.ends_with(name); });
+                       [&](const std::string& name) { return is_in(layer, name); });
   }
 
   // The layer's part; it is then used.
@@ -457,7 +467,7 @@ class FolderReader {
                    kConfigName, " speaks of");
     for (const std::string& name : stored_.saved)
       if (std::none_of(out_.replaced.begin(), out_.replaced.end(), [&](const auto& one) {
-            return one.first.substr(0, one.first.rfind('.')).ends_with(name);
+            return is_in(one.first.substr(0, one.first.rfind('.')), name);
           }))
         base::fail(ErrorKind::kCorrupt, kWhere, path_, ": no tensor of '", name, "', which ",
                    kConfigName, " has in \"modules_to_save\"");

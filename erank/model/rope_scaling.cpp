@@ -44,8 +44,6 @@ constexpr std::string_view kKnown[] = {"rope_theta",
                                        "truncate",
                                        "finetuned"};
 
-constexpr int64_t kMostPositions = 1 << 24;
-
 bool uses_original(RopeKind kind) {
   return kind == RopeKind::kYarn || kind == RopeKind::kLlama3 || kind == RopeKind::kLongrope;
 }

@@ -53,6 +53,44 @@ bool agrees(const Checkpoint::Entry& entry, const ModelConfig& config) {
   return is_scaled || is_unscaled;
 }
 
+// Likewise the cosines or sines of all positions: [P, D], or as [1, 1, P, D], each half of a row
+// the same.
+bool is_rotary_table(const Checkpoint::Entry& entry) {
+  return entry.name.ends_with("rotary_emb.cos_cached") ||
+         entry.name.ends_with("rotary_emb.sin_cached");
+}
+bool table_agrees(const Checkpoint::Entry& entry, const ModelConfig& config) {
+  // Beyond so many positions an angle's own rounding is as large as what half precision rounds.
+  constexpr int64_t kLooked = 4096;
+  data::TensorInfo info = *entry.info;
+  std::vector<int64_t>& shape = info.shape;
+  while (shape.size() > 2 && shape.front() == 1) shape.erase(shape.begin());
+  if (shape.size() != 2 || shape[0] < 1 || shape[1] != config.head_dim) return false;
+  Checkpoint::Entry table = entry;
+  table.info = &info;
+  ModelConfig plain = config;
+  plain.rope_scaling = {};
+  const RotaryFrequencies kinds[] = {rotary_frequencies(config, config.context()),
+                                     rotary_frequencies(plain, config.context())};
+  bool agrees[] = {true, true};
+  const bool cosines = entry.name.ends_with("cos_cached");
+  read_rows(table, at::kFloat, 0, std::min(shape[0], kLooked),
+            [&](int64_t first, const void* values, int64_t count) {
+              const auto* value = static_cast<const float*>(values);
+              for (int64_t p = first; p < first + count; ++p)
+                for (int64_t i = 0; i < config.head_dim; ++i, ++value)
+                  for (const int kind : {0, 1}) {
+                    const RotaryFrequencies& f = kinds[kind];
+                    const float angle =
+                        static_cast<float>(p) * f.inverse[i % std::ssize(f.inverse)];
+                    const float expected =
+                        f.attention_factor * (cosines ? std::cos(angle) : std::sin(angle));
+                    if (!(std::abs(*value - expected) <= 0.01f)) agrees[kind] = false;
+                  }
+            });
+  return agrees[0] || agrees[1];
+}
+
 // `take` with each of `rows` in place of what the table has.
 TakeRows with_rows(const PeftFolder::Rows& rows, at::ScalarType dtype, int64_t columns,
                    const TakeRows& take) {
@@ -153,8 +191,8 @@ CheckpointSource CheckpointSource::open(const std::string& path, const std::stri
     const auto parameter = parameters.find(entry.name);
     if (parameter != parameters.end())
       check_shape(entry, parameter->second, "load_weights");
-    else if (is_inverse_frequency(entry)) {
-      if (!agrees(entry, config))
+    else if (is_inverse_frequency(entry) || is_rotary_table(entry)) {
+      if (!(is_rotary_table(entry) ? table_agrees(entry, config) : agrees(entry, config)))
         base::fail(ErrorKind::kCorrupt, "load_weights", entry.file, ": '", entry.info->name,
                    "' differs from the rotary frequencies of the configuration; expected those of "
                    "\"rope_theta\" ",

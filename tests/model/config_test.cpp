@@ -5,8 +5,10 @@
 
 #include "erank/base/error.h"
 #include "erank/model/checkpoint.h"
+#include "tests/gguf_bytes.h"
 #include "tests/model/golden.h"
 #include "tests/shared_data.h"
+#include "tests/test_folder.h"
 
 namespace erank::model {
 namespace {
@@ -310,6 +312,86 @@ TEST(ModelConfig, CountsParametersAndWorkOfPublishedShapes) {
     EXPECT_EQ(c.num_parameters(), sum) << shape;
   }
   EXPECT_THROW(config_of_shape("7b"), base::Error);
+}
+
+// transformers: a factor of x is for texts of x times the original length; with yarn that key's
+// value is often left as it was.
+TEST(ModelConfig, YarnReadsItsFactorTimesTheOriginalLength) {
+  const auto context = [](int64_t max_positions, const char* scaling) {
+    Json json = with(qwen3(), "rope_scaling", scaling);
+    json["max_position_embeddings"] = max_positions;
+    return ModelConfig::from_json(json, "config.json").context();
+  };
+  const char* yarn =
+      R"({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768})";
+  EXPECT_EQ(context(32768, yarn), 131072);
+  EXPECT_EQ(context(40960, yarn), 131072);
+  EXPECT_EQ(context(131072, yarn), 131072);
+  EXPECT_EQ(context(262144, yarn), 262144);
+  EXPECT_EQ(context(32768, R"({"rope_type": "yarn", "factor": 2.0})"), 65536);
+  EXPECT_EQ(context(65536, R"({"rope_type": "yarn", "factor": null,
+                               "original_max_position_embeddings": 32768})"),
+            65536);
+  EXPECT_EQ(context(32768, R"({"rope_type": "yarn", "factor": 1e300})"), 1 << 24);
+  EXPECT_EQ(context(32768, R"({"rope_type": "linear", "factor": 4.0})"), 32768);
+  EXPECT_EQ(context(32768, R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                               "high_freq_factor": 4.0,
+                               "original_max_position_embeddings": 32768})"),
+            32768);
+}
+
+TEST(ModelConfig, NamesTransformsOfQuantisedWeights) {
+  Json json = with(qwen3(), "quantization_config",
+                   R"({"quant_method": "compressed-tensors", "format": "int-quantized",
+                       "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int",
+                           "strategy": "channel", "symmetric": true}}}, "transform_config": {}})");
+  EXPECT_EQ(fault(json), "");
+  json["quantization_config"]["transform_config"] = nullptr;
+  EXPECT_EQ(fault(json), "");
+  json["quantization_config"]["transform_config"]["config_groups"]["R1"]["type"] = "hadamard";
+  EXPECT_THAT(fault(json),
+              HasSubstr("\"quantization_config.transform_config\" is "
+                        R"({"config_groups":{"R1":{"type":"hadamard"}}}, which changes)"));
+}
+
+TEST(ModelConfig, OfGgufNamesItsOwnKeys) {
+  namespace bytes = testing::gguf_bytes;
+  const auto fault = [](const char* key, uint32_t value) -> std::string {
+    std::vector<std::string> keys = {
+        bytes::key("general.architecture", bytes::kString, bytes::text("llama"))};
+    std::map<std::string, uint32_t> sizes = {
+        {"embedding_length", 64},    {"feed_forward_length", 128},   {"block_count", 2},
+        {"attention.head_count", 4}, {"attention.head_count_kv", 2}, {"context_length", 256},
+        {"vocab_size", 100}};
+    sizes[key] = value;
+    for (const auto& [name, size] : sizes)
+      keys.push_back(bytes::key("llama." + name, bytes::kUint32, bytes::u32(size)));
+    keys.push_back(bytes::key("llama.attention.layer_norm_rms_epsilon", bytes::kFloat32,
+                              bytes::raw(value == 77 ? 2.0f : 1e-5f)));
+    const TestFolder folder;
+    const std::string path = folder.write("model.gguf", bytes::gguf(keys, {}, ""));
+    try {
+      ModelConfig::from_gguf(data::GgufFile::open(path));
+      return "";
+    } catch (const base::Error& e) {
+      EXPECT_EQ(e.kind(), base::ErrorKind::kInvalidInput);
+      return e.what();
+    }
+  };
+  EXPECT_EQ(fault("block_count", 2), "");
+  EXPECT_THAT(fault("embedding_length", 0), HasSubstr("\"llama.embedding_length\" is 0, expected"));
+  EXPECT_THAT(fault("feed_forward_length", 0), HasSubstr("\"llama.feed_forward_length\""));
+  EXPECT_THAT(fault("block_count", 100000), HasSubstr("\"llama.block_count\" is 100000"));
+  EXPECT_THAT(fault("attention.head_count", 0),
+              HasSubstr("\"llama.embedding_length\", 64, cannot be divided by "
+                        "\"llama.attention.head_count\", 0"));
+  EXPECT_THAT(fault("attention.head_count_kv", 3),
+              HasSubstr("\"llama.attention.head_count\" is 4, expected a multiple of "
+                        "\"llama.attention.head_count_kv\", which is 3"));
+  EXPECT_THAT(fault("attention.key_length", 7), HasSubstr("\"llama.attention.key_length\" is 7"));
+  EXPECT_THAT(fault("context_length", 0), HasSubstr("\"llama.context_length\" is 0"));
+  EXPECT_THAT(fault("vocab_size", 0), HasSubstr("\"tokenizer.ggml.tokens\" is 0"));
+  EXPECT_THAT(fault("rope.freq_base", 77), HasSubstr("llama."));
 }
 
 TEST(ModelConfig, OfGgufEqualsTheOneOfItsSafetensors) {

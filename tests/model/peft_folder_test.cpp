@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <set>
 
 #include "erank/base/error.h"
 #include "erank/model/lora.h"
@@ -214,6 +215,40 @@ TEST_F(PeftFolders, NamesWhatItsTensorsLackOrHoldTooMuch) {
   config["modules_to_save"].push_back("gate_proj");
   folder_.write("adapter/adapter_config.json", config.dump());
   EXPECT_THAT(fault(), HasSubstr("no tensor of 'gate_proj'"));
+}
+
+// What peft saves of a module that others are in, by either of the names that writers give it.
+TEST_F(PeftFolders, TakesWholeModulesToSave) {
+  write("saved");
+  Json config = golden_["adapter"];
+  config["modules_to_save"] = {"layers.1.mlp", "norm"};
+  config["target_modules"] = nullptr;
+  folder_.write("adapter/adapter_config.json", config.dump());
+  const auto shapes = parameter_shapes(base_);
+  for (const std::string inside : {"", ".modules_to_save.default"}) {
+    std::vector<NamedTensor> tensors;
+    std::set<std::string> saved;
+    for (const auto& [name, shape] : shapes) {
+      const size_t last = name.find(".", name.find(".mlp") + 1);
+      if (name.starts_with("model.layers.1.mlp."))
+        tensors.push_back({"base_model.model." + name.substr(0, last) + inside + name.substr(last),
+                           golden_fill(name, shape) + 1});
+      else if (name.ends_with("norm.weight"))
+        tensors.push_back({"base_model.model." + name, golden_fill(name, shape) + 1});
+      else
+        continue;
+      saved.insert(name);
+    }
+    save_tensors(adapter() + "/adapter_model.safetensors", tensors, at::kFloat);
+    const PeftFolder folder = PeftFolder::open(base_, adapter());
+    std::set<std::string> found;
+    for (const auto& [name, entry] : folder.replaced) found.insert(name);
+    EXPECT_EQ(found, saved);
+    EXPECT_TRUE(folder.copies.empty());
+  }
+  config["modules_to_save"] = {"layers.0.mlp", "norm"};  // then the others are copies of the base's
+  folder_.write("adapter/adapter_config.json", config.dump());
+  EXPECT_THAT(fault(), HasSubstr("no tensor of 'layers.0.mlp'"));
 }
 
 }  // namespace

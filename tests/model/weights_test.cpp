@@ -2,12 +2,15 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/max.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -318,6 +321,37 @@ TEST(TinyWeights, SurplusTensorsThatSayWhatWeComputeAreAccepted) {
   contents.remove(contents.infos.size() - 1);
   contents.add("model.layers.0.self_attn.rotary_emb.inv_freq", frequencies);
   EXPECT_THAT(fault_of(tied, contents), HasSubstr("inv_freq"));
+}
+
+TEST(TinyWeights, RotaryTablesOfOldExportsAreIgnoredWhereTheyAgree) {
+  ModelConfig config = small();
+  const Contents contents = Contents::golden(config);
+  const auto with_tables = [&](double theta, double factor, at::ScalarType type) {
+    const int64_t positions = 300, dim = config.head_dim;
+    at::Tensor cos = at::empty({1, 1, positions, dim}, at::kFloat), sin = at::empty_like(cos);
+    for (int64_t p = 0; p < positions; ++p)
+      for (int64_t i = 0; i < dim; ++i) {
+        const double angle =
+            static_cast<double>(p) *
+            std::pow(theta, -2.0 * static_cast<double>(i % (dim / 2)) / static_cast<double>(dim)) /
+            factor;
+        cos.mutable_data_ptr<float>()[p * dim + i] = static_cast<float>(std::cos(angle));
+        sin.mutable_data_ptr<float>()[p * dim + i] = static_cast<float>(std::sin(angle));
+      }
+    Contents all = contents;
+    const std::string name = "model.layers.0.self_attn.rotary_emb.";
+    all.add(name + "cos_cached", cos.to(type).to(at::kFloat));
+    all.add(name + "sin_cached", sin.to(type).to(at::kFloat));
+    return fault_of(config, all);
+  };
+  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16})
+    EXPECT_EQ(with_tables(config.rope_theta, 1, type), "");
+  EXPECT_THAT(with_tables(config.rope_theta * 2, 1, at::kFloat), HasSubstr("cos_cached' differs"));
+  EXPECT_THAT(with_tables(config.rope_theta, 2, at::kFloat), HasSubstr("cos_cached' differs"));
+  config.rope_scaling.kind = RopeKind::kLinear;
+  config.rope_scaling.factor = 2;
+  EXPECT_EQ(with_tables(config.rope_theta, 2, at::kFloat), "");
+  EXPECT_EQ(with_tables(config.rope_theta, 1, at::kFloat), "");
 }
 
 TEST(TinyWeights, HostileFoldersAreOneClearError) {
