@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 #include "cli/checks.h"
+#include "cli/devices.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -38,12 +40,16 @@ double seconds_of(const std::function<void()>& body) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+std::optional<int> gpu_of(const BenchFlags& flags) {
+  return parse_devices(flags.device).front().gpu;
+}
+
 std::unique_ptr<model::Network> random_network(const BenchFlags& flags) {
   const auto precision = model::precision_named(flags.precision);
   const model::RandomSource source(model::config_of_shape(flags.shape), 1,
                                    precision == model::Precision::kGguf);
   return model::make_network(
-      source, {.precision = precision, .cuda = flags.device == "cuda", .threads = flags.threads});
+      source, {.precision = precision, .gpu = gpu_of(flags), .threads = flags.threads});
 }
 
 class Bench {
@@ -108,7 +114,7 @@ void bench(const BenchFlags& flags) {
   const double peak =
       model::gemm_peak(
           {.precision = model::product_precision(model::precision_named(flags.precision)),
-           .cuda = flags.device == "cuda",
+           .gpu = gpu_of(flags),
            .threads = flags.threads})
           .flops_per_s;
   Bench bench(flags);
@@ -123,7 +129,7 @@ void bench(const BenchFlags& flags) {
   };
   out["gemm_gflops"] = peak / 1e9;
   // Warm up. A GPU takes its memory and chooses its kernels in the first passes of a size.
-  bench.run(flags.device == "cuda" ? flags.num_prompts : 2, flags.prompt_tokens, 0, 0);
+  bench.run(gpu_of(flags) ? flags.num_prompts : 2, flags.prompt_tokens, 0, 0);
 
   if (wanted("prefill")) {
     const auto prefill = bench.run(flags.num_prompts, flags.prompt_tokens, 0, 0);
@@ -220,8 +226,8 @@ void add_bench(CLI::App& app, Context& context) {
                    "blocks")
       ->check(CLI::IsMember({"bf16", "int8", "fp32", "gguf"}))
       ->capture_default_str();
-  verb->add_option("--device", f.device, "cpu or cuda")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
+  verb->add_option("--device", f.device, "cpu, cuda, or another GPU, e.g. cuda:1")
+      ->check(device_check(false))
       ->capture_default_str();
   verb->add_option("--threads", f.threads, "compute threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));

@@ -14,7 +14,7 @@ OrderedJson describe_memory(const model::WeightSource& source) {
   out["available_bytes"] = available ? OrderedJson(available->bytes) : OrderedJson(nullptr);
   if (available) out["available_is"] = available->what;
   for (const model::Precision precision : model::precisions_of(source)) {
-    const model::MemoryNeed need = model::memory_need(source, precision);
+    const model::MemoryNeed need = model::memory_need(source, {.precision = precision});
     const engine::CacheNeed cache =
         engine::cache_need(source.config(), need.page, need.pass_tokens);
     OrderedJson& one = out["precisions"][model::precision_name(precision)];

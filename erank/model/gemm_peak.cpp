@@ -43,14 +43,16 @@ double seconds_since(Clock::time_point start) {
 }
 
 std::function<void()> libtorch_product(const Shape& shape, const NetworkOptions& options) {
-  if (options.precision == Precision::kInt8) {
+  if (options.precision == Precision::kInt8 && !options.gpu) {
     const at::Tensor x = at::randint(-127, 127, {shape.rows, shape.in}, at::kChar),
                      w = at::randint(-127, 127, {shape.in, shape.out}, at::kChar);
     return [x, w] { at::_int_mm(x, w); };
   }
-  const auto tensor = at::TensorOptions()
-                          .dtype(options.precision == Precision::kFp32 ? at::kFloat : at::kBFloat16)
-                          .device(options.cuda ? at::kCUDA : at::kCPU);
+  const auto tensor =
+      at::TensorOptions()
+          .dtype(options.precision == Precision::kFp32 ? at::kFloat : at::kBFloat16)
+          .device(options.gpu ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(*options.gpu))
+                              : at::Device(at::kCPU));
   const at::Tensor x = at::rand({shape.rows, shape.in}, tensor),
                    w = at::rand({shape.out, shape.in}, tensor);
   // Reading a value waits for a GPU.
@@ -113,10 +115,10 @@ GemmPeak gemm_peak(const NetworkOptions& options, double seconds) {
   const auto begin = Clock::now();
   const auto left = [&] { return seconds - seconds_since(begin); };
   std::optional<cpu::Team> team;
-  if (!options.cuda) team.emplace(options.threads > 0 ? options.threads : base::num_processors());
+  if (!options.gpu) team.emplace(options.threads > 0 ? options.threads : base::num_processors());
   GemmPeak peak;
   const std::span<const Shape> shapes =
-      options.cuda ? std::span<const Shape>(kGpuShapes) : std::span<const Shape>(kShapes);
+      options.gpu ? std::span<const Shape>(kGpuShapes) : std::span<const Shape>(kShapes);
   for (const Shape& shape : shapes) {
     if (peak.flops_per_s > 0 && left() <= 0) break;
     measure(libtorch_product(shape, options), "libtorch", shape, left(), peak);

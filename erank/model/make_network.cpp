@@ -24,22 +24,26 @@ Precision product_precision(Precision precision) {
 
 bool int8_is_fast() { return cpu::kernels_level() == std::string_view("avx512bf16"); }
 
+void check_gpu(int number) { cuda::check_gpu(number, cuda::count_gpus()); }
+
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {
-  if (options.cuda) {
+  if (options.gpu) {
     if (options.precision == Precision::kGguf)
       base::fail(base::ErrorKind::kInvalidInput, "model",
-                 "--precision gguf is for the CPU; use bf16 on a GPU");
-    return std::make_unique<cuda::CudaNetwork>(source, options.precision, at::kCUDA, progress);
+                 "--precision gguf is for the CPU; use bf16 or int8 on a GPU");
+    check_gpu(*options.gpu);
+    const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(*options.gpu));
+    return std::make_unique<cuda::CudaNetwork>(source, options.precision, device, progress);
   }
-  check_memory(source, options.precision, base::available_memory());
+  check_memory(source, options, base::available_memory());
   try {
     return std::make_unique<cpu::CpuNetwork>(source, options.precision, options.threads, progress);
   } catch (const std::bad_alloc&) {
   } catch (const base::Error& error) {
     if (error.kind() != base::ErrorKind::kExhausted) throw;
   }
-  refuse_memory(source, options.precision, base::available_memory());
+  refuse_memory(source, options, base::available_memory());
 }
 
 }  // namespace erank::model

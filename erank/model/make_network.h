@@ -10,9 +10,12 @@
 namespace erank::model {
 
 // Throws Error{kInvalidInput} for a device or precision that is not there and, on the CPU, before
-// it loads, Error{kExhausted} when the weights do not fit in memory (memory_need.h).
+// it loads, Error{kExhausted} for what does not fit in memory (memory_need.h).
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress = nullptr);
+
+// Throws Error{kInvalidInput} for a GPU that is not there, as make_network does.
+void check_gpu(int number);
 
 // What serves every model well: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);

@@ -23,11 +23,16 @@ cpu::CpuPlan plan_of(const WeightSource& source, Precision precision) {
 
 }  // namespace
 
-MemoryNeed memory_need(const WeightSource& source, Precision precision, int threads) {
-  return {plan_of(source, precision).bytes(),
-          cpu::CpuNetwork::page_bytes_of(source.config(), precision),
-          cpu::CpuNetwork::scratch_needed(source.config(), precision, threads, kPassTokens),
-          kPassTokens};
+MemoryNeed memory_need(const WeightSource& source, const NetworkOptions& options) {
+  const Precision precision = options.precision;
+  MemoryNeed need;
+  need.weights = plan_of(source, precision).bytes();
+  need.page = cpu::CpuNetwork::page_bytes_of(source.config(), precision);
+  need.pass_tokens = kPassTokens;
+  if (options.cache_bytes) need.cache = options.cache_bytes(need.page, need.pass_tokens);
+  need.scratch = cpu::CpuNetwork::scratch_needed(source.config(), precision, options.threads,
+                                                 need.pass_tokens);
+  return need;
 }
 
 std::vector<Precision> precisions_of(const WeightSource& source) {
@@ -36,35 +41,40 @@ std::vector<Precision> precisions_of(const WeightSource& source) {
   return out;
 }
 
-void check_memory(const WeightSource& source, Precision precision,
+void check_memory(const WeightSource& source, const NetworkOptions& options,
                   const std::optional<base::AvailableMemory>& available) {
-  const cpu::CpuPlan plan = plan_of(source, precision);
-  if (precision == Precision::kGguf && !plan.has_blocks())
+  if (options.precision == Precision::kGguf && !plan_of(source, Precision::kGguf).has_blocks())
     base::fail(ErrorKind::kInvalidInput, "model", source.path(),
                ": its weights are not in the blocks of a GGUF file, or an adapter changes all of "
                "them; use --precision bf16 or int8");
-  if (available && plan.bytes() > available->bytes) refuse_memory(source, precision, available);
+  if (available && memory_need(source, options).total() > available->bytes)
+    refuse_memory(source, options, available);
 }
 
-void refuse_memory(const WeightSource& source, Precision precision,
+void refuse_memory(const WeightSource& source, const NetworkOptions& options,
                    const std::optional<base::AvailableMemory>& available) {
-  const int64_t wanted = memory_need(source, precision).weights;
+  const MemoryNeed need = memory_need(source, options);
   // What the system says is there it may still not give: a limit of the process, or no overcommit.
-  const bool is_there = !available || wanted <= available->bytes;
+  const bool is_there = !available || need.total() <= available->bytes;
   const int64_t limit = is_there ? std::numeric_limits<int64_t>::max() : available->bytes;
   std::string fits;
   int64_t least = std::numeric_limits<int64_t>::max();
-  for (const Precision other : precisions_of(source)) {
-    const int64_t bytes = memory_need(source, other).weights;
+  NetworkOptions other = options;
+  for (const Precision precision : precisions_of(source)) {
+    other.precision = precision;
+    const int64_t bytes = memory_need(source, other).total();
     least = std::min(least, bytes);
-    if (bytes <= limit && bytes < wanted)
-      fits += base::str(fits.empty() ? "" : ", or ", "--precision ", precision_name(other),
+    if (bytes <= limit && bytes < need.total())
+      fits += base::str(fits.empty() ? "" : ", or ", "--precision ", precision_name(precision),
                         ", which takes ", memory_text(bytes));
   }
+  if (need.cache > 0 && need.total() - need.cache <= limit)
+    fits += base::str(fits.empty() ? "" : ", or ", "a smaller --kv-cache-bytes");
   const std::string path = source.path().empty() ? "the model" : source.path();
   base::fail(
-      ErrorKind::kExhausted, "model", path, ": the weights take ", memory_text(wanted), " in ",
-      precision_name(precision), ", ",
+      ErrorKind::kExhausted, "model", path, ": it takes ", memory_text(need.total()), " in ",
+      precision_name(options.precision), " (weights ", memory_text(need.weights),
+      ", keys and values ", memory_text(need.cache), ", a pass ", memory_text(need.scratch), "), ",
       is_there ? "the system gives less (ulimit -v, vm.overcommit_memory)"
                : base::str("there is room for ", memory_text(limit), " (", available->what, ")"),
       "; ",

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -16,8 +18,9 @@ namespace erank::model {
 class WeightSource;
 
 // Of the linear layers' matrix products. Norms, RoPE, softmax and the residual stream are fp32;
-// with int8, keys, values and attention are bf16. kGguf: bf16 or fp32, whichever is usual on this
-// CPU, and weights in GGUF's block formats are kept in them.
+// with int8, keys, values and attention are bf16, and on a GPU the products too: there weights
+// alone are int8. kGguf: bf16 or fp32, whichever is usual on this CPU, and weights in GGUF's block
+// formats are kept in them.
 enum class Precision { kFp32, kBf16, kInt8, kGguf };
 const char* precision_name(Precision precision);     // "fp32", "bf16", "int8", "gguf"
 Precision precision_named(const std::string& name);  // REQUIRES: one of these
@@ -34,8 +37,11 @@ inline constexpr int64_t kUsualCacheBytes = int64_t{2} << 30;
 
 struct NetworkOptions {
   Precision precision = Precision::kBf16;
-  bool cuda = false;  // the first GPU
-  int threads = 0;    // of the CPU; 0: one per processor
+  std::optional<int> gpu = {};  // its number; none: the CPU
+  int threads = 0;              // of the CPU; 0: one per processor
+  // On the CPU: what keys and values will take beside the weights, so that what does not fit is
+  // refused before anything is loaded. Empty: nothing.
+  std::function<int64_t(int64_t page_bytes, int64_t pass_tokens)> cache_bytes = {};
 };
 
 // Not thread-safe: one thread calls it.

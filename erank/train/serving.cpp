@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <exception>
+#include <optional>
 
 #include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
@@ -26,8 +27,10 @@ Serving::~Serving() = default;
 void Serving::load(const model::Parameters& parameters) {
   const model::ParametersSource source(parameters);
   if (engine_) return engine_->weights_changed(source);
+  const at::Device device = parameters.device();
+  const auto gpu = device.is_cuda() ? std::optional<int>(device.index()) : std::nullopt;
   network_ = model::make_network(source, {.precision = model::precision_of(parameters.dtype()),
-                                          .cuda = parameters.device().is_cuda(),
+                                          .gpu = gpu,
                                           .threads = at::get_num_threads()});
   // Of a GPU's memory training needs the rest.
   engine_ = std::make_unique<engine::Engine>(

@@ -197,7 +197,7 @@ double measure_peak(at::ScalarType dtype, bool cuda, Communicator& ranks, double
   double peak = 0;
   if (ranks.rank() == 0)
     peak = model::gemm_peak({.precision = model::precision_of(dtype),
-                             .cuda = cuda,
+                             .gpu = cuda ? std::optional(0) : std::nullopt,
                              .threads = at::get_num_threads()},
                             max_seconds)
                .flops_per_s;

@@ -11,6 +11,7 @@
 
 #include <cmath>
 
+#include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/model/cuda/cuda_network.h"
 #include "erank/model/cuda/operations.h"
@@ -176,8 +177,8 @@ TEST(CudaCache, LeavesRoomForPassesAndTheRest) {
   ModelConfig config;  // Qwen3 4B
   config.hidden_size = 2560, config.intermediate_size = 9728, config.num_hidden_layers = 1;
   config.num_attention_heads = 32, config.num_key_value_heads = 8, config.head_dim = 128;
-  EXPECT_GT(pass_bytes(config, 8192, 2), 8192 * (2560 + 2 * 9728) * 2);
-  EXPECT_LT(pass_bytes(config, 8192, 2), 2 * kGiB);
+  EXPECT_GT(pass_bytes(config, 8192, Precision::kBf16), 8192 * (2560 + 2 * 9728) * 2);
+  EXPECT_LT(pass_bytes(config, 8192, Precision::kBf16), 2 * kGiB);
 }
 
 TEST(CudaKernels, TakeNoRows) {
@@ -185,6 +186,25 @@ TEST(CudaKernels, TakeNoRows) {
   at::Tensor x = at::empty({0, 64});
   EXPECT_EQ(kernels.add_norm(x, {}, at::ones({64})).sizes(), (std::vector<int64_t>{0, 64}));
   EXPECT_EQ(kernels.silu_product(x).sizes(), (std::vector<int64_t>{0, 32}));
+}
+
+TEST(Gpus, AreThoseThatThisMachineHas) {
+  const auto fault = [](int64_t number, int64_t count) -> std::string {
+    try {
+      check_gpu(number, count);
+    } catch (const base::Error& e) {
+      EXPECT_EQ(e.kind(), base::ErrorKind::kInvalidInput);
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(fault(0, 1), "");
+  EXPECT_EQ(fault(3, 4), "");
+  EXPECT_NE(fault(0, 0).find("no usable GPU"), std::string::npos);
+  EXPECT_NE(fault(4, 4).find("--device cuda:4: there is no such GPU, expected 0 to 3"),
+            std::string::npos);
+  EXPECT_NE(fault(300, 2), "");
+  EXPECT_NE(fault(-1, 2), "");
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ TEST(TinyMemoryNeed, IsWhatTheNetworkTakes) {
     for (const auto& [hidden, head_dim] : {std::pair(256, 64), std::pair(208, 48)}) {
       const RandomSource source(config_of(family, hidden, head_dim), 1, true);
       for (const Precision precision : kAll) {
-        const MemoryNeed need = memory_need(source, precision, 2);
+        const MemoryNeed need = memory_need(source, {.precision = precision, .threads = 2});
         cpu::CpuNetwork network(source, precision, 2);
         EXPECT_EQ(need.weights, network.weight_bytes()) << precision_name(precision);
         EXPECT_EQ(need.page, network.page_bytes());
@@ -68,9 +68,16 @@ TEST(TinyMemoryNeed, IsWhatTheNetworkTakes) {
     }
 }
 
-std::string refusal(const WeightSource& source, Precision precision, int64_t available) {
+NetworkOptions options_of(Precision precision, int64_t cached_pages = 0) {
+  return {.precision = precision, .cache_bytes = [=](int64_t page_bytes, int64_t pass_tokens) {
+            EXPECT_EQ(pass_tokens, 2048);
+            return cached_pages * page_bytes;
+          }};
+}
+
+std::string refusal(const WeightSource& source, const NetworkOptions& options, int64_t available) {
   try {
-    check_memory(source, precision, base::AvailableMemory{available, "free memory"});
+    check_memory(source, options, base::AvailableMemory{available, "free memory"});
   } catch (const base::Error& error) {
     EXPECT_EQ(error.kind(), base::ErrorKind::kExhausted);
     return error.what();
@@ -79,26 +86,47 @@ std::string refusal(const WeightSource& source, Precision precision, int64_t ava
 }
 
 TEST(TinyMemoryNeed, WhatDoesNotFitIsRefusedWithWhatWould) {
-  const RandomSource source(config_of(Family::kQwen3, 256, 64), 1, true);
-  std::map<Precision, int64_t> bytes;
-  for (const Precision precision : kAll) bytes[precision] = memory_need(source, precision).weights;
-  EXPECT_LT(bytes[Precision::kGguf], bytes[Precision::kInt8]);
-  EXPECT_LT(bytes[Precision::kInt8], bytes[Precision::kBf16]);
-  EXPECT_LT(bytes[Precision::kBf16], bytes[Precision::kFp32]);
-  EXPECT_EQ(refusal(source, Precision::kFp32, bytes[Precision::kFp32]), "");
-  EXPECT_THAT(refusal(source, Precision::kBf16, bytes[Precision::kInt8]),
-              AllOf(HasSubstr("the weights take " + base::memory_text(bytes[Precision::kBf16]) +
-                              " in bf16, there is room for " +
-                              base::memory_text(bytes[Precision::kInt8]) + " (free memory)"),
-                    HasSubstr("--precision int8, which takes " +
-                              base::memory_text(bytes[Precision::kInt8])),
-                    HasSubstr("--precision gguf, which takes "), Not(HasSubstr("fp32"))));
-  EXPECT_THAT(refusal(source, Precision::kInt8, bytes[Precision::kInt8] - 1),
+  const RandomSource source(config_of(Family::kQwen3, 2048, 64), 1, true);
+  std::map<Precision, MemoryNeed> needs;
+  for (const Precision precision : kAll)
+    needs[precision] = memory_need(source, options_of(precision));
+  const auto bytes = [&](Precision precision) { return needs[precision].total(); };
+  EXPECT_LT(bytes(Precision::kGguf), bytes(Precision::kInt8));
+  EXPECT_LT(bytes(Precision::kInt8), bytes(Precision::kBf16));
+  EXPECT_LT(bytes(Precision::kBf16), bytes(Precision::kFp32));
+  EXPECT_EQ(refusal(source, options_of(Precision::kFp32), bytes(Precision::kFp32)), "");
+  EXPECT_NE(refusal(source, options_of(Precision::kFp32), bytes(Precision::kFp32) - 1), "");
+  const MemoryNeed& bf16 = needs[Precision::kBf16];
+  EXPECT_THAT(
+      refusal(source, options_of(Precision::kBf16), bytes(Precision::kInt8)),
+      AllOf(
+          HasSubstr("it takes " + base::memory_text(bf16.total()) + " in bf16 (weights " +
+                    base::memory_text(bf16.weights) + ", keys and values 0 bytes, a pass " +
+                    base::memory_text(bf16.scratch) + "), there is room for " +
+                    base::memory_text(bytes(Precision::kInt8)) + " (free memory)"),
+          HasSubstr("--precision int8, which takes " + base::memory_text(bytes(Precision::kInt8))),
+          HasSubstr("--precision gguf, which takes "), Not(HasSubstr("fp32"))));
+  EXPECT_THAT(refusal(source, options_of(Precision::kInt8), bytes(Precision::kInt8) - 1),
               AllOf(HasSubstr("use --precision gguf"), Not(HasSubstr("precision int8"))));
-  EXPECT_THAT(refusal(source, Precision::kBf16, 1000),
+  EXPECT_THAT(refusal(source, options_of(Precision::kBf16), 1000),
               AllOf(HasSubstr("room for 1.00 kB"), HasSubstr("does not fit either"),
                     Not(HasSubstr("--precision"))));
-  check_memory(source, Precision::kFp32, {});  // where nothing is known, nothing is refused
+  // Where nothing is known, nothing is refused.
+  check_memory(source, options_of(Precision::kFp32), {});
+}
+
+TEST(TinyMemoryNeed, KeysAndValuesCountToo) {
+  const RandomSource source(config_of(Family::kQwen3, 256, 64), 1, true);
+  constexpr int64_t kPages = 10000;
+  const MemoryNeed bare = memory_need(source, options_of(Precision::kFp32));
+  const MemoryNeed need = memory_need(source, options_of(Precision::kFp32, kPages));
+  EXPECT_EQ(need.total(), bare.total() + kPages * need.page);
+  const auto options = options_of(Precision::kFp32, kPages);
+  EXPECT_EQ(refusal(source, options, need.total()), "");
+  EXPECT_THAT(refusal(source, options, need.total() - 1),
+              AllOf(HasSubstr("keys and values " + base::memory_text(kPages * need.page)),
+                    HasSubstr("--precision bf16"), HasSubstr("a smaller --kv-cache-bytes")));
+  EXPECT_THAT(refusal(source, options, bare.total() - 1), Not(HasSubstr("--kv-cache-bytes")));
 }
 
 // A system that gives no memory in the middle of the load.
@@ -127,7 +155,7 @@ TEST(TinyMemoryNeed, WhatEndsTheLoadForLackOfMemoryIsTheSameError) {
       FAIL();
     } catch (const base::Error& error) {
       EXPECT_EQ(error.kind(), base::ErrorKind::kExhausted);
-      EXPECT_THAT(error.what(), HasSubstr("the weights take "));
+      EXPECT_THAT(error.what(), HasSubstr("it takes "));
     }
   }
 }

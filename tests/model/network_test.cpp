@@ -3,6 +3,7 @@
 #include "erank/model/network.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/topk.h>
 #include <gtest/gtest.h>
 
@@ -17,6 +18,7 @@
 #include "erank/model/cpu/kernels.h"
 #include "erank/model/cuda/cuda_network.h"
 #include "erank/model/lora.h"
+#include "erank/model/weight_kernels.h"
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
@@ -53,6 +55,8 @@ std::vector<Factory> factories() {
        1e-5, 1e-5, 1e-4, 2e-6},
       {"reference_bf16", [](const auto& source) { return reference(source, Precision::kBf16); },
        1e-2, 5e-2, 5e-2, 3e-2},
+      {"reference_int8", [](const auto& source) { return reference(source, Precision::kInt8); },
+       5e-2, 1e-1, 2.5e-1, 3e-2},
       {"cpu_fp32", [](const auto& source) { return on_cpu(source, Precision::kFp32); }, 1e-5, 1e-5,
        1e-4, 0},
       {"cpu_bf16", [](const auto& source) { return on_cpu(source, Precision::kBf16); }, 1e-2, 5e-2,
@@ -470,6 +474,42 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories_with_kern
 INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories_with_blocks()), name_of);
 INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories_with_blocks()),
                          name_of);
+
+// On GPUs, here by the same code on the CPU.
+TEST(NetworkInt8, WeightsAloneGiveTheBitsOfTheirBf16) {
+  for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3}) {
+    const ModelConfig config = small_config(family);
+    Parameters exact(config, at::kFloat), unpacked(config, at::kBFloat16);
+    exact.init_random(7, 0.2);
+    const auto from = exact.named(), to = unpacked.named();
+    ASSERT_EQ(from.size(), to.size());
+    int num_matrices = 0;
+    for (size_t t = 0; t < from.size(); ++t) {
+      at::Tensor values = from[t].tensor.detach().clone();
+      if (from[t].name.ends_with("_proj.weight")) {
+        ++num_matrices;
+        const int64_t columns = values.size(1);
+        auto* row = values.mutable_data_ptr<float>();
+        std::vector<int8_t> steps(static_cast<size_t>(columns));
+        for (int64_t r = 0; r < values.size(0); ++r, row += columns) {
+          const float scale = weight_kernels().quantize(row, columns, steps.data());
+          for (int64_t i = 0; i < columns; ++i) row[i] = scale * static_cast<float>(steps[i]);
+        }
+      }
+      to[t].tensor.detach().copy_(values);
+    }
+    EXPECT_EQ(num_matrices, 7 * config.num_hidden_layers);
+    const ParametersSource source(exact);
+    const auto int8 = reference(source, Precision::kInt8),
+               bf16 = reference(source, Precision::kBf16),
+               same = reference(ParametersSource(unpacked), Precision::kBf16);
+    const std::vector<std::vector<int32_t>> ids = {{1, 2, 3, 4, 5}, {7, 9}};
+    EXPECT_TRUE(at::equal(whole_pass(*int8, ids), whole_pass(*same, ids)));
+    EXPECT_FALSE(at::equal(whole_pass(*int8, ids), whole_pass(*bf16, ids)));
+    EXPECT_LT(int8->weight_bytes(), bf16->weight_bytes());
+    EXPECT_EQ(int8->page_bytes(), bf16->page_bytes());
+  }
+}
 
 TEST(Precisions, HaveTheNamesOfTheirFlags) {
   EXPECT_STREQ(precision_name(Precision::kFp32), "fp32");

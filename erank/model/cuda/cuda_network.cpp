@@ -13,11 +13,13 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -27,10 +29,18 @@
 #include <optional>
 
 #include "erank/base/error.h"
+#include "erank/model/weight_kernels.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::model::cuda {
 namespace {
+
+// What calls of libtorch need: no autograd, and the device whose streams and memory they use.
+struct Scope {
+  explicit Scope(at::Device on) : device(on) {}
+  c10::InferenceMode inference;
+  c10::DeviceGuard device;
+};
 
 // [num_pages, 16, K, D] a layer.
 class TensorCache : public KvCache {
@@ -135,7 +145,7 @@ at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::T
 
 // Whether the GPU and this libtorch have the kernel for such heads.
 bool has_flash_attention(const ModelConfig& config, at::TensorOptions options) {
-  const c10::InferenceMode guard;
+  const Scope scope(options.device());
   const auto heads = [&](int64_t n) { return at::zeros({1, n, config.head_dim}, options); };
   Packed one;
   one.append(1);
@@ -181,6 +191,19 @@ struct CudaNetwork::Plan {
   std::vector<Group> groups;
 };
 
+int64_t count_gpus() { return static_cast<int64_t>(at::getNumGPUs()); }
+
+void check_gpu(int64_t number, int64_t count) {
+  if (count == 0)
+    base::fail(
+        base::ErrorKind::kInvalidInput, "model",
+        "no usable GPU: this libtorch has no CUDA kernels or finds no device; use --device cpu");
+  if (number < 0 || number >= count)
+    base::fail(base::ErrorKind::kInvalidInput, "model", "--device cuda:", number,
+               ": there is no such GPU, expected 0 to ", count - 1,
+               "; nvidia-smi lists them, and CUDA_VISIBLE_DEVICES hides some");
+}
+
 CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
                          base::ProgressSink* progress, const Kernels* kernels)
     : Network(source.config(), precision),
@@ -188,20 +211,25 @@ CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::De
       device_(device),
       operations_(kernels ? kernels : kernels_of(device), config_.rms_norm_eps),
       rotary_(config_) {
-  if (device.is_cuda() && !at::hasCUDA())
-    base::fail(
-        base::ErrorKind::kInvalidInput, "model",
-        "no usable GPU: this libtorch has no CUDA kernels or finds no device; use --device cpu");
-  if (precision == Precision::kInt8)
-    base::fail(base::ErrorKind::kInvalidInput, "model",
-               "--precision int8 is for the CPU; use bf16 on a GPU");
   flash_ = device.is_cuda() && dtype_ == at::kBFloat16 &&
            has_flash_attention(config_, at::dtype(dtype_).device(device));
   report_memory("the weights", [&] { load(source, progress); });
 }
 
+at::Tensor Matrix::operator()(const at::Tensor& x) const {
+  const auto with_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  if (!scale.defined()) return at::linear(x, weight, with_bias);
+  at::Tensor unpacked = at::empty(weight.sizes(), x.options());
+  at::mul_out(unpacked, weight, scale);  // in fp32, rounded once
+  return at::linear(x, unpacked, with_bias);
+}
+
+int64_t Matrix::bytes() const {
+  return static_cast<int64_t>(weight.nbytes() + (scale.defined() ? scale.nbytes() : 0));
+}
+
 void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress) {
-  const c10::InferenceMode guard;
+  const Scope scope(device_);
   const ModelConfig& c = config_;
   const int64_t total = c.num_hidden_layers + 1;
   const auto read = [&](const std::string& name, std::vector<int64_t> shape) {
@@ -213,6 +241,32 @@ void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress)
     });
     return tensor.to(device_);
   };
+  using Part = std::pair<std::string, int64_t>;  // a tensor, and its rows
+  const auto matrix = [&](const std::vector<Part>& parts, int64_t columns) {
+    std::vector<at::Tensor> weights, scales;
+    for (const auto& [name, rows] : parts) {
+      if (precision_ != Precision::kInt8) {
+        weights.push_back(read(name, {rows, columns}));
+        continue;
+      }
+      const at::Tensor weight = at::empty({rows, columns}, at::kChar),
+                       scale = at::empty({rows, 1}, at::kFloat);
+      auto* out = weight.mutable_data_ptr<int8_t>();
+      auto* scale_out = scale.mutable_data_ptr<float>();
+      source.read(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
+        const auto* from = static_cast<const float*>(values);
+        for (int64_t r = 0; r < count; ++r)
+          scale_out[first + r] =
+              weight_kernels().quantize(from + r * columns, columns, out + (first + r) * columns);
+      });
+      weights.push_back(weight.to(device_));
+      scales.push_back(scale.to(device_));
+    }
+    const auto joined = [](const std::vector<at::Tensor>& all) {
+      return all.size() == 1 ? all[0] : at::cat(all);
+    };
+    return Matrix{joined(weights), scales.empty() ? at::Tensor() : joined(scales), {}};
+  };
   const int64_t h = c.hidden_size, q = c.q_size(), kv = c.kv_size(), f = c.intermediate_size;
   embedding_ = read("model.embed_tokens.weight", {c.vocab_size, h});
   head_ = c.tie_word_embeddings ? embedding_ : read("lm_head.weight", {c.vocab_size, h});
@@ -223,22 +277,22 @@ void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress)
     Layer& layer = layers_[i];
     layer.input_norm = read(p + "input_layernorm.weight", {h});
     layer.post_norm = read(p + "post_attention_layernorm.weight", {h});
-    layer.qkv = at::cat({read(p + "self_attn.q_proj.weight", {q, h}),
-                         read(p + "self_attn.k_proj.weight", {kv, h}),
-                         read(p + "self_attn.v_proj.weight", {kv, h})});
+    layer.qkv = matrix({{p + "self_attn.q_proj.weight", q},
+                        {p + "self_attn.k_proj.weight", kv},
+                        {p + "self_attn.v_proj.weight", kv}},
+                       h);
     if (c.qkv_bias)
-      layer.qkv_bias =
+      layer.qkv.bias =
           at::cat({read(p + "self_attn.q_proj.bias", {q}), read(p + "self_attn.k_proj.bias", {kv}),
                    read(p + "self_attn.v_proj.bias", {kv})});
     if (c.qk_norm) {
       layer.q_norm = read(p + "self_attn.q_norm.weight", {c.head_dim});
       layer.k_norm = read(p + "self_attn.k_norm.weight", {c.head_dim});
     }
-    layer.o = read(p + "self_attn.o_proj.weight", {h, q});
-    if (c.o_bias) layer.o_bias = read(p + "self_attn.o_proj.bias", {h});
-    layer.gate_up =
-        at::cat({read(p + "mlp.gate_proj.weight", {f, h}), read(p + "mlp.up_proj.weight", {f, h})});
-    layer.down = read(p + "mlp.down_proj.weight", {h, f});
+    layer.o = matrix({{p + "self_attn.o_proj.weight", h}}, q);
+    if (c.o_bias) layer.o.bias = read(p + "self_attn.o_proj.bias", {h});
+    layer.gate_up = matrix({{p + "mlp.gate_proj.weight", f}, {p + "mlp.up_proj.weight", f}}, h);
+    layer.down = matrix({{p + "mlp.down_proj.weight", h}}, f);
     if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
   }
   if (progress) progress->finish();
@@ -250,7 +304,7 @@ int64_t CudaNetwork::page_bytes() const {
 }
 
 std::unique_ptr<KvCache> CudaNetwork::make_cache(int64_t num_pages) const {
-  const c10::InferenceMode guard;
+  const Scope scope(device_);
   try {
     return std::make_unique<TensorCache>(config_, num_pages,
                                          at::TensorOptions().dtype(dtype_).device(device_));
@@ -265,26 +319,31 @@ int64_t cache_share(int64_t free_bytes, int64_t pass_bytes) {
   return std::max((free_bytes - pass_bytes) / 20 * 17, free_bytes / 4);
 }
 
-int64_t pass_bytes(const ModelConfig& c, int64_t tokens, int64_t element) {
+int64_t pass_bytes(const ModelConfig& c, int64_t tokens, Precision precision) {
+  const int64_t element = precision == Precision::kFp32 ? 4 : 2;
   const int64_t of_token = 4 * c.hidden_size + 4 * c.intermediate_size + 2 * c.q_size() +
                            2 * (c.q_size() + 2 * c.kv_size());
   const int64_t contexts = most_context_tokens(at::kCUDA) * 2 * c.kv_size();
   constexpr int64_t kLogits = int64_t{1} << 28;  // slices of rows in fp32, and what is made of them
-  return (tokens * of_token + contexts) * element + kLogits;
+  const int64_t unpacked =
+      precision != Precision::kInt8
+          ? 0
+          : c.hidden_size * std::max(2 * c.intermediate_size, c.q_size() + 2 * c.kv_size());
+  return (tokens * of_token + contexts + unpacked) * element + kLogits;
 }
 
 int64_t CudaNetwork::usual_cache_bytes() const {
   if (!device_.is_cuda()) return kUsualCacheBytes;
   auto* allocator = at::getDeviceAllocator(device_.type());
   allocator->emptyCache();  // what loading and earlier caches have given back is free too
-  const int64_t free = static_cast<int64_t>(allocator->getMemoryInfo(0).first);
-  return cache_share(free, pass_bytes(config_, usual_pass_tokens(), c10::elementSize(dtype_)));
+  const int64_t free = static_cast<int64_t>(allocator->getMemoryInfo(device_.index()).first);
+  return cache_share(free, pass_bytes(config_, usual_pass_tokens(), precision_));
 }
 
 int64_t CudaNetwork::weight_bytes() const {
   int64_t bytes = embedding_.nbytes() + (head_.is_same(embedding_) ? 0 : head_.nbytes());
   for (const Layer& layer : layers_)
-    for (const at::Tensor& t : {layer.qkv, layer.o, layer.gate_up, layer.down}) bytes += t.nbytes();
+    for (const Matrix* m : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) bytes += m->bytes();
   return bytes;
 }
 
@@ -327,7 +386,7 @@ void CudaNetwork::forward(const Batch& batch, KvCache& cache) {
 }
 
 void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
-  const c10::InferenceMode guard;
+  const Scope scope(device_);
   batch.check(config_.vocab_size, config_.context(), cache.num_pages());
   reach_position(*std::max_element(batch.positions.begin(), batch.positions.end()));
   Plan plan;
@@ -373,19 +432,15 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const bool last = i + 1 == layers_.size();
-    const at::Tensor qkv = at::linear(
-        normed, layer.qkv, layer.qkv_bias.defined() ? std::optional(layer.qkv_bias) : std::nullopt);
-    at::Tensor attended = attend(qkv, static_cast<int64_t>(i), batch, plan, cache);
+    at::Tensor attended = attend(layer.qkv(normed), static_cast<int64_t>(i), batch, plan, cache);
     if (last) {  // after the last attention only the asked rows matter
       attended = attended.index_select(0, rows);
       x = x.index_select(0, rows);
     }
-    const at::Tensor out = at::linear(
-        attended, layer.o, layer.o_bias.defined() ? std::optional(layer.o_bias) : std::nullopt);
-    normed = operations_.add_norm(x, out, layer.post_norm);
-    const at::Tensor gated = operations_.silu_product(at::linear(normed, layer.gate_up));
-    normed = operations_.add_norm(x, at::linear(gated, layer.down),
-                                  last ? final_norm_ : layers_[i + 1].input_norm);
+    normed = operations_.add_norm(x, layer.o(attended), layer.post_norm);
+    const at::Tensor gated = operations_.silu_product(layer.gate_up(normed));
+    normed =
+        operations_.add_norm(x, layer.down(gated), last ? final_norm_ : layers_[i + 1].input_norm);
   }
   hidden_ = normed;
 }
@@ -398,7 +453,7 @@ void CudaNetwork::read_rows(int64_t first, std::span<const RowRequest> requests,
 
 void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
                        std::span<RowResult> results) {
-  const c10::InferenceMode guard;
+  const Scope scope(device_);
   ERANK_CHECK(requests.size() == results.size() && hidden_.defined() && first >= 0 &&
               first + std::ssize(requests) <= hidden_.size(0));
   const at::Tensor logits =

@@ -12,15 +12,32 @@
 
 namespace erank::model::cuda {
 
-// What a pass of so many tokens takes beside weights and cache on a GPU, roughly; `element`: bytes.
-int64_t pass_bytes(const ModelConfig& config, int64_t tokens, int64_t element);
+// What a pass of so many tokens takes beside weights and cache on a GPU, roughly.
+int64_t pass_bytes(const ModelConfig& config, int64_t tokens, Precision precision);
 // What a cache may take of a GPU's free memory, so that passes of `pass_bytes` have room beside it.
 int64_t cache_share(int64_t free_bytes, int64_t pass_bytes);
 
+// That this libtorch can use.
+int64_t count_gpus();
+// Throws Error{kInvalidInput} unless `count` GPUs have one of this number.
+void check_gpu(int64_t number, int64_t count);
+
+// A linear layer's weights: of the network's type, or int8, each output with its scale, which are
+// unpacked to bf16 for each product: half the memory, and the time of one more pass over them.
+struct Matrix {
+  at::Tensor weight;  // [out, in]
+  at::Tensor scale;   // [out, 1] fp32, or undefined
+  at::Tensor bias;    // [out], or undefined
+
+  at::Tensor operator()(const at::Tensor& x) const;  // [T, in] -> [T, out]
+  int64_t bytes() const;                             // without the bias
+};
+
 class CudaNetwork : public Network {
  public:
-  // `precision`: kFp32 or kBf16. Loads the weights. Throws Error{kInvalidInput} for a GPU that is
-  // not there. `kernels`: in place of the build's own, for tests.
+  // `precision`: not kGguf; with kInt8 activations are bf16, and embedding and head too. Loads the
+  // weights. `kernels`: in place of the build's own, for tests. Several on different GPUs may
+  // compute at the same time, each on its own thread. REQUIRES: check_gpu passes of a GPU.
   CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
               base::ProgressSink* progress = nullptr, const Kernels* kernels = nullptr);
 
@@ -37,11 +54,11 @@ class CudaNetwork : public Network {
  private:
   struct Layer {
     at::Tensor input_norm, post_norm;  // [H]
-    at::Tensor qkv, qkv_bias;          // [(N + 2 K) D, H], [(N + 2 K) D] or undefined
+    Matrix qkv;                        // [(N + 2 K) D, H]
     at::Tensor q_norm, k_norm;         // [D] or undefined
-    at::Tensor o, o_bias;              // [H, N D], [H] or undefined
-    at::Tensor gate_up;                // [2 F, H]
-    at::Tensor down;                   // [H, F]
+    Matrix o;                          // [H, N D]
+    Matrix gate_up;                    // [2 F, H]
+    Matrix down;                       // [H, F]
   };
   // What all layers of one pass use.
   struct Plan;
