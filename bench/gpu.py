@@ -4,8 +4,8 @@
 bench/gpu.py --erank PATH --out FILE.md [--device cuda|cpu] [--check-shape S] [--shapes S...] [--seconds N]
 
 check    the same random model on the CPU in fp32 and on the device in fp32 and bf16: the largest difference of the
-         eleven answers' shares of their probability, direct and after reasoning. Over a bound, or where there was no
-         time to compare, the exit code is 1.
+         eleven answers' shares of their probability, direct and after reasoning; of several GPUs, on all together too.
+         Over a bound, or where there was no time to compare, the exit code is 1.
 measure  `erank bench` of each shape in bf16, 100 passages: prefill, direct and thinking, decode, against the device's
          own GEMM peak; and 400 thinking tokens for 100 passages of --think-shape.
 
@@ -78,19 +78,29 @@ def check(args, folder):
         call(args.erank, "model", "random", "--shape", args.check_shape, "--out", folder / "model")
         write_candidates(folder / "candidates.jsonl")
         for name, mode in {"direct": ["--direct"], "after reasoning": ["--think", "--max-think-tokens", "16"]}.items():
-            fine &= compare(args, folder, name, mode, rows)
+            fine &= compare(args, folder, name, mode, args.device, rows)
+        if (together := all_gpus(args)) != args.device:
+            fine &= compare(args, folder, f"direct, {together}", ["--direct"], together, rows)
     except subprocess.TimeoutExpired:
         rows.append(["the rest", "", "no time", "", ""])
         fine = False
     return rows, fine
 
 
-def compare(args, folder, name, mode, rows):
+def all_gpus(args):
+    """The device, or a list of this machine's GPUs where it has several."""
+    if args.device == "cpu":
+        return "cpu"
+    count = len(call("nvidia-smi", "-L").splitlines())
+    return "cuda:" + ",".join(map(str, range(count))) if count > 1 else "cuda"
+
+
+def compare(args, folder, name, mode, device, rows):
     """Adds a row for each precision; whether all is within its bound."""
     fine = True
     expected = distributions(args, folder, "cpu", "fp32", mode)
     for precision, bound in BOUNDS.items():
-        found = distributions(args, folder, args.device, precision, mode)
+        found = distributions(args, folder, device, precision, mode)
         # Reasoning takes another turn where two tokens are nearly alike: then the answers differ too.
         same = [key for key, (text, _) in expected.items() if found[key][0] == text]
         worst = max((abs(a - b) for key in same for a, b in zip(expected[key][1], found[key][1])), default=1)

@@ -51,12 +51,12 @@ struct InfoFlags {
   bool json = false;
 };
 
-OrderedJson describe_tokenizer(const std::string& path, int64_t num_rows,
+OrderedJson describe_tokenizer(const rank::Checkpoint& found, int64_t num_rows,
                                OrderedJson& chat_template) {
   OrderedJson out;
   try {
-    const auto tokenizer = text::Tokenizer::load(path);
-    rank::check_tokenizer(tokenizer, num_rows, path);
+    const auto tokenizer = text::Tokenizer::load(found.weights, found.adapter.value_or(""));
+    rank::check_tokenizer(tokenizer, num_rows);
     out["kind"] = "byte-level BPE";
     out["vocab_size"] = tokenizer.vocab_size();
     out["bos"] = tokenizer.bos_token();
@@ -113,7 +113,7 @@ OrderedJson describe(const std::string& path, base::ProgressSink* progress) {
   out["kv_bytes_per_token_bf16"] = c.num_hidden_layers * 2 * c.kv_size() * 2;
   out["memory"] = describe_memory(source);
   OrderedJson chat_template;
-  out["tokenizer"] = describe_tokenizer(found.weights, c.vocab_size, chat_template);
+  out["tokenizer"] = describe_tokenizer(found, c.vocab_size, chat_template);
   out["template"] = chat_template;
   if (!found.folder.empty() && base::file_exists(found.folder + "/erank.json"))
     out["defaults"] = rank::to_json(found.defaults);
@@ -275,9 +275,10 @@ void run_random(const RandomFlags& flags, base::ProgressSink* progress) {
     text::copy_tokenizer(source, flags.out);
 }
 
-void write_tokenizer_of(const rank::Checkpoint& found, const std::string& folder) {
+void write_tokenizer_of(const rank::Checkpoint& found, const std::string& adapter,
+                        const std::string& folder) {
   try {
-    text::copy_tokenizer(found.weights, folder);
+    text::copy_tokenizer(found.weights, folder, adapter);
   } catch (const base::Error& e) {
     warn(base::str("no tokenizer written: ", e.what()));
   }
@@ -303,7 +304,7 @@ void run_merge(const MergeFlags& flags, base::ProgressSink* progress) {
   model::Parameters parameters(source.config(), dtype_of(flags.dtype));
   model::load_weights(parameters, source, progress);
   model::save_weights(parameters, flags.out, model::kMaxShardBytes, progress);
-  write_tokenizer_of(found, flags.out);
+  write_tokenizer_of(found, adapter, flags.out);
   rank::write_checkpoint(flags.out, found.defaults, nullptr);
 }
 
@@ -320,7 +321,7 @@ void run_quantize(const QuantizeFlags& flags, base::ProgressSink* progress) {
   check_out_folder(flags.out, flags.overwrite, inputs);
   model::save_int8_weights(model::CheckpointSource::open(found.weights, adapter), flags.out,
                            model::kMaxShardBytes, progress);
-  write_tokenizer_of(found, flags.out);
+  write_tokenizer_of(found, adapter, flags.out);
   rank::write_checkpoint(flags.out, found.defaults, nullptr);
 }
 

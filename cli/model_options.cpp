@@ -1,5 +1,6 @@
 #include "cli/model_options.h"
 
+#include "cli/devices.h"
 #include "cli/verbs.h"
 #include "erank/rank/model_files.h"
 
@@ -27,16 +28,18 @@ void ModelFlags::add_to(CLI::App& verb) {
                   "in a GGUF file's blocks")
       ->check(CLI::IsMember({"auto", "bf16", "int8", "fp32", "gguf"}))
       ->capture_default_str();
-  verb.add_option("--device", device, "cpu or cuda")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
+  verb.add_option("--device", device,
+                  "cpu, cuda, or GPUs, e.g. cuda:0,1, that share the queries out, each with a copy "
+                  "of the model")
+      ->check(device_check(true))
       ->capture_default_str();
   add_deterministic(verb);
   verb.add_option("--threads", options.threads, "compute threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
   verb.add_option(
           "--kv-cache-bytes", options.kv_cache_bytes,
-          "the most memory for keys and values, e.g. 2GB (default: 2 GiB; with --device cuda most "
-          "of what is free); less fits fewer pairs at once")
+          "the most memory for keys and values, e.g. 2GB (default: 2 GiB; on each GPU most of what "
+          "is free); less fits fewer pairs at once")
       ->transform(CLI::AsSizeValue(false));
 }
 
@@ -47,7 +50,7 @@ rank::RerankerOptions ModelFlags::resolved() const {
                   : precision == "int8" ? rank::Precision::kInt8
                   : precision == "gguf" ? rank::Precision::kGguf
                                         : rank::Precision::kAuto;
-  out.cuda = device == "cuda";
+  out.devices = parse_devices(device);
   if (!scale.empty()) out.scale = text::parse_scale(scale, "--scale");
   return out;
 }

@@ -29,9 +29,9 @@ void prompt(const PromptFlags& flags) {
   if (!flags.scale.empty()) options.scale = text::parse_scale(flags.scale, "--scale");
   if (!flags.layout.empty())
     options.layout = flags.layout == "paper" ? text::Layout::kPaper : text::Layout::kPassageLast;
-  const text::Tokenizer tokenizer = text::Tokenizer::load(checkpoint.weights);
-  rank::check_tokenizer(tokenizer, model::load_config(checkpoint.weights).vocab_size,
-                        checkpoint.weights);
+  const text::Tokenizer tokenizer =
+      text::Tokenizer::load(checkpoint.weights, checkpoint.adapter.value_or(""));
+  rank::check_tokenizer(tokenizer, model::load_config(checkpoint.weights).vocab_size);
   const text::PromptFormat format = flags.format.empty()
                                         ? text::PromptFormat(tokenizer, options)
                                         : text::PromptFormat(tokenizer, options, flags.format);

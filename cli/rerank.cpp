@@ -117,7 +117,7 @@ void check_job(const RerankFlags& f, const RerankJob& job, const std::string& wh
 base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
   return {{"weights", rank::files_digest(f.model.files())},
           {"precision", f.model.precision},
-          {"device", f.model.device},
+          {"device", f.model.device == "cpu" ? "cpu" : "cuda"},  // whichever GPUs
           {"queries", pairs.queries},
           {"documents", pairs.documents},
           {"shard", f.shard},

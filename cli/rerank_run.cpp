@@ -54,7 +54,7 @@ class RerankRun {
   }
 
  private:
-  static constexpr int64_t kPairsInFlight = 512;
+  static constexpr int64_t kPairsInFlight = 512;  // a replica
 
   struct End {
     Clock::time_point at = {};          // once is_over
@@ -93,7 +93,7 @@ class RerankRun {
       if (flights.empty() || !is_over(flights.front())) {
         const bool at_end = stream_ ? stream_->at_end() : waiting_.empty();
         std::optional<RerankJob> job;
-        if (in_flight < kPairsInFlight) job = next_job();
+        if (in_flight < kPairsInFlight * std::ssize(plan_.reranker.devices)) job = next_job();
         if (job) {
           flights.push_back(launch(*reranker, std::move(*job)));
           in_flight += flights.back().num_pairs;

@@ -20,7 +20,8 @@ struct TokenizeFlags {
 // reranking.
 text::Tokenizer load_tokenizer(const std::string& model) {
   try {
-    return text::Tokenizer::load(rank::find_checkpoint(model).weights);
+    const rank::Checkpoint found = rank::find_checkpoint(model);
+    return text::Tokenizer::load(found.weights, found.adapter.value_or(""));
   } catch (const base::Error&) {
     if (model.empty()) throw;
     return text::Tokenizer::load(model);

@@ -165,7 +165,14 @@ void TrainFlags::add_to(CLI::App& verb) {
   add.option("--seed", train.seed, "random seed of the order, new adapters and dropout");
   add.choice("--precision", precision, {"auto", "fp32", "bf16"},
              "precision of weights and activations");
-  add.choice("--device", device, {"cpu", "cuda"}, "device to train on: cpu or cuda");
+  add.option("--device", device, "device to train on: cpu or cuda")
+      ->check([](const std::string& text) {
+        return text == "cpu" || text == "cuda"
+                   ? std::string()
+                   : str("'", text,
+                         "': expected cpu or cuda; a process trains on one GPU: start "
+                         "one for each with mpirun, or choose one with CUDA_VISIBLE_DEVICES");
+      });
   add.option("--threads", threads, "compute threads; 0: one per processor")
       ->check(CLI::Range(0, 1024));
 }

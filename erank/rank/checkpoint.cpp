@@ -103,6 +103,26 @@ std::string how_to_fetch(const std::string& path) {
              path, "/erank.json");
 }
 
+// A folder that somebody has put a GGUF into.
+[[noreturn]] void name_gguf(const fs::path& folder, const std::vector<std::string>& files) {
+  base::fail(ErrorKind::kInvalidInput, "model", folder.string(), ": a folder with ",
+             files.size() == 1 ? "a .gguf file" : base::str(files.size(), " .gguf files"),
+             files.size() == 1 ? "; give it" : "; give one of them", ": --model ",
+             (folder / files.front()).string());
+}
+
+// The .gguf files in it, sorted; of a model in parts the first.
+std::vector<std::string> ggufs_in(const fs::path& folder) {
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename();
+    const bool later = name.find("-of-") != name.npos && name.find("-00001-of-") == name.npos;
+    if (name.ends_with(".gguf") && !later) files.push_back(name);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
   CheckpointDefaults d;
   base::refuse_unknown_keys(
@@ -137,13 +157,12 @@ CheckpointDefaults read_defaults(const Json& json, const std::string& where) {
 
 }  // namespace
 
-void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows,
-                     const std::string& weights) {
+void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows) {
   for (int64_t id = num_rows; id < tokenizer.vocab_size(); ++id) {
     if (!tokenizer.has(static_cast<int32_t>(id))) continue;
     const std::string& token = tokenizer.bytes_of(static_cast<int32_t>(id));
     const bool added = tokenizer.special(token) == id;
-    base::fail(base::ErrorKind::kInvalidInput, "tokenizer", weights, ": ",
+    base::fail(base::ErrorKind::kInvalidInput, "tokenizer", tokenizer.where(), ": ",
                added ? "added token '" : "token '", tokenizer.piece_of(static_cast<int32_t>(id)),
                "' has id ", id, ", but the embedding has ", num_rows,
                " rows; give the model a row for it (resize_token_embeddings in transformers), or "
@@ -236,13 +255,19 @@ Checkpoint find_checkpoint(const std::string& path) {
   if (!json.is_object())
     base::fail(ErrorKind::kInvalidInput, "erank.json", where, ": expected an object");
   checkpoint.defaults = read_defaults(json, where);
-  if (base::file_exists(folder / "config.json")) {
+  const auto has = [&](const char* name) { return base::file_exists(folder / name); };
+  const bool adapter = has("adapter_config.json");
+  // Trainers put the base's config.json beside an adapter.
+  if (has("config.json") &&
+      (!adapter || has("model.safetensors") || has("model.safetensors.index.json"))) {
     checkpoint.weights = path;
   } else if (described && json.contains("base")) {
     checkpoint.weights = find_base(json["base"], where);
-    if (base::file_exists(folder / "adapter_config.json")) checkpoint.adapter = path;
-  } else if (base::file_exists(folder / "adapter_config.json")) {
+    if (adapter) checkpoint.adapter = path;
+  } else if (adapter) {
     refuse_bare_adapter(path);
+  } else if (const auto files = ggufs_in(folder); !files.empty()) {
+    name_gguf(folder, files);
   } else {
     base::fail(
         ErrorKind::kInvalidInput, "model", path,

@@ -52,10 +52,9 @@ struct Checkpoint {
 // of erank.json. docs/formats.md lists the keys.
 Checkpoint find_checkpoint(const std::string& path);
 
-// Throws Error{kInvalidInput} that names a token of the tokenizer of `weights` without a row in an
-// embedding of `num_rows`. (More rows than tokens are usual: tables are padded.)
-void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows,
-                     const std::string& weights);
+// Throws Error{kInvalidInput} that names a token without a row in an embedding of `num_rows`. (More
+// rows than tokens are usual: tables are padded.)
+void check_tokenizer(const text::Tokenizer& tokenizer, int64_t num_rows);
 
 // As erank.json says it; keys that few models need only where they differ from the usual.
 base::OrderedJson to_json(const CheckpointDefaults& defaults);

@@ -1,52 +1,25 @@
 #include "erank/rank/reranker.h"
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <future>
-#include <map>
 #include <mutex>
-#include <thread>
+#include <set>
 #include <utility>
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
+#include "erank/base/threads.h"
+#include "erank/engine/cache_need.h"
 #include "erank/model/make_network.h"
 #include "erank/model/weight_source.h"
 #include "erank/rank/answer_watcher.h"
+#include "erank/rank/replica.h"
 #include "erank/rank/score_reader.h"
 
 namespace erank::rank {
 
 using base::ErrorKind;
 using text::Ids;
-
-// A request, shared by its ticket and the engine's thread, which alone changes what is not atomic
-// once it is queued.
-struct Ticket::Job {
-  // What the engine is asked: a passage, or a window of one.
-  struct Pair {
-    engine::Request request;
-    std::vector<std::shared_ptr<AnswerWatcher>> watchers;  // by sample; none in direct mode
-    std::shared_ptr<std::map<int, PassageResult>> samples =
-        std::make_shared<std::map<int, PassageResult>>();  // those that are done
-    PassageResult blank;  // what is known of its passage before, and its window
-  };
-
-  RankRequest request;
-  Callbacks callbacks;
-  std::promise<Ranking> promise;
-  std::vector<PassageResult> results;  // by passage, as far as its pairs are done
-  std::vector<int> pairs_left;         // by passage, each sample counts; 0: its result is handed on
-  size_t num_left = 0;                 // passages
-  bool ended = false;                  // the promise is kept
-  std::vector<Pair> pairs;             // until the engine has them
-  std::vector<int64_t> numbers;        // of the engine's requests
-  std::exception_ptr fault;            // what a callback threw
-  std::atomic<bool> cancelled = false;
-  std::function<void()> wake;  // the engine's thread, if there still is one
-};
 
 namespace {
 
@@ -62,42 +35,6 @@ bool looks_binary(std::string_view text) {
         text.substr(i, 3) == "\xef\xbf\xbd";  // the mark that readers put in place of broken UTF-8
   }
   return odd * 20 > text.size();
-}
-
-PassageError::Kind error_kind(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kInvalidInput:
-      return PassageError::Kind::kTooLong;  // all else that the engine refuses we never ask
-    case ErrorKind::kExhausted:
-      return PassageError::Kind::kNoRoom;
-    case ErrorKind::kCorrupt:
-      return PassageError::Kind::kNotFinite;
-    case ErrorKind::kNotFound:
-      break;
-  }
-  return PassageError::Kind::kFailed;
-}
-
-std::string located(const RankRequest& request, size_t index, const std::string& what) {
-  return base::str("[rerank] query ", request.qid, ", document ", request.passages[index].id, ": ",
-                   what);
-}
-
-// The engine's fault as that of the pair that it belongs to.
-PassageError error_of(const std::exception_ptr& fault, const RankRequest& request, size_t index) {
-  try {
-    std::rethrow_exception(fault);
-  } catch (const base::Error& e) {
-    const auto kind = error_kind(e.kind());
-    const char* advice =
-        kind == PassageError::Kind::kTooLong ? ": --instruction leaves no room" : "";
-    return {kind, located(request, index, base::str(e.what(), advice))};
-  } catch (const std::exception& e) {
-    const std::string what = e.what();  // libtorch puts a backtrace after the first line
-    return {PassageError::Kind::kFailed, located(request, index, what.substr(0, what.find('\n')))};
-  } catch (...) {
-    return {PassageError::Kind::kFailed, located(request, index, "unknown fault")};
-  }
 }
 
 // Less room than this is no budget for a document, but what a long query has left over.
@@ -119,8 +56,24 @@ model::Precision precision_of(const RerankerOptions& options, const Checkpoint& 
   }
   const bool measured =
       checkpoint.defaults.int8 && options.adapter.empty() && model::int8_is_fast();
-  if (!options.cuda && (measured || source.files().has_int8())) return model::Precision::kInt8;
-  return model::usual_precision(options.cuda);
+  const bool gpu = options.devices.front().gpu.has_value();
+  if (!gpu && (measured || source.files().has_int8())) return model::Precision::kInt8;
+  return model::usual_precision(gpu);
+}
+
+void check_devices(const std::vector<Device>& devices) {
+  std::set<int> gpus;
+  const auto fail = [](const auto&... parts) {
+    base::fail(ErrorKind::kInvalidInput, "rerank", parts...);
+  };
+  if (devices.empty()) fail("no device, expected at least one");
+  for (const Device& device : devices) {
+    if (device.gpu.has_value() != devices[0].gpu.has_value())
+      fail("both the CPU and a GPU as devices, expected one kind");
+    if (device.gpu && !gpus.insert(*device.gpu).second)
+      fail("GPU ", *device.gpu, " twice, expected different ones");
+  }
+  for (const int gpu : gpus) model::check_gpu(gpu);
 }
 
 void check_blend(const RankRequest& request) {
@@ -140,246 +93,31 @@ struct Reranker::State {
   std::unique_ptr<text::PromptFormat> format;
   std::unique_ptr<ScoreReader> reader;
   RerankerOptions options;
+  Replica::Loaded loaded = {};  // the same of every replica; set before load() returns
+  ReplicaGroup group;
+  std::vector<std::unique_ptr<Replica>> replicas;  // use the reader and the group
 
-  mutable std::mutex mutex;  // guards these
-  std::condition_variable work;
-  std::deque<std::shared_ptr<Job>> queue;
-  bool stopping = false, cancels = false;
-  int64_t num_pending = 0;  // pairs without an outcome
-  std::string fault;        // as RerankerStats has it
-  engine::EngineStats stats;
-
-  std::vector<std::shared_ptr<Job>> active;  // the engine's thread's own: what is not done
-  std::thread thread;
-  model::Precision precision = model::Precision::kBf16;  // set before load() returns
-  int64_t context = 0;                                   // likewise: tokens that the model reads
-
-  // The network lives and dies on the engine's thread.
-  void run(base::ProgressSink* progress, std::future<model::CheckpointSource> opening,
-           std::promise<void> ready) {
-    std::unique_ptr<model::Network> network;
-    std::unique_ptr<engine::Engine> engine;
-    try {
-      const model::CheckpointSource source = opening.get();
-      check_tokenizer(*tokenizer, source.config().vocab_size, checkpoint.weights);
-      network = model::make_network(source,
-                                    {.precision = precision_of(options, checkpoint, source),
-                                     .cuda = options.cuda,
-                                     .threads = options.threads},
-                                    progress);
-      engine = std::make_unique<engine::Engine>(
-          *network, engine::EngineOptions{.kv_cache_bytes = options.kv_cache_bytes});
-    } catch (...) {
-      ready.set_exception(std::current_exception());
-      return;
-    }
-    precision = network->precision();
-    context = network->config().context();
-    ready.set_value();
-    std::string why = "the reranker has stopped";
-    try {
-      while (serve(*engine)) {
-      }
-    } catch (const std::exception& e) {  // a mistake of ours: nothing that it knows can be trusted
-      why = base::str("the reranker has stopped: ", e.what());
-      const std::lock_guard lock(mutex);
-      fault = why;
-    }
-    fail_all(why);
-  }
-
-  // Takes what has come and makes one step. False: to stop.
-  bool serve(engine::Engine& engine) {
-    std::deque<std::shared_ptr<Job>> arrived;
-    bool look_for_cancelled = false;
-    {
-      std::unique_lock lock(mutex);
-      stats = engine.stats();
-      if (stats.num_waiting + stats.num_running == 0)
-        work.wait(lock, [&] { return stopping || cancels || !queue.empty(); });
-      if (stopping) return false;
-      arrived.swap(queue);
-      look_for_cancelled = std::exchange(cancels, false);
-    }
-    for (auto& job : arrived) {
-      active.push_back(job);
-      start(engine, job);
-    }
-    if (look_for_cancelled)
-      for (const auto& job : active)
-        if (job->cancelled)
-          for (const int64_t number : job->numbers) engine.cancel(number);
-    engine.step();
-    std::erase_if(active, [](const auto& job) { return job->num_left == 0; });
-    return true;
-  }
-
-  void start(engine::Engine& engine, const std::shared_ptr<Job>& job) {
-    if (job->pairs.empty()) return end(*job);
-    if (job->cancelled) return fail_rest(*job, "cancelled");
-    for (auto& pair : job->pairs) {
-      auto request = std::move(pair.request);
-      job->numbers.push_back(engine.submit(
-          std::move(request),
-          [this, &engine, job, pair = std::move(pair)](const engine::Completion& completion) {
-            note(engine.stats());
-            take(*job, pair, completion);
-          }));
-    }
-    job->pairs = {};
-  }
-
-  void note(const engine::EngineStats& now) {
-    const std::lock_guard lock(mutex);
-    stats = now;
-  }
-
-  void take(Job& job, const Job::Pair& pair, const engine::Completion& completion) {
-    const size_t index = pair.blank.index;
-    if (job.pairs_left[index] == 0) return;
-    PassageResult& result = job.results[index];
-    const auto fail = [&](PassageError error) {
-      result = pair.blank;
-      result.window.reset();
-      result.error = std::move(error);
-    };
-    if (completion.fault)
-      fail(error_of(completion.fault, job.request, index));
-    else if (completion.finish == engine::Finish::kCancelled)
-      fail({PassageError::Kind::kCancelled, located(job.request, index, "cancelled")});
-    else if (!result.error)
-      keep_sample(job, pair, read(pair, completion, *job.request.options.score), completion.sample);
-    if (job.pairs_left[index] == 1)
-      hand_on(job, index);
-    else
-      --job.pairs_left[index];
-  }
-
-  PassageResult read(const Job::Pair& pair, const engine::Completion& completion,
-                     ScoreKind kind) const {
-    PassageResult r = pair.blank;
-    r.distribution = reader->read(completion);
-    r.integer = r.distribution.greedy();
-    r.probability = r.distribution.p[r.integer];
-    r.score = score_of(r.distribution, kind);
-    if (1 - r.distribution.p_other < kLowAnswerMass) r.flags.push_back("low_answer_mass");
-    r.prompt_tokens = completion.prompt_tokens;
-    r.cached_tokens = completion.cached_tokens;
-    r.new_tokens = static_cast<int64_t>(completion.new_tokens.size());
-    if (!pair.watchers.empty()) {
-      const AnswerWatcher& watcher = *pair.watchers.at(static_cast<size_t>(completion.sample));
-      r.reasoning = watcher.reasoning(completion.new_tokens.size());
-      if (!watcher.answered()) {
-        r.finish =
-            completion.finish == engine::Finish::kContext ? Finish::kClipped : Finish::kForced;
-        if (completion.finish == engine::Finish::kStopped) r.flags.push_back("unformatted");
-      }
-    }
-    return r;
-  }
-
-  // They are answered in any order.
-  static void keep_sample(Job& job, const Job::Pair& pair, PassageResult answer, int sample) {
-    pair.samples->emplace(sample, std::move(answer));
-    if (std::ssize(*pair.samples) < job.request.options.samples) return;
-    std::vector<PassageResult> all;
-    for (auto& [number, one] : *pair.samples) all.push_back(std::move(one));
-    keep_best(job.results[pair.blank.index], mean_of_samples(std::move(all)));
-  }
-
-  // Windows are answered in any order.
-  static void keep_best(PassageResult& best, PassageResult answer) {
-    const int64_t prompt = best.prompt_tokens + answer.prompt_tokens;
-    const int64_t cached = best.cached_tokens + answer.cached_tokens;
-    const int64_t written = best.new_tokens + answer.new_tokens;
-    if (!best.window || answer.score > best.score ||
-        (answer.score == best.score && answer.window->number < best.window->number))
-      best = std::move(answer);
-    best.prompt_tokens = prompt, best.cached_tokens = cached, best.new_tokens = written;
-  }
-
-  void hand_on(Job& job, size_t index) {
-    job.pairs_left[index] = 0;
-    {
-      const std::lock_guard lock(mutex);
-      --num_pending;
-    }
-    call_back(job, [&] {
-      if (job.callbacks.on_result) job.callbacks.on_result(job.results[index]);
-    });
-    if (--job.num_left == 0) end(job);
-  }
-
-  // What a callback throws is its request's end: what is left is cancelled without further calls.
-  void call_back(Job& job, const std::function<void()>& call) {
-    if (job.fault) return;
-    try {
-      call();
-    } catch (...) {
-      job.fault = std::current_exception();
-      job.cancelled = true;
-      const std::lock_guard lock(mutex);
-      cancels = true;
-    }
-  }
-
-  void end(Job& job) {
-    if (std::exchange(job.ended, true)) return;
-    try {
-      Ranking ranking = make_ranking(job.request.qid, std::move(job.results), job.request.options);
-      call_back(job, [&] {
-        if (job.callbacks.on_done) job.callbacks.on_done(ranking);
-      });
-      if (job.fault) std::rethrow_exception(job.fault);
-      job.promise.set_value(std::move(ranking));
-    } catch (...) {
-      job.promise.set_exception(std::current_exception());
-    }
-  }
-
-  void fail_rest(Job& job, const std::string& why) {
-    for (size_t i = 0; i < job.pairs_left.size(); ++i) {
-      if (job.pairs_left[i] == 0) continue;
-      job.results[i].error = {PassageError::Kind::kCancelled, located(job.request, i, why)};
-      hand_on(job, i);
-    }
-  }
-
-  void fail_all(const std::string& why) {
-    {
-      const std::lock_guard lock(mutex);
-      stopping = true;
-      active.insert(active.end(), queue.begin(), queue.end());
-      queue.clear();
-    }
-    for (const auto& job : active) {
-      if (job->pairs_left.empty())
-        end(*job);
-      else
-        fail_rest(*job, why);
-    }
-    active.clear();
-  }
+  void start(std::shared_ptr<const model::CheckpointSource> source, base::ProgressSink* progress);
+  std::shared_ptr<Job> render(RankRequest request) const;
 
   // Else Error{kExhausted}. REQUIRES: the mutex is held.
   void check_running() const {
-    if (stopping)
+    if (group.stopping)
       base::fail(ErrorKind::kExhausted, "rerank",
-                 fault.empty() ? "the reranker has stopped" : fault);
+                 group.fault.empty() ? "the reranker has stopped" : group.fault);
   }
 
   // Room for `n` pairs, else Error{kExhausted}.
   void reserve(int64_t n) {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(group.mutex);
     check_running();
-    if (options.max_queued_pairs > 0 && num_pending + n > options.max_queued_pairs)
-      base::fail(ErrorKind::kExhausted, "rerank", "a request of ", n, " pairs on top of ",
-                 num_pending, " that are queued, expected at most ", options.max_queued_pairs,
+    const int64_t pending = group.num_pending;
+    if (options.max_queued_pairs > 0 && pending + n > options.max_queued_pairs)
+      base::fail(ErrorKind::kExhausted, "rerank", "a request of ", n, " pairs on top of ", pending,
+                 " that are queued, expected at most ", options.max_queued_pairs,
                  " together; try again later or raise max_queued_pairs");
-    num_pending += n;
+    group.num_pending += n;
   }
-
-  std::shared_ptr<Job> render(RankRequest request) const;
 };
 
 Ticket::Ticket(std::shared_ptr<Job> job)
@@ -404,15 +142,43 @@ Reranker::Reranker(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 Reranker::~Reranker() {
   {
-    const std::lock_guard lock(state_->mutex);
-    state_->stopping = true;
+    const std::lock_guard lock(state_->group.mutex);
+    state_->group.stopping = true;
   }
-  state_->work.notify_all();
-  if (state_->thread.joinable()) state_->thread.join();
+  state_->group.work.notify_all();
+  state_->replicas.clear();
+}
+
+// Each replica reads the source's files for itself, all at the same time.
+void Reranker::State::start(std::shared_ptr<const model::CheckpointSource> source,
+                            base::ProgressSink* progress) {
+  const int num = static_cast<int>(options.devices.size());
+  const int threads = options.threads > 0 ? options.threads : base::num_processors();
+  const model::Precision precision = precision_of(options, checkpoint, *source);
+  std::vector<std::future<Replica::Loaded>> loading;
+  for (const Device& device : options.devices) {
+    model::NetworkOptions network{
+        .precision = precision,
+        .gpu = device.gpu,
+        .threads = std::max(1, threads / num),
+        .cache_bytes = [config = source->config(), limit = options.kv_cache_bytes](
+                           int64_t page_bytes, int64_t pass_tokens) {
+          return engine::cache_need(config, page_bytes, pass_tokens, limit).direct;
+        }};
+    replicas.push_back(std::make_unique<Replica>(group, *reader));
+    loading.push_back(replicas.back()->start(
+        [source, network, told = std::exchange(progress, nullptr)] {
+          return model::make_network(*source, network, told);
+        },
+        {.kv_cache_bytes = options.kv_cache_bytes}));
+  }
+  source.reset();
+  for (auto& one : loading) loaded = one.get();
 }
 
 std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
                                          base::ProgressSink* progress) {
+  check_devices(options.devices);
   auto state = std::make_shared<State>();
   state->options = options;
   state->checkpoint = find_checkpoint(options.model);
@@ -425,30 +191,23 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   if (options.mode) defaults.mode = *options.mode;
   if (options.score) defaults.score = *options.score;
   if (options.instruction) defaults.instruction = *options.instruction;
+  const std::string adapter =
+      !options.adapter.empty() ? options.adapter : state->checkpoint.adapter.value_or("");
   // Beside the tokenizer, whose tables take as long.
-  auto opening =
-      std::async(std::launch::async,
-                 [weights = state->checkpoint.weights,
-                  adapter = !options.adapter.empty() ? options.adapter
-                                                     : state->checkpoint.adapter.value_or("")] {
-                   return model::CheckpointSource::open(weights, adapter);
-                 });
+  auto opening = std::async(std::launch::async, [weights = state->checkpoint.weights, adapter] {
+    return model::CheckpointSource::open(weights, adapter);
+  });
   state->tokenizer =
-      std::make_unique<text::Tokenizer>(text::Tokenizer::load(state->checkpoint.weights));
+      std::make_unique<text::Tokenizer>(text::Tokenizer::load(state->checkpoint.weights, adapter));
   state->format =
       options.prompt_format.empty()
           ? std::make_unique<text::PromptFormat>(*state->tokenizer, prompt)
           : std::make_unique<text::PromptFormat>(*state->tokenizer, prompt, options.prompt_format);
   state->reader = std::make_unique<ScoreReader>(*state->tokenizer, prompt.scale);
-  std::promise<void> ready;
-  auto loaded = ready.get_future();
-  State* raw = state.get();
-  state->thread = std::thread(
-      [raw, progress, opening = std::move(opening), ready = std::move(ready)]() mutable {
-        raw->run(progress, std::move(opening), std::move(ready));
-      });
-  auto reranker = std::unique_ptr<Reranker>(new Reranker(std::move(state)));
-  loaded.get();
+  auto source = std::make_shared<const model::CheckpointSource>(opening.get());
+  check_tokenizer(*state->tokenizer, source->config().vocab_size);
+  auto reranker = std::unique_ptr<Reranker>(new Reranker(state));
+  state->start(std::move(source), progress);
   return reranker;
 }
 
@@ -457,6 +216,7 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
   const bool think = *o.mode == Mode::kThink;
   // The rest of the context is for what follows a prompt.
   constexpr int64_t kLongestAnswer = 2;
+  const int64_t context = loaded.context;
   int64_t max_prompt = context - kLongestAnswer;
   if (think)
     max_prompt -= std::ssize(format->think_open()) + std::ssize(format->think_close()) +
@@ -556,27 +316,31 @@ Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
   try {
     job = s.render(std::move(request));
   } catch (...) {
-    const std::lock_guard lock(s.mutex);
-    s.num_pending -= num_pairs;
+    const std::lock_guard lock(s.group.mutex);
+    s.group.num_pending -= num_pairs;
     throw;
   }
   job->callbacks = std::move(callbacks);
-  job->wake = [weak = std::weak_ptr<State>(state_)] {
-    const auto state = weak.lock();
-    if (!state) return;
-    {
-      const std::lock_guard lock(state->mutex);
-      state->cancels = true;
-    }
-    state->work.notify_all();
-  };
   Ticket ticket(job);
   {
-    const std::lock_guard lock(s.mutex);
+    const std::lock_guard lock(s.group.mutex);
     s.check_running();
-    s.queue.push_back(std::move(job));
+    Replica& idlest = **std::min_element(
+        s.replicas.begin(), s.replicas.end(),
+        [](const auto& a, const auto& b) { return a->num_pending() < b->num_pending(); });
+    job->wake = [weak = std::weak_ptr<State>(state_), &idlest] {
+      const auto state = weak.lock();
+      if (!state) return;
+      {
+        const std::lock_guard lock(state->group.mutex);
+        // A reranker that is going has no replicas, and nothing that could be cancelled.
+        if (!state->group.stopping) idlest.look_for_cancelled();
+      }
+      state->group.work.notify_all();
+    };
+    idlest.add(std::move(job));
   }
-  s.work.notify_all();
+  s.group.work.notify_all();
   return ticket;
 }
 
@@ -584,11 +348,15 @@ Ranking Reranker::rank(RankRequest request) { return submit(std::move(request)).
 
 const CheckpointDefaults& Reranker::defaults() const { return state_->checkpoint.defaults; }
 const std::string& Reranker::model_name() const { return state_->checkpoint.name; }
-std::string Reranker::precision_name() const { return model::precision_name(state_->precision); }
+std::string Reranker::precision_name() const {
+  return model::precision_name(state_->loaded.precision);
+}
 
 RerankerStats Reranker::stats() const {
-  const std::lock_guard lock(state_->mutex);
-  return {state_->num_pending, state_->fault, state_->stats};
+  const std::lock_guard lock(state_->group.mutex);
+  RerankerStats stats{state_->group.num_pending, state_->group.fault, {}};
+  for (const auto& replica : state_->replicas) stats.engine += replica->stats();
+  return stats;
 }
 
 }  // namespace erank::rank

@@ -27,15 +27,23 @@ namespace erank::rank {
 // bf16, else fp32. gguf: weights stay in the blocks that a GGUF file has them in.
 enum class Precision { kAuto, kBf16, kInt8, kFp32, kGguf };
 
+// Where a replica of the model computes.
+struct Device {
+  std::optional<int> gpu = {};  // its number; none: the CPU
+};
+
 struct RerankerOptions {
   std::string model;          // see find_checkpoint; "": the default model
   std::string adapter;        // another PEFT folder to merge; "": the checkpoint's own, if any
   std::string prompt_format;  // JSON {prefix, suffix, stop_ids} in place of the chat template; "":
                               // the template
   Precision precision = Precision::kAuto;  // fp32 to compare digits
-  bool cuda = false;                       // run on the first GPU
-  int threads = 0;                         // 0: one a processor
-  // The most that keys and values take; 0: 2 GiB, on a GPU most of the memory that is free.
+  // A replica of the model on each: different GPUs, or the CPU, where several replicas have no use
+  // but in tests. A request is scored by the replica that has the fewest pairs to score.
+  std::vector<Device> devices = {Device{}};
+  int threads = 0;  // of the CPU, divided among its replicas; 0: one a processor
+  // The most that a replica's keys and values take; 0: 2 GiB, on a GPU most of the memory that is
+  // free.
   int64_t kv_cache_bytes = 0;
   // Pairs that are queued or being scored (a document in windows is one); what goes over is
   // refused. 0: no limit. Lower it where many callers must not fill the memory with texts.
@@ -61,8 +69,8 @@ struct RankRequest {
   ScoreOptions options;
 };
 
-// Called on the engine's thread; must be quick, and must not wait for the reranker. What they throw
-// ends their request alone: Ticket::get() throws it.
+// Called on a replica's thread, one at a time for all of them; must be quick, and must not wait for
+// the reranker. What they throw ends their request alone: Ticket::get() throws it.
 struct Callbacks {
   std::function<void(const PassageResult&)> on_result =
       {};                                            // each pair as it is done or has failed
@@ -92,14 +100,16 @@ class Ticket {
 
 struct RerankerStats {
   int64_t queued_pairs = 0;  // queued or being scored
-  // Why the engine's thread has ended before its time: nothing is scored any more. "": it has not.
+  // Why the reranker has stopped before its time: nothing is scored any more. "": it has not.
   std::string fault;
-  engine::EngineStats engine;
+  engine::EngineStats engine;  // of all replicas together
 };
 
-// Every method is thread-safe. One thread of its own runs the engine. A forward pass that fails
-// fails the pairs that were in it; the reranker goes on. A mistake of ours outside a pass ends the
-// thread: all pairs fail, and stats() says why.
+// Every method is thread-safe. Each replica's engine has a thread of its own. A forward pass that
+// fails fails the pairs that were in it; the reranker goes on. A mistake of ours outside a pass
+// stops all replicas: all pairs fail, and stats() says why.
+//
+// On the CPU a result does not depend on the number of replicas, threads and requests beside it.
 class Reranker {
  public:
   // Throws Error for a model that cannot be found, read or used for scoring.

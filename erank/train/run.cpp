@@ -87,8 +87,9 @@ Run::Run(RunOptions options, RunHooks hooks, Communicator& ranks)
   if (options_.cuda && ranks_.size() > 1) choose_gpu(seat.local_rank);
   checkpoint_ = find_model(options_);
   config_ = model::load_config(checkpoint_.weights);
-  tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(checkpoint_.weights));
-  rank::check_tokenizer(*tokenizer_, config_.vocab_size, checkpoint_.weights);
+  tokenizer_ = std::make_unique<text::Tokenizer>(
+      text::Tokenizer::load(checkpoint_.weights, checkpoint_.adapter.value_or("")));
+  rank::check_tokenizer(*tokenizer_, config_.vocab_size);
   format_ = std::make_unique<text::PromptFormat>(*tokenizer_, checkpoint_.defaults.prompt);
   options_.train.base_name = base_name();
 }
@@ -307,8 +308,9 @@ void Run::write_model() {
   const std::string& out = options_.out;
   if (options_.full) {
     model::save_weights(*parameters_, out, model::kMaxShardBytes, hooks_.progress);
-    text::copy_tokenizer(checkpoint_.weights, out);
+    text::copy_tokenizer(checkpoint_.weights, out, checkpoint_.adapter.value_or(""));
   } else {
+    if (checkpoint_.adapter) text::copy_own_tokenizer(*checkpoint_.adapter, out);
     model::save_adapter(*parameters_->adapter(kTrainedAdapter), out, base_name(), at::kBFloat16);
   }
   rank::write_checkpoint(out, checkpoint_.defaults, options_.full ? nullptr : &checkpoint_);

@@ -152,6 +152,14 @@ TEST_F(TinyModelVerb, MergesAnAdapterIntoAFolderOfItsOwn) {
   EXPECT_EQ(kept["mode"], "direct");
   EXPECT_EQ(base::read_file(path("merged/tokenizer.json")),
             base::read_file(path("m/tokenizer.json")));
+  // So does the adapter's own chat template.
+  base::write_file_atomic(path("adapter/chat_template.jinja"), "Own: {{ messages[0].content }} !");
+  EXPECT_EQ(
+      run("merge --model " + path("m") + " --adapter " + path("adapter") + " --out " + path("own")),
+      "");
+  const auto info = base::parse_json(run("info --json " + path("own")), "info");
+  EXPECT_EQ(info["template"]["prefix"], "Own: ");
+  EXPECT_EQ(info["template"]["suffix"], " !");
 }
 
 TEST_F(TinyModelVerb, MergesNothingThatIsNotFinite) {

@@ -51,6 +51,28 @@ TEST_F(TinyVerbs, WhatTheProgramDoesNotKnowIsRefused) {
   expect_refused(run({"sort"}), "see erank --help");
 }
 
+TEST_F(TinyVerbs, DevicesAreTheCpuOrDifferentGpus) {
+  const auto refused = [&](const std::string& device, const std::string& part) {
+    expect_refused(run({"rerank", "--device", device}), "--device: '" + part);
+  };
+  refused("cuda:0,1,0", "cuda:0,1,0' has GPU 0 twice");
+  refused("cuda:1,cuda:1", "cuda:1,cuda:1' has GPU 1 twice");
+  refused("cuda:0,x", "cuda:0,x': 'x' is no GPU's number; expected e.g. cuda:0,1");
+  refused("cuda:", "cuda:': '' is no GPU's number");
+  refused("cuda:0,", "cuda:0,': '' is no GPU's number");
+  refused("cuda:-1", "cuda:-1': '-1' is no GPU's number");
+  refused("cpu,cpu",
+          "cpu,cpu' is no device; expected cpu, cuda (the first GPU), or GPUs by number");
+  refused("gpu", "gpu' is no device");
+  expect_refused(run({"bench", "--device", "cuda:0,1"}), "'cuda:0,1' is 2 GPUs; expected one");
+  expect_refused(run({"train", "sft", "--device", "cuda:0,1"}),
+                 "'cuda:0,1': expected cpu or cuda; a process trains on one GPU");
+  // Whether there is no GPU at all, or not so many.
+  expect_refused(
+      rerank({"--query", "sky", "--docs", put("docs.txt", "blue\n"), "--device", "cuda:0,99"}),
+      "GPU");
+}
+
 TEST_F(TinyVerbs, TokenizeGivesIdsAndPiecesAndTheTextBack) {
   const Outcome o = run({"tokenize", "--model", tiny_model()}, "{\"text\": \"a <think>\"}\n");
   EXPECT_EQ(o.out,

@@ -27,6 +27,7 @@ class FindCheckpoint : public ::testing::Test {
     fs::remove_all(root_);
     fs::create_directories(root_ / "models");
     fs::create_directories(root_ / "folder");
+    fs::create_directories(root_ / "base");
     ::setenv("ERANK_CACHE", root_.c_str(), 1);
   }
   void TearDown() override { ::unsetenv("ERANK_CACHE"); }
@@ -163,6 +164,30 @@ TEST_F(FindCheckpoint, SaysHowToUseABareAdapterAndHowToFetchAModel) {
               HasSubstr("`hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B`"));
   for (const char* path : {"nowhere", "a/b/c", "./nowhere", "../nowhere", "a /b", "/nowhere"})
     EXPECT_THAT(message(path), Not(HasSubstr("hf download"))) << path;
+}
+
+TEST_F(FindCheckpoint, AConfigurationBesideAnAdapterMakesNoModelOfIt) {
+  put("folder/config.json", "{}");
+  put("folder/adapter_config.json", R"({"base_model_name_or_path": "Qwen/Qwen3-0.6B"})");
+  EXPECT_THAT(message(folder()), HasSubstr("a PEFT adapter of Qwen/Qwen3-0.6B without its base"));
+  put("base/config.json", "{}");
+  put("folder/erank.json", R"({"base": {"folder": "../base"}})");
+  EXPECT_EQ(find_checkpoint(folder()).weights, (root_ / "base").string());
+  EXPECT_EQ(find_checkpoint(folder()).adapter, folder());
+  put("folder/model.safetensors", "x");
+  EXPECT_EQ(find_checkpoint(folder()).weights, folder());
+  EXPECT_FALSE(find_checkpoint(folder()).adapter);
+}
+
+TEST_F(FindCheckpoint, NamesTheGgufInAFolder) {
+  put("folder/README.md", "x");
+  const std::string file = put("folder/model-q8.gguf", "x");
+  EXPECT_THAT(message(folder()), HasSubstr("a folder with a .gguf file; give it: --model " + file));
+  const std::string first = put("folder/a-00001-of-00002.gguf", "x");
+  put("folder/a-00002-of-00002.gguf", "x");
+  EXPECT_THAT(message(folder()), HasSubstr("2 .gguf files; give one of them: --model " + first));
+  put("folder/config.json", "{}");
+  EXPECT_EQ(find_checkpoint(folder()).weights, folder());
 }
 
 TEST_F(FindCheckpoint, RefusesAFolderWithoutAnythingAndAPathThatIsNotThere) {

@@ -3,11 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/model/lora.h"
+#include "erank/model/weights.h"
 #include "erank/text/tokenizer.h"
 #include "erank/text/windows.h"
 #include "tests/exact_bits.h"
@@ -98,6 +102,23 @@ TEST(TinyReranker, ReadsTheAnswerAtOnceInDirectMode) {
     EXPECT_EQ(r.probability, r.distribution.p[r.integer]);
     EXPECT_DOUBLE_EQ(r.score, r.distribution.expected());
   }
+}
+
+TEST(TinyReranker, ReadsPromptsByTheAdaptersOwnTemplate) {
+  RerankerOptions options = tiny_options(random_checkpoint("template"));
+  const model::LoraConfig config{.rank = 1, .alpha = 1, .target_modules = {"q_proj"}};
+  options.adapter = ::testing::TempDir() + "/erank_rank_template_adapter";
+  std::filesystem::remove_all(options.adapter);
+  model::save_adapter(model::make_adapter(model::config_of_shape("tiny"), config, 1),
+                      options.adapter, options.model, at::kFloat);
+  const RankRequest request = request_of({kPassages[0]}, Mode::kDirect);
+  const auto usual = Reranker::load(options)->rank(request);
+  base::write_file_atomic(options.adapter + "/chat_template.jinja",
+                          "0123456789{{ messages[0].content }}!");
+  const auto own = Reranker::load(options)->rank(request);
+  // A marker is a token, else a byte is: "<|im_start|>user\n" and
+  // "<|im_end|>\n<|im_start|>assistant\n" of the model's own.
+  EXPECT_EQ(own.results.at(0).prompt_tokens - usual.results.at(0).prompt_tokens, 11 - (6 + 13));
 }
 
 PassageResult only_result(const std::string& model, int max_think_tokens, ScoreKind kind) {
