@@ -211,6 +211,10 @@ bool stdin_ended() {
 milliseconds ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1000)); }
 
 void run_serve(const ServeFlags& f) {
+  const serve::ApiDefaults& defaults = f.service.defaults;
+  if (defaults.samples > 1 && defaults.temperature == 0)
+    base::fail(ErrorKind::kInvalidInput, "--samples", defaults.samples,
+               ", expected 1 without a --temperature above 0");
   serve::ServerOptions options = f.server;
   options.api_keys = all_keys(f);
   for (const serve::PageFile& file : serve::page_files())
@@ -315,6 +319,18 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, f.service.limits.max_think_tokens));
   verb->add_option("--score", f.score, "paper (s Pr(s)), expected or integer" + by_default)
       ->check(CLI::IsMember({"paper", "expected", "integer"}));
+  verb->add_option("--temperature", f.service.defaults.temperature,
+                   "sampling temperature of the reasoning where a request does not say; 0 is greedy")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  verb->add_option("--samples", f.service.defaults.samples,
+                   "reasonings drawn of a pair, whose score is the mean of theirs, where a request "
+                   "that reasons\ndoes not say; needs --temperature")
+      ->check(CLI::Range(1, f.service.limits.max_samples))
+      ->capture_default_str();
+  verb->add_option("--seed", f.service.defaults.seed,
+                   "random seed for sampling the reasoning where a request does not say")
+      ->capture_default_str();
   verb->add_option("--deadline-ms", f.service.default_deadline_ms,
                    "answer so many milliseconds after a request came with the best that is known, "
                    "where\nthe request does not say (default: it waits for all)")

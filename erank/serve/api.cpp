@@ -466,6 +466,31 @@ void read_options(const Fields& fields, const ApiLimits& limits, RerankCall& cal
   }
 }
 
+// How the reasoning is drawn.
+void read_sampling(const Fields& fields, const ApiLimits& limits, const ApiDefaults& defaults,
+                   RerankCall& call) {
+  rank::ScoreOptions& options = call.options;
+  options.temperature = fields.first({"temperature"}, to_number).value_or(defaults.temperature);
+  if (options.temperature < 0)
+    wrong_type("temperature", *fields.find({"temperature"}).second, "a number of 0 or more");
+  constexpr int64_t kMostSeed = (int64_t{1} << 53) - 1;  // that every client's numbers can say
+  const auto seed = fields.whole({"seed"}, 0);
+  if (seed > kMostSeed)
+    wrong_type("seed", *fields.find({"seed"}).second, "a whole number from 0 to 9007199254740991");
+  options.seed = seed ? static_cast<uint64_t>(*seed) : defaults.seed;
+  const bool thinks =
+      call.explain_top > 0 || options.mode.value_or(defaults.mode) == rank::Mode::kThink;
+  const bool draws = thinks && options.temperature > 0;
+  const auto samples = fields.whole({"samples"}, 1);
+  if (samples > limits.max_samples)
+    throw ApiError(422, str("samples is ", *samples, ", expected at most ", limits.max_samples),
+                   "samples");
+  if (samples > 1 && !draws)
+    wrong("samples", str("samples is ", *samples,
+                         ", expected 1 without reasoning or a temperature above 0"));
+  options.samples = samples ? static_cast<int>(*samples) : draws ? defaults.samples : 1;
+}
+
 Json parse_body(std::string_view body) {
   std::string repaired;
   if (!base::is_valid_utf8(body)) body = repaired = base::sanitize_utf8(body);
@@ -484,7 +509,8 @@ Json parse_body(std::string_view body) {
 
 }  // namespace
 
-RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& limits) {
+RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& limits,
+                      const ApiDefaults& defaults) {
   RerankCall call;
   try {
     const Json json = parse_body(body);
@@ -494,6 +520,7 @@ RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& l
     else if (fields.has("texts") && !fields.has("documents"))
       call.shape = Shape::kTei;
     read_options(fields, limits, call);
+    read_sampling(fields, limits, defaults, call);
     if (route == PostRoute::kScore)
       read_pairs(fields, call);
     else

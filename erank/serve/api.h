@@ -46,6 +46,17 @@ struct ApiLimits {
   int64_t max_documents = 1000;       // of a call; of several queries, their sum
   int64_t max_text_bytes = 16 << 20;  // of a call's pairs: document, query and instruction of each
   int max_think_tokens = 32768;       // that a call may ask for
+  int max_samples = 64;               // likewise
+};
+
+// What a call is taken to say that does not say it.
+struct ApiDefaults {
+  rank::Mode mode = rank::Mode::kDirect;  // the model's
+  // As rank::ScoreOptions has them. The samples count for calls that draw: with reasoning and a
+  // temperature above 0.
+  int samples = 1;
+  double temperature = 0;
+  uint64_t seed = 0;
 };
 
 // One query of a call.
@@ -91,6 +102,7 @@ HttpReply fault_reply(const HttpRequest& request, int status, const std::string&
 // booleans may be texts; docs/serving.md lists the fields. Broken UTF-8 and half surrogates become
 // U+FFFD. Throws ApiError: 400 (in TEI's shape 422) for what is wrong, 413 for too much, 422 for
 // more reasoning than is allowed.
-RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& limits);
+RerankCall parse_call(PostRoute route, std::string_view body, const ApiLimits& limits,
+                      const ApiDefaults& defaults = {});
 
 }  // namespace erank::serve

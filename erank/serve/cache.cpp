@@ -1,6 +1,7 @@
 #include "erank/serve/cache.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "erank/base/error.h"
@@ -126,7 +127,9 @@ std::string pair_key(const std::string& identity, const ScoreOptions& o, const s
   add(think ? "think" : "direct");
   add(std::to_string(static_cast<int>(*o.score)));
   // What only reasoning depends on must not tell direct answers apart.
-  add(think ? base::str(*o.max_think_tokens, " ", o.temperature, " ", o.seed, " ", o.samples) : "");
+  add(think ? base::str(*o.max_think_tokens, " ", std::bit_cast<uint64_t>(o.temperature), " ",
+                        o.seed, " ", o.samples)
+            : "");
   add(o.long_documents == rank::LongDocuments::kWindows ? base::str("windows ", o.max_windows)
                                                         : "cut");
   add(query);
@@ -155,6 +158,8 @@ ScoreOptions PairPool::resolved(ScoreOptions options) const {
   if (!options.score) options.score = defaults.score;
   if (!options.max_think_tokens) options.max_think_tokens = defaults.max_think_tokens;
   options.hybrid_weight.reset();  // a pair's own score does not depend on its list
+  if (options.mode == rank::Mode::kDirect) options.temperature = 0;
+  if (options.temperature == 0) options.temperature = 0, options.seed = 0, options.samples = 1;
   return options;
 }
 
@@ -206,21 +211,25 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
     if (is_new) {
       if (unsent.empty() || jobs_.at(unsent.back()).text_bytes >= kJobBytes) {
         unsent.push_back(next_job_++);
-        jobs_[unsent.back()] = {.request = rank::RankRequest{.qid = std::to_string(query_number),
+        jobs_[unsent.back()] = {.request = rank::RankRequest{.qid = base::sha256(query.query),
                                                              .query = query.query,
                                                              .passages = {},
                                                              .options = all},
-                                .texts = query.documents};
+                                .texts = query.documents,
+                                .samples = all.samples};
       }
       pair.job = unsent.back();
       Job& job = jobs_.at(pair.job);
-      job.request->passages.push_back({std::to_string(documents[i]), {}, {}});
+      job.documents.push_back(documents[i]);
       job.text_bytes += std::ssize(query.query) + std::ssize(*all.instruction) +
                         std::ssize(query.documents->at(documents[i]));
       job.keys.push_back(keys[i]);
       ++job.num_left;
     }
-    ++(is_new ? num_computing_ : num_hits_);
+    if (is_new)
+      num_computing_ += all.samples;
+    else
+      ++num_hits_;
     if (pair.waiters.empty()) ++jobs_.at(pair.job).num_wanted;
     pair.waiters.push_back({caller, query_number, documents[i]});
     asked_[caller].push_back(keys[i]);
@@ -241,8 +250,12 @@ void PairPool::send() {
     Job& job = at->second;
     rank::RankRequest request = std::move(*job.request);
     job.request.reset();
-    for (auto& passage : request.passages) passage.text = job.texts->at(std::stoul(passage.id));
+    for (const size_t d : job.documents) {  // the ids are what the draws of reasoning depend on
+      const std::string& text = job.texts->at(d);
+      request.passages.push_back({base::sha256(text), text, {}});
+    }
     job.texts = nullptr;
+    job.documents = {};
     try {
       job.ticket = reranker_->submit(
           std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
@@ -278,8 +291,10 @@ std::vector<PairPool::Answer> PairPool::take(uint64_t number, PassageResult resu
     pairs_.erase(it);
     if (wanted && --job.num_wanted == 0) cancel(number);
   }
+  result.docid.clear();  // of the request alone
   if (!result.error) cache_.insert(key, std::move(result));
-  --num_computing_;
+  num_computing_ -= job.samples;
+  num_done_ += job.samples;
   if (--job.num_left == 0) jobs_.erase(number);
   return answers;
 }
@@ -308,7 +323,7 @@ void PairPool::cancel(uint64_t number) {
     if (const auto at = pairs_.find(key); at != pairs_.end() && at->second.job == number)
       pairs_.erase(at);
   if (!job.request) return job.ticket.cancel();
-  num_computing_ -= static_cast<int64_t>(job.num_left);
+  num_computing_ -= static_cast<int64_t>(job.num_left) * job.samples;
   jobs_.erase(number);
 }
 

@@ -110,8 +110,10 @@ class PairPool {
   // more is cancelled.
   void leave(uint64_t caller);
 
-  int64_t num_computing() const { return num_computing_; }  // pairs that the reranker has
-  int64_t num_hits() const { return num_hits_; }            // pairs that were not computed again
+  // Pairs that are asked for and not there yet; each sample of a pair counts.
+  int64_t num_computing() const { return num_computing_; }
+  int64_t take_num_done() { return std::exchange(num_done_, 0); }  // likewise, since the last time
+  int64_t num_hits() const { return num_hits_; }  // pairs that were not computed again
   ResultCache& cache() { return cache_; }
   const rank::Reranker& reranker() const { return *reranker_; }
 
@@ -125,9 +127,11 @@ class PairPool {
     std::vector<Waiter> waiters;
   };
   struct Job {  // a request of the reranker, of some of the pairs of one ask()
-    std::optional<rank::RankRequest> request = {};  // until it is sent; the passages have no texts
-    std::shared_ptr<const std::vector<std::string>> texts = {};  // likewise; by the passages' ids
+    std::optional<rank::RankRequest> request = {};  // until it is sent, without passages
+    std::shared_ptr<const std::vector<std::string>> texts = {};  // of all documents; likewise
+    std::vector<size_t> documents = {};                          // by passage; likewise
     int64_t text_bytes = 0;
+    int64_t samples = 1;  // of a pair
     rank::Ticket ticket = {};
     std::vector<std::string> keys = {};  // by passage
     size_t num_left = 0;                 // passages without an outcome
@@ -142,7 +146,7 @@ class PairPool {
   ResultCache cache_;
   Post post_;
   uint64_t next_job_ = 1;
-  int64_t num_computing_ = 0, num_hits_ = 0;
+  int64_t num_computing_ = 0, num_done_ = 0, num_hits_ = 0;
   std::unordered_map<std::string, Pair> pairs_;
   std::unordered_map<uint64_t, Job> jobs_;
   std::deque<std::deque<uint64_t>> unsent_;  // jobs by ask(); those cancelled since are no more

@@ -37,6 +37,7 @@ OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reran
   json["max_text_bytes"] = options.limits.max_text_bytes;
   json["max_queued_pairs"] = options.max_queued_pairs;
   json["max_think_tokens"] = options.limits.max_think_tokens;
+  json["max_samples"] = options.limits.max_samples;
   json["max_query_tokens"] = defaults.prompt.max_query_tokens;
   json["max_document_tokens"] = defaults.prompt.max_document_tokens;
   json["scale"] = text::scale_name(defaults.prompt.scale);
@@ -45,6 +46,9 @@ OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reran
   json["default_max_think_tokens"] = defaults.max_think_tokens;
   json["default_score"] = rank::to_json(defaults)["score"];
   json["default_instruction"] = defaults.instruction;
+  json["default_samples"] = options.defaults.samples;
+  json["default_temperature"] = options.defaults.temperature;
+  json["default_seed"] = options.defaults.seed;
   json["default_deadline_ms"] = options.default_deadline_ms > 0
                                     ? OrderedJson(options.default_deadline_ms)
                                     : OrderedJson(nullptr);

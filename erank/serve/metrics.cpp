@@ -47,7 +47,8 @@ std::vector<pm::MetricFamily> engine_families(const EngineFigures& e) {
   gauge("erank_calls_running", "Calls that are being answered.", e.running_calls);
   gauge("erank_cached_results", "Results that are kept for pairs that come again.",
         e.cached_results);
-  gauge("erank_queued_pairs", "Pairs queued or being scored.", e.queued_pairs);
+  gauge("erank_queued_pairs", "Pairs queued or being scored; each sample of one counts.",
+        e.queued_pairs);
   gauge("erank_max_queued_pairs", "Pairs that may be queued; more are refused with 429.",
         e.max_queued_pairs);
   gauge("erank_sequences_running", "Sequences that the engine computes now.", e.running);
@@ -63,7 +64,8 @@ std::vector<pm::MetricFamily> engine_families(const EngineFigures& e) {
   count("erank_reused_tokens_total", "Tokens of prompts whose keys and values were there already.",
         e.reused_tokens);
   count("erank_new_tokens_total", "Tokens that the model wrote.", e.new_tokens);
-  count("erank_pairs_scored_total", "Pairs that have a score.", e.scored_pairs);
+  count("erank_pairs_scored_total", "Pairs that have a score; each window and sample counts.",
+        e.scored_pairs);
   count("erank_pairs_failed_total", "Pairs that could not be scored.", e.failed_pairs);
   count("erank_pairs_cancelled_total", "Pairs whose client left or whose time ran out.",
         e.cancelled_pairs);

@@ -68,7 +68,8 @@ void RunningCall::start(const std::function<void(int64_t)>& refuse) {
   const Keys keys = keys_of(first_mode, all);
   // What reasoning will add is let in now or never.
   int64_t missing = num_later(all, keys);
-  for (const auto& of_query : keys) missing += pool_->num_missing(of_query);
+  for (const auto& of_query : keys)
+    missing += pool_->num_missing(of_query) * samples_of(first_mode);
   refuse(missing);
   auto answers = ask(first_mode, all, keys);
   if (call_.stream) {
@@ -93,6 +94,10 @@ RunningCall::Keys RunningCall::keys_of(rank::Mode mode, const Chosen& chosen) co
   return keys;
 }
 
+int64_t RunningCall::samples_of(rank::Mode mode) const {
+  return mode == rank::Mode::kThink ? call_.options.samples : 1;
+}
+
 // With explain_top it is known which pairs these are when all direct scores are; until then as many
 // as there may be.
 int64_t RunningCall::num_later(const Chosen& all, const Keys& keys) {
@@ -112,7 +117,7 @@ int64_t RunningCall::num_later(const Chosen& all, const Keys& keys) {
     const int64_t missing = pool_->num_missing(of_query);
     later += call_.explain_top > 0 ? std::min(missing, call_.explain_top) : missing;
   }
-  return later;
+  return later * samples_of(rank::Mode::kThink);
 }
 
 std::vector<PairPool::Answer> RunningCall::ask(rank::Mode mode, const Chosen& chosen,

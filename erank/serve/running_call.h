@@ -31,8 +31,8 @@ class RunningCall {
   RunningCall(uint64_t number, RerankCall call, ReplyContext context, Arrival arrival,
               PairPool& pool, const ServiceHooks& hooks);
 
-  // Asks for the first stage's pairs. `refuse(missing)` throws ApiError when so many more pairs are
-  // too many. What it throws is for fail().
+  // Asks for the first stage's pairs. `refuse(missing)` throws ApiError when so many more pairs,
+  // each sample counts, are too many. What it throws is for fail().
   void start(const std::function<void(int64_t missing)>& refuse);
   void take(PairPool::Answer answer);
   // Deadline, time-out, progress. next_tick() is when there is something to do.
@@ -54,7 +54,8 @@ class RunningCall {
   using Keys = std::vector<std::vector<std::string>>;
 
   Keys keys_of(rank::Mode mode, const Chosen& chosen) const;
-  // How many pairs will have to be computed for reasoning. `keys` are of all direct scores.
+  int64_t samples_of(rank::Mode mode) const;  // of a pair
+  // How many pairs, each sample counts, will have to be computed for reasoning. `keys` are of all direct scores.
   int64_t num_later(const Chosen& all, const Keys& keys);
   std::vector<PairPool::Answer> ask(rank::Mode mode, const Chosen& chosen, const Keys& keys);
   void receive(std::vector<PairPool::Answer> answers);

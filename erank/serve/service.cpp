@@ -75,7 +75,8 @@ struct Queue {
   }
 };
 
-// Pairs a second while there was something to compute, the last half minute counting most.
+// Pairs, each sample counts, a second while there was something to compute, the last half minute
+// counting most.
 class Speed {
  public:
   void note(Clock::time_point now, bool busy, int64_t done) {
@@ -308,7 +309,9 @@ void Service::State::begin(WaitingCall waiting) {
   std::unique_ptr<RunningCall> running;
   try {
     check_running_bytes(waiting);
-    RerankCall call = parse_call(waiting.route, waiting.body, options.limits);
+    ApiDefaults defaults = options.defaults;
+    defaults.mode = pool->reranker().defaults().mode;
+    RerankCall call = parse_call(waiting.route, waiting.body, options.limits, defaults);
     if (!call.deadline_ms && options.default_deadline_ms > 0)
       call.deadline_ms = options.default_deadline_ms;
     ReplyContext context{.id = waiting.id,
@@ -370,7 +373,7 @@ void Service::State::publish(int64_t done) {
   const std::lock_guard lock(queue->mutex);
   queue->running = std::ssize(calls);
   if (!pool) return;
-  speed.note(Clock::now(), pool->num_computing() > 0 || done > 0, done);
+  speed.note(Clock::now(), pool->num_computing() > 0 || done > 0, pool->take_num_done());
   ServiceStats& stats = queue->stats;
   stats.queued_pairs = pool->num_computing();
   stats.cache_hits = pool->num_hits();

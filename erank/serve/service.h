@@ -18,8 +18,10 @@ namespace erank::serve {
 
 struct ServiceOptions {
   ApiLimits limits = {};
-  // Pairs that are being computed; a call that would exceed it is refused with 429 unless nothing
-  // is being computed. Lower it for short waits, raise it to refuse less.
+  ApiDefaults defaults = {};  // but for the mode, which is the model's
+  // Pairs that are being computed, each sample of one counts; a call that would exceed it is
+  // refused with 429 unless nothing is being computed. Lower it for short waits, raise it to refuse
+  // less.
   int64_t max_queued_pairs = 4096;
   // Calls that came and are not read yet, and their bytes; what goes over is refused with 429.
   int64_t max_waiting_calls = 256;
@@ -55,7 +57,7 @@ struct ServiceHooks {
 struct ServiceStats {
   int64_t waiting_calls = 0;  // not read yet
   int64_t running_calls = 0;
-  int64_t queued_pairs = 0;  // being computed
+  int64_t queued_pairs = 0;  // being computed, each sample counts
   int64_t computed_pairs = 0;
   int64_t cache_hits = 0;  // pairs answered without computing them
   int64_t cached_results = 0, cache_bytes = 0;

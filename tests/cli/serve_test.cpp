@@ -128,13 +128,17 @@ TEST_F(Serve, RanksDocuments) {
 
 TEST_F(Serve, TellsTheDefaultsOfItsFlags) {
   serve({"--instruction", "Given an order, the part.", "--direct", "--max-think-tokens", "300",
-         "--score", "integer", "--deadline-ms", "4500"});
+         "--score", "integer", "--deadline-ms", "4500", "--temperature", "0.7", "--samples", "4",
+         "--seed", "9"});
   const base::Json info = base::parse_json(ask(get("/info")).body, "reply");
   EXPECT_EQ(info["default_instruction"], "Given an order, the part.");
   EXPECT_EQ(info["default_mode"], "direct");
   EXPECT_EQ(info["default_max_think_tokens"], 300);
   EXPECT_EQ(info["default_score"], "integer");
   EXPECT_EQ(info["default_deadline_ms"], 4500);
+  EXPECT_EQ(info["default_temperature"], 0.7);
+  EXPECT_EQ(info["default_samples"], 4);
+  EXPECT_EQ(info["default_seed"], 9);
   EXPECT_EQ(stop(SIGTERM).exit_code, 0);
 }
 
@@ -342,6 +346,9 @@ TEST_F(Serve, RefusesWhatCannotBe) {
   refused({"--port", "0", "--think", "--direct"}, "--direct");
   refused({"--port", "0", "--max-think-tokens", "40000"}, "--max-think-tokens");
   refused({"--port", "0", "--score", "best"}, "--score");
+  refused({"--port", "0", "--samples", "65", "--temperature", "1"}, "--samples");
+  refused({"--port", "0", "--samples", "2"},
+          "[--samples] 2, expected 1 without a --temperature above 0");
   refused({"--port", "0", "--deadline-ms", "0"}, "--deadline-ms");
 
   const int taken = listen_on_a_free_port();

@@ -30,6 +30,9 @@ void check_call(const serve::RerankCall& call) {
       fuzz::demand(query.positions.size() == query.documents->size());
     pairs += std::ssize(*query.documents);
   }
+  fuzz::demand(call.options.samples >= 1 && call.options.samples <= serve::ApiLimits{}.max_samples);
+  fuzz::demand(call.options.temperature >= 0 && std::isfinite(call.options.temperature));
+  fuzz::demand(call.options.samples == 1 || call.options.temperature > 0);
   fuzz::demand(pairs == call.num_pairs && call.top_n >= 0 && call.explain_top >= 0);
 }
 

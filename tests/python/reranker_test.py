@@ -110,6 +110,14 @@ class RerankerTest(unittest.TestCase):
             thread.join()
         self.assertEqual(got, [expected] * len(got))
 
+    def test_samples_are_drawn_by_their_seed(self):
+        drawn = {"mode": "think", "max_think_tokens": 8, "temperature": 1, "samples": 3, "return_reasoning": True}
+        results = self.reranker.rank("which letter", DOCUMENTS, **drawn)
+        self.assertEqual(self.reranker.rank("which letter", DOCUMENTS, **drawn), results)
+        self.assertNotEqual(self.reranker.rank("which letter", DOCUMENTS, **drawn, seed=1), results)
+        with self.assertRaisesRegex(ValueError, "samples is 3, expected 1"):
+            self.reranker.rank("which letter", DOCUMENTS, mode="direct", samples=3)
+
     def test_refusals_are_value_errors_with_the_servers_line(self):
         with self.assertRaisesRegex(ValueError, "mode"):
             self.reranker.rank("q", ["d"], mode="aloud")

@@ -62,6 +62,15 @@ TEST(ApiFaults, NameTheField) {
                             R"("score": "best")",
                             R"("long_docs": "skip")",
                             R"("max_think_tokens": 0)",
+                            R"("temperature": -0.5)",
+                            R"("temperature": "warm")",
+                            R"("samples": 0)",
+                            R"("samples": 1.5)",
+                            R"("samples": 2)",
+                            R"("samples": 2, "mode": "think")",
+                            R"("samples": 2, "mode": "direct", "temperature": 1)",
+                            R"("seed": -1)",
+                            R"("seed": 9007199254740992)",
                             R"("instruction": 3)",
                             R"("rank_fields": [1])",
                             R"("hybrid": 3)"}) {
@@ -122,6 +131,20 @@ TEST(ApiFaults, OfABlendNameItsPart) {
                          "hybrid": {"scores": [[1]]}})")
                 .param,
             "hybrid.scores");
+}
+
+TEST(ApiFaults, OfMoreReasoningThanIsAllowedAre422) {
+  const ApiLimits limits{.max_think_tokens = 100, .max_samples = 8};
+  const auto error = [&](const std::string& field) {
+    return error_of(R"({"query": "q", "documents": ["a"], "mode": "think", "temperature": 1, )" +
+                        field + "}",
+                    limits);
+  };
+  EXPECT_EQ(error(R"("max_think_tokens": 101)").status, 422);
+  EXPECT_EQ(error(R"("max_think_tokens": 101)").param, "max_think_tokens");
+  EXPECT_EQ(error(R"("samples": 9)").status, 422);
+  EXPECT_EQ(error(R"("samples": 9)").param, "samples");
+  EXPECT_STREQ(error(R"("samples": 9)").what(), "samples is 9, expected at most 8");
 }
 
 TEST(ApiErrors, HaveABodyForEachOfTheirReaders) {

@@ -58,6 +58,9 @@ TEST(ApiRequest, HasDefaultsWhereNothingIsSaid) {
   EXPECT_EQ(call.options.score, std::nullopt);
   EXPECT_EQ(call.options.max_think_tokens, std::nullopt);
   EXPECT_EQ(call.options.hybrid_weight, std::nullopt);
+  EXPECT_EQ(call.options.temperature, 0);
+  EXPECT_EQ(call.options.samples, 1);
+  EXPECT_EQ(call.options.seed, 0u);
   EXPECT_EQ(call.options.long_documents, rank::LongDocuments::kWindows);
 }
 
@@ -66,7 +69,8 @@ TEST(ApiRequest, TakesNullForAbsentAndIgnoresWhatItDoesNotKnow) {
       R"("top_n": null, "max_tokens_per_doc": null, "return_documents": null, "mode": null,
          "score": null, "instruction": null, "hybrid": null, "deadline_ms": null, "stream": null,
          "rank_fields": null, "texts": null, "explain_top": null, "long_docs": null,
-         "max_think_tokens": null, "raw_scores": null, "return_reasoning": null,
+         "max_think_tokens": null, "temperature": null, "samples": null, "seed": null,
+         "raw_scores": null, "return_reasoning": null,
          "return_distribution": null, "priority": 3, "user": "u", "truncate": true,
          "truncation_direction": "right", "mm_processor_kwargs": {"a": [1]}, "model": 7,
          "max_chunks_per_doc": 10, "truncate_prompt_tokens": -1, "unheard_of": [[]])");
@@ -81,11 +85,14 @@ TEST(ApiRequest, ReadsEveryFieldOfOurs) {
       R"("instruction": "be kind", "mode": "think", "max_think_tokens": 64, "score": "expected",
          "deadline_ms": 250, "return_reasoning": true, "return_distribution": true,
          "explain_top": 3, "long_docs": "cut", "stream": true, "raw_scores": true, "top_n": 1,
-         "return_documents": false,
+         "return_documents": false, "temperature": 0.7, "samples": 4, "seed": 9,
          "hybrid": {"scores": [1, 2.5], "weight": 0.4, "method": "rrf"})");
   EXPECT_EQ(call.options.instruction, "be kind");
   EXPECT_EQ(call.options.mode, rank::Mode::kThink);
   EXPECT_EQ(call.options.max_think_tokens, 64);
+  EXPECT_EQ(call.options.temperature, 0.7);
+  EXPECT_EQ(call.options.samples, 4);
+  EXPECT_EQ(call.options.seed, 9u);
   EXPECT_EQ(call.options.score, rank::ScoreKind::kExpected);
   EXPECT_EQ(call.deadline_ms, 250);
   EXPECT_TRUE(call.return_reasoning);
@@ -133,6 +140,30 @@ TEST(ApiRequest, TakesLooseTypes) {
     EXPECT_FALSE(with(std::string("\"return_documents\": ") + no).return_documents) << no;
   EXPECT_EQ(with(R"("hybrid": {"scores": ["1.5", 2], "weight": "0.5"})").options.hybrid_weight,
             0.5);
+}
+
+TEST(ApiRequest, DrawsByTheServersDefaultsWhereThereIsSomethingToDraw) {
+  const auto options = [](const std::string& fields, rank::Mode mode) {
+    return parse_call(PostRoute::kRerank, R"({"query": "q", "documents": ["a"])" + fields + "}", {},
+                      {.mode = mode, .samples = 3, .temperature = 0.5, .seed = 11})
+        .options;
+  };
+  const auto think = options("", rank::Mode::kThink);
+  EXPECT_EQ(think.samples, 3);
+  EXPECT_EQ(think.temperature, 0.5);
+  EXPECT_EQ(think.seed, 11u);
+  EXPECT_EQ(options("", rank::Mode::kDirect).samples, 1);
+  EXPECT_EQ(options(R"(, "mode": "think")", rank::Mode::kDirect).samples, 3);
+  EXPECT_EQ(options(R"(, "explain_top": 1)", rank::Mode::kDirect).samples, 3);
+  EXPECT_EQ(options(R"(, "mode": "direct")", rank::Mode::kThink).samples, 1);
+  EXPECT_EQ(options(R"(, "temperature": 0)", rank::Mode::kThink).samples, 1);
+  EXPECT_EQ(options(R"(, "samples": 1)", rank::Mode::kThink).samples, 1);
+  EXPECT_EQ(options(R"(, "samples": "2.0", "temperature": "1.5", "seed": "7")", rank::Mode::kThink)
+                .samples,
+            2);
+  const auto loose = options(R"(, "temperature": "1.5", "seed": "7")", rank::Mode::kThink);
+  EXPECT_EQ(loose.temperature, 1.5);
+  EXPECT_EQ(loose.seed, 7u);
 }
 
 TEST(ApiRequest, TakesTopKForTopN) {

@@ -158,9 +158,10 @@ TEST(PairKey, TellsApartWhatChangesAScore) {
       changed(direct, [](auto& o) { o.max_windows = 2; }),
       changed(think, [](auto& o) { o.max_think_tokens = 65; }),
       changed(think, [](auto& o) { o.temperature = 1; }),
+      changed(think, [](auto& o) { o.temperature = 1.00000001; }),
       changed(think, [](auto& o) { o.seed = 9; }),
       changed(think, [](auto& o) { o.samples = 2; })};
-  EXPECT_EQ(keys.size(), 14u);
+  EXPECT_EQ(keys.size(), 15u);
   // What does not change a direct answer is no other pair.
   EXPECT_EQ(changed(direct, [](auto& o) { o.max_think_tokens = 65; }),
             pair_key("m", direct, "q", "d"));
@@ -183,12 +184,12 @@ struct Pool {
                news.notify_all();
              }) {}
 
-  std::vector<PairPool::Answer> ask(uint64_t caller, const std::vector<std::string>& texts) {
+  std::vector<PairPool::Answer> ask(uint64_t caller, const std::vector<std::string>& texts,
+                                    const ScoreOptions& options = {.mode = rank::Mode::kDirect}) {
     const QueryCall query{
         "why is the sky blue", std::make_shared<std::vector<std::string>>(texts), {}, {}};
     std::vector<size_t> all;
     for (size_t i = 0; i < texts.size(); ++i) all.push_back(i);
-    const ScoreOptions options{.mode = rank::Mode::kDirect};
     auto known = pool.ask(caller, 0, query, all, options, pool.keys(query, all, options));
     if (sends) pool.send();
     return known;
@@ -252,6 +253,34 @@ TEST(TinyPairPool, AnswersNobodyWhoHasLeft) {
     for (const auto& answer : pool.take()) right += answer.caller == 4 && !answer.result.error;
   EXPECT_EQ(right, 1);
   EXPECT_EQ(pool.pool.num_computing(), 0);
+}
+
+TEST(TinyPairPool, CountsEachSample) {
+  Pool pool(rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool4"))));
+  const ScoreOptions three{
+      .mode = rank::Mode::kThink, .max_think_tokens = 5, .temperature = 1, .samples = 3};
+  pool.ask(1, {"a", "b"}, three);
+  EXPECT_EQ(pool.pool.num_computing(), 6);
+  pool.ask(2, {"b"}, three);
+  EXPECT_EQ(pool.pool.num_computing(), 6);
+  EXPECT_EQ(pool.pool.num_hits(), 1);
+  for (int i = 0; i < 2; ++i)
+    for (const auto& answer : pool.take()) EXPECT_FALSE(answer.result.error);
+  EXPECT_EQ(pool.pool.num_computing(), 0);
+  EXPECT_EQ(pool.pool.take_num_done(), 6);
+  EXPECT_EQ(pool.pool.take_num_done(), 0);
+}
+
+TEST(TinyPairPool, TellsNoSeedsApartWhereNothingIsDrawn) {
+  Pool pool(rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool5"))));
+  pool.ask(3, {"c"}, {.mode = rank::Mode::kDirect, .temperature = 1, .seed = 1, .samples = 3});
+  EXPECT_EQ(pool.pool.num_computing(), 1);
+  EXPECT_FALSE(pool.take().at(0).result.error);
+  EXPECT_EQ(pool.ask(4, {"c"}).size(), 1u);
+  pool.ask(5, {"c"}, {.mode = rank::Mode::kThink, .max_think_tokens = 5, .seed = 1});
+  pool.take();
+  EXPECT_EQ(pool.ask(6, {"c"}, {.mode = rank::Mode::kThink, .max_think_tokens = 5, .seed = 2}).size(),
+            1u);
 }
 
 // Of texts of which each is more than is sent at a time.

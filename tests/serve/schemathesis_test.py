@@ -70,6 +70,20 @@ def with_equal_counts(path, body):
     body["hybrid"] = {**hybrid, "scores": scores}
 
 
+def with_something_to_draw(body):
+    """Likewise: samples need reasoning and a temperature above 0. Little of it, so that the test ends."""
+    if body.get("samples") is None:
+        return
+    if body.get("mode") in (None, "direct"):
+        body["mode"] = "think"
+    heat = body.get("temperature")
+    if heat is None or type(heat) in (int, float) and heat == 0 or heat in ("0", "0.0"):
+        body["temperature"] = 1
+    tokens = body.get("max_think_tokens")
+    if tokens is None or type(tokens) is int and 1 <= tokens <= 32768:
+        body["max_think_tokens"] = 2
+
+
 if __name__ != "__main__":
     import schemathesis
 
@@ -77,6 +91,7 @@ if __name__ != "__main__":
     def before_call(context, case, kwargs):
         if isinstance(case.body, dict):
             with_equal_counts(case.operation.path, case.body)
+            with_something_to_draw(case.body)
 
 
 class Described(unittest.TestCase):
