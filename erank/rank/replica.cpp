@@ -113,24 +113,25 @@ void Replica::run(MakeNetwork make, const engine::EngineOptions& options,
 // Takes what has come and makes one step. False: to stop.
 bool Replica::serve(engine::Engine& engine) {
   std::deque<std::shared_ptr<Job>> arrived;
-  bool look_for_cancelled = false;
+  decltype(cancels_) cancelled;
   {
     std::unique_lock lock(group_.mutex);
     stats_ = engine.stats();
     if (stats_.num_waiting + stats_.num_running == 0)
-      group_.work.wait(lock, [&] { return group_.stopping || cancels_ || !queue_.empty(); });
+      group_.work.wait(
+          lock, [&] { return group_.stopping || !cancels_.empty() || !queue_.empty(); });
     if (group_.stopping) return false;
     arrived.swap(queue_);
-    look_for_cancelled = std::exchange(cancels_, false);
+    cancelled.swap(cancels_);
   }
   for (auto& job : arrived) {
     active_.push_back(job);
     begin(engine, job);
   }
-  if (look_for_cancelled)
-    for (const auto& job : active_)
-      if (job->cancelled)
-        for (const int64_t number : job->numbers) engine.cancel(number);
+  for (const auto& [job, passage] : cancelled)
+    for (size_t i = 0; i < job->numbers.size(); ++i)
+      if (!passage || i == *passage)
+        for (const int64_t number : job->numbers[i]) engine.cancel(number);
   engine.step();
   std::erase_if(active_, [](const auto& job) { return job->num_left == 0; });
   return true;
@@ -138,10 +139,10 @@ bool Replica::serve(engine::Engine& engine) {
 
 void Replica::begin(engine::Engine& engine, const std::shared_ptr<Job>& job) {
   if (job->pairs.empty()) return end(*job);
-  if (job->cancelled) return fail_rest(*job, "cancelled");
+  job->numbers.resize(job->results.size());
   for (auto& pair : job->pairs) {
     auto request = std::move(pair.request);
-    job->numbers.push_back(engine.submit(
+    job->numbers[pair.blank.index].push_back(engine.submit(
         std::move(request),
         [this, &engine, job, pair = std::move(pair)](const engine::Completion& completion) {
           {
@@ -218,9 +219,8 @@ void Replica::call_back(Job& job, const std::function<void()>& call) {
     call();
   } catch (...) {
     job.fault = std::current_exception();
-    job.cancelled = true;
     const std::lock_guard lock(group_.mutex);
-    cancels_ = true;
+    cancel(job.shared_from_this(), std::nullopt);
   }
 }
 

@@ -2,7 +2,6 @@
 // it.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -12,8 +11,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "erank/engine/engine.h"
@@ -24,9 +25,9 @@
 
 namespace erank::rank {
 
-// A request, shared by its ticket and its replica's thread, which alone changes what is not atomic
-// once it is queued.
-struct Ticket::Job {
+// A request, shared by its ticket and its replica's thread, which alone changes it once it is
+// queued.
+struct Ticket::Job : std::enable_shared_from_this<Ticket::Job> {
   // What the engine is asked: a passage, or a window of one.
   struct Pair {
     engine::Request request;
@@ -44,10 +45,10 @@ struct Ticket::Job {
   size_t num_left = 0;                 // passages
   bool ended = false;                  // the promise is kept
   std::vector<Pair> pairs;             // until the engine has them
-  std::vector<int64_t> numbers;        // of the engine's requests
-  std::exception_ptr fault;            // what a callback threw
-  std::atomic<bool> cancelled = false;
-  std::function<void()> wake;  // its replica, if there still is one
+  std::vector<std::vector<int64_t>> numbers;  // of the engine's requests, by passage
+  std::exception_ptr fault;                   // what a callback threw
+  // Tells its replica, if there still is one; without a passage of all.
+  std::function<void(std::optional<size_t> passage)> cancel;
 };
 
 // What the replicas of a reranker have in common.
@@ -79,7 +80,9 @@ class Replica {
 
   // These REQUIRE the group's mutex. The thread sees what they change when `work` is notified.
   void add(std::shared_ptr<Ticket::Job> job);  // REQUIRES: the group is not stopping
-  void look_for_cancelled() { cancels_ = true; }
+  void cancel(std::shared_ptr<Ticket::Job> job, std::optional<size_t> passage) {
+    cancels_.emplace_back(std::move(job), passage);
+  }
   int64_t num_pending() const { return num_pending_; }  // as the group's
   const engine::EngineStats& stats() const { return stats_; }
 
@@ -101,7 +104,7 @@ class Replica {
   ReplicaGroup& group_;
   const ScoreReader& reader_;
   std::deque<std::shared_ptr<Job>> queue_;  // the group's mutex guards these
-  bool cancels_ = false;
+  std::vector<std::pair<std::shared_ptr<Job>, std::optional<size_t>>> cancels_;  // as Job::cancel
   int64_t num_pending_ = 0;
   engine::EngineStats stats_;
   std::vector<std::shared_ptr<Job>> active_;  // the thread's own: what is not done

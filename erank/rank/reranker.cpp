@@ -133,9 +133,11 @@ bool Ticket::wait_for(std::chrono::milliseconds time) const {
 }
 
 void Ticket::cancel() {
-  if (!job_) return;
-  job_->cancelled = true;
-  job_->wake();
+  if (job_) job_->cancel(std::nullopt);
+}
+
+void Ticket::cancel(size_t passage) {
+  if (job_) job_->cancel(passage);
 }
 
 Reranker::Reranker(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -328,13 +330,13 @@ Ticket Reranker::submit(RankRequest request, Callbacks callbacks) {
     Replica& idlest = **std::min_element(
         s.replicas.begin(), s.replicas.end(),
         [](const auto& a, const auto& b) { return a->num_pending() < b->num_pending(); });
-    job->wake = [weak = std::weak_ptr<State>(state_), &idlest] {
+    job->cancel = [weak = std::weak_ptr<State>(state_), &idlest, job = job.get()](auto passage) {
       const auto state = weak.lock();
       if (!state) return;
       {
         const std::lock_guard lock(state->group.mutex);
         // A reranker that is going has no replicas, and nothing that could be cancelled.
-        if (!state->group.stopping) idlest.look_for_cancelled();
+        if (!state->group.stopping) idlest.cancel(job->shared_from_this(), passage);
       }
       state->group.work.notify_all();
     };

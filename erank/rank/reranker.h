@@ -89,9 +89,10 @@ class Ticket {
   Ranking get();
   // Whether get() would not wait.
   bool wait_for(std::chrono::milliseconds time) const;
-  // What is not scored yet fails with kCancelled and leaves the cache before the next pass. Thread-
-  // safe; does nothing for a request that is done.
+  // What is not scored yet, of the request or of one passage by its index, fails with kCancelled and
+  // leaves the cache before the next pass. Thread-safe; does nothing for what is done.
   void cancel();
+  void cancel(size_t passage);
 
  private:
   std::shared_ptr<Job> job_;

@@ -230,7 +230,6 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
       num_computing_ += all.samples;
     else
       ++num_hits_;
-    if (pair.waiters.empty()) ++jobs_.at(pair.job).num_wanted;
     pair.waiters.push_back({caller, query_number, documents[i]});
     asked_[caller].push_back(keys[i]);
   }
@@ -250,12 +249,19 @@ void PairPool::send() {
     Job& job = at->second;
     rank::RankRequest request = std::move(*job.request);
     job.request.reset();
-    for (const size_t d : job.documents) {  // the ids are what the draws of reasoning depend on
-      const std::string& text = job.texts->at(d);
+    std::vector<std::string> keys;
+    for (size_t i = 0; i < job.keys.size(); ++i) {
+      const auto pair = pairs_.find(job.keys[i]);
+      if (pair == pairs_.end() || pair->second.job != number) continue;  // nobody waits for it
+      pair->second.passage = keys.size();
+      keys.push_back(std::move(job.keys[i]));
+      const std::string& text = job.texts->at(job.documents[i]);
+      // Its id is what the draws of its reasoning depend on.
       request.passages.push_back({base::sha256(text), text, {}});
     }
-    job.texts = nullptr;
+    job.keys = std::move(keys);
     job.documents = {};
+    job.texts = nullptr;
     try {
       job.ticket = reranker_->submit(
           std::move(request), {.on_result = [post = post_, number](const PassageResult& result) {
@@ -287,9 +293,7 @@ std::vector<PairPool::Answer> PairPool::take(uint64_t number, PassageResult resu
       answers.push_back({waiter.caller, waiter.query, result, !std::exchange(first, false)});
       relocate(answers.back().result, waiter.document);
     }
-    const bool wanted = !it->second.waiters.empty();
     pairs_.erase(it);
-    if (wanted && --job.num_wanted == 0) cancel(number);
   }
   result.docid.clear();  // of the request alone
   if (!result.error) cache_.insert(key, std::move(result));
@@ -312,19 +316,14 @@ void PairPool::leave(uint64_t caller) {
         !pair.waiters.empty())
       continue;
     Job& job = jobs_.at(pair.job);
-    if (--job.num_wanted == 0) cancel(pair.job);
+    if (!job.request) {
+      job.ticket.cancel(pair.passage);
+    } else {
+      num_computing_ -= job.samples;
+      if (--job.num_left == 0) jobs_.erase(pair.job);
+    }
+    pairs_.erase(it);  // so that nobody waits for what will not come
   }
-}
-
-void PairPool::cancel(uint64_t number) {
-  Job& job = jobs_.at(number);
-  // Nobody may wait for a pair that will not come.
-  for (const std::string& key : job.keys)
-    if (const auto at = pairs_.find(key); at != pairs_.end() && at->second.job == number)
-      pairs_.erase(at);
-  if (!job.request) return job.ticket.cancel();
-  num_computing_ -= static_cast<int64_t>(job.num_left) * job.samples;
-  jobs_.erase(number);
 }
 
 }  // namespace erank::serve

@@ -106,8 +106,7 @@ class PairPool {
   bool has_unsent() const { return !unsent_.empty(); }
   // For whom a result is that was posted.
   std::vector<Answer> take(uint64_t job, rank::PassageResult result);
-  // The caller gets no further answers. A request of the reranker for whose pairs nobody waits any
-  // more is cancelled.
+  // The caller gets no further answers. Pairs for which nobody waits any more are cancelled.
   void leave(uint64_t caller);
 
   // Pairs that are asked for and not there yet; each sample of a pair counts.
@@ -124,6 +123,7 @@ class PairPool {
   };
   struct Pair {  // that is being computed
     uint64_t job;
+    size_t passage;  // of the request, once it is sent
     std::vector<Waiter> waiters;
   };
   struct Job {  // a request of the reranker, of some of the pairs of one ask()
@@ -135,11 +135,9 @@ class PairPool {
     rank::Ticket ticket = {};
     std::vector<std::string> keys = {};  // by passage
     size_t num_left = 0;                 // passages without an outcome
-    size_t num_wanted = 0;               // of them those for which somebody waits
   };
 
   rank::ScoreOptions resolved(rank::ScoreOptions options) const;
-  void cancel(uint64_t number);  // a job that nobody wants
 
   std::shared_ptr<rank::Reranker> reranker_;
   std::string identity_;
@@ -149,7 +147,7 @@ class PairPool {
   int64_t num_computing_ = 0, num_done_ = 0, num_hits_ = 0;
   std::unordered_map<std::string, Pair> pairs_;
   std::unordered_map<uint64_t, Job> jobs_;
-  std::deque<std::deque<uint64_t>> unsent_;  // jobs by ask(); those cancelled since are no more
+  std::deque<std::deque<uint64_t>> unsent_;  // jobs by ask(); those that nobody wants are no more
   std::unordered_map<uint64_t, std::vector<std::string>> asked_;  // by caller
 };
 

@@ -512,6 +512,30 @@ TEST(TinyReranker, CancelsWhatIsNotScoredYet) {
   EXPECT_EQ(stats.engine.pages_used, 0);
 }
 
+TEST(TinyReranker, CancelsOnePassageAlone) {
+  const auto reranker = Reranker::load(
+      tiny_options(chain_checkpoint("cancel_one", {{'\n', 'a'}, {'a', 'b'}, {'b', 'a'}})));
+  RankRequest slow = request_of(kPassages, Mode::kThink);
+  slow.options.max_think_tokens = 1500;
+  slow.options.temperature = 0.01;  // draws what is most probable
+  slow.options.samples = 2;
+  Ticket ticket = reranker->submit(slow);
+  ticket.cancel(1);
+  ticket.cancel(3);
+  ticket.cancel(99);  // nobody
+  const Ranking ranking = ticket.get();
+  ASSERT_EQ(ranking.failed.size(), 2u);
+  EXPECT_EQ(ranking.failed[0].index, 1u);
+  EXPECT_EQ(ranking.failed[1].index, 3u);
+  for (const auto& failed : ranking.failed)
+    EXPECT_EQ(failed.error->kind, PassageError::Kind::kCancelled);
+  for (const auto& result : ranking.results) EXPECT_EQ(result.new_tokens, 3000);
+  ticket.cancel(0);  // does nothing more
+  EXPECT_EQ(reranker->rank(request_of(kPassages, Mode::kDirect)).results.size(), kPassages.size());
+  EXPECT_EQ(reranker->stats().engine.num_cancelled, 4);
+  EXPECT_EQ(reranker->stats().queued_pairs, 0);
+}
+
 TEST(TinyReranker, WhatACallbackThrowsEndsItsRequestAlone) {
   const auto reranker = Reranker::load(tiny_options(random_checkpoint("throws")));
   Ticket bad = reranker->submit(

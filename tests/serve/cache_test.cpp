@@ -255,6 +255,39 @@ TEST(TinyPairPool, AnswersNobodyWhoHasLeft) {
   EXPECT_EQ(pool.pool.num_computing(), 0);
 }
 
+// Of pairs that were sent together, and of some that were not sent yet.
+TEST(TinyPairPool, CancelsEachPairThatNobodyWaitsFor) {
+  const std::shared_ptr<rank::Reranker> reranker = rank::Reranker::load(rank::tiny_options(
+      rank::chain_checkpoint("pool_cancel", {{'\n', 'a'}, {'a', 'b'}, {'b', 'a'}})));
+  Pool pool(reranker);
+  const ScoreOptions endless{.mode = rank::Mode::kThink, .max_think_tokens = 500};
+  pool.ask(1, {"a", "b", "c"}, endless);
+  pool.ask(2, {"b"}, endless);
+  pool.pool.leave(1);
+  std::vector<std::pair<uint64_t, int64_t>> got;  // caller and new tokens
+  const auto take = [&](int count) {
+    for (int i = 0; i < count; ++i)
+      for (const auto& answer : pool.take())
+        got.emplace_back(answer.caller, answer.result.new_tokens);
+  };
+  take(3);
+  using ::testing::ElementsAre;
+  using ::testing::Pair;
+  EXPECT_THAT(got, ElementsAre(Pair(2, 500)));
+  EXPECT_EQ(reranker->stats().engine.num_cancelled, 2);
+  pool.sends = false;
+  pool.ask(3, {"d", "e", "f"}, endless);
+  pool.ask(4, {"f", "d"}, endless);
+  pool.pool.leave(3);
+  EXPECT_EQ(pool.pool.num_computing(), 2);
+  pool.pool.send();
+  got.clear();
+  take(2);
+  EXPECT_THAT(got, ElementsAre(Pair(4, 500), Pair(4, 500)));
+  EXPECT_EQ(pool.pool.num_computing(), 0);
+  EXPECT_EQ(reranker->stats().engine.num_done, 3);
+}
+
 TEST(TinyPairPool, CountsEachSample) {
   Pool pool(rank::Reranker::load(rank::tiny_options(rank::random_checkpoint("pool4"))));
   const ScoreOptions three{
