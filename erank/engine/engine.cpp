@@ -149,7 +149,7 @@ struct Engine::State {
       must_compute_from = job.answer_at = std::ssize(ids) - 1;
       if (!asked->groups.empty()) ids.push_back(asked->groups[0].first_id);
     }
-    job.sequence = scheduler.add(std::move(ids), asked->max_tokens, must_compute_from);
+    job.sequence = scheduler.add(std::move(ids), asked->max_tokens, must_compute_from, request.queue);
     jobs.emplace(job.sequence, std::move(job));
   }
 

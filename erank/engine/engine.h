@@ -54,8 +54,8 @@ class Engine {
   Engine(const Engine&) = delete;
 
   // Queues a request and returns its number; `on_done` is called from step() exactly once a sample
-  // and may submit and cancel. Requests start in the order of submission. Never throws for a bad
-  // request: its completions carry the fault (Error{kExhausted} when prompt + budget can never fit
+  // and may submit and cancel. Those of one queue start in the order of submission. Never throws for
+  // a bad request: its completions carry the fault (Error{kExhausted} when prompt + budget can never fit
   // the cache, Error{kInvalidInput} for an empty prompt, an id outside the vocabulary, a prompt
   // that with answer prefix and choices exceeds the model's context, a field out of range, or a
   // choice of no or three ids).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <list>
 #include <unordered_map>
 
 #include "erank/base/error.h"
@@ -12,7 +13,7 @@ namespace erank::engine {
 namespace {
 
 struct Sequence {
-  int64_t handle = 0;
+  int64_t handle = 0, queue = 0;
   Ids ids;
   int64_t max_tokens = 0, must_compute_from = 0;
   bool admitted = false;
@@ -23,6 +24,11 @@ struct Sequence {
   int64_t num_shared = 0, num_nodes = 0;
   int64_t reserved = 0;    // pages it may still take
   bool publishing = true;  // its next page can still become a node
+};
+
+struct Queue {
+  int64_t number = 0;
+  std::deque<int64_t> waiting;  // at least one
 };
 
 }  // namespace
@@ -39,7 +45,7 @@ struct Scheduler::State {
   BlockPool pool;
   PrefixTree tree;
   std::unordered_map<int64_t, Sequence> sequences;
-  std::deque<int64_t> waiting;
+  std::list<Queue> queues;  // the one whose turn it is first
   std::vector<Sequence*> running;  // in order of admission
   int64_t next_handle = 0;
   int64_t num_reserved = 0;  // sum of reserved over all sequences
@@ -54,6 +60,7 @@ struct Scheduler::State {
   int64_t pages_for(int64_t tokens) const {
     return (tokens + options.page_tokens - 1) / options.page_tokens;
   }
+  int64_t num_waiting() const { return std::ssize(sequences) - std::ssize(running); }
   int64_t num_free() const { return pool.num_free() + tree.num_evictable(); }
 
   Sequence& get(int64_t handle) {
@@ -65,6 +72,11 @@ struct Scheduler::State {
     Sequence& s = get(handle);
     ERANK_CHECK(s.admitted, "sequence ", handle, " is still waiting");
     return s;
+  }
+
+  std::list<Queue>::iterator find_queue(int64_t number) {
+    return std::find_if(queues.begin(), queues.end(),
+                        [&](const Queue& queue) { return queue.number == number; });
   }
 
   void take_page(Sequence& s) {
@@ -193,7 +205,9 @@ struct Scheduler::State {
     if (s.admitted) {
       std::erase(running, &s);
     } else {
-      std::erase(waiting, s.handle);
+      const auto queue = find_queue(s.queue);
+      std::erase(queue->waiting, s.handle);
+      if (queue->waiting.empty()) queues.erase(queue);
     }
     sequences.erase(s.handle);
   }
@@ -208,16 +222,20 @@ Scheduler::Scheduler(const SchedulerOptions& options) {
 
 Scheduler::~Scheduler() = default;
 
-int64_t Scheduler::add(Ids ids, int64_t max_tokens, int64_t must_compute_from) {
+int64_t Scheduler::add(Ids ids, int64_t max_tokens, int64_t must_compute_from, int64_t queue) {
   ERANK_CHECK(fits(max_tokens) && std::ssize(ids) <= max_tokens, max_tokens);
   ERANK_CHECK(0 <= must_compute_from && must_compute_from < std::ssize(ids), must_compute_from);
   const int64_t handle = state_->next_handle++;
   Sequence& s = state_->sequences[handle];
   s.handle = handle;
+  s.queue = queue;
   s.ids = std::move(ids);
   s.max_tokens = max_tokens;
   s.must_compute_from = must_compute_from;
-  state_->waiting.push_back(handle);
+  auto& queues = state_->queues;
+  auto place = state_->find_queue(queue);
+  if (place == queues.end()) place = queues.insert(place, {queue, {}});
+  place->waiting.push_back(handle);
   return handle;
 }
 
@@ -237,17 +255,23 @@ const Step& Scheduler::next() {
   step.copies.clear();
   int64_t budget = state.options.max_batch_tokens;
   for (Sequence* s : state.running) budget -= state.plan(*s, budget);
-  while (budget > 0 && !state.waiting.empty() &&
+  auto& queues = state.queues;
+  while (budget > 0 && !queues.empty() &&
          std::ssize(state.running) < state.options.max_sequences) {
-    Sequence& s = state.get(state.waiting.front());
+    auto& waiting = queues.front().waiting;
+    Sequence& s = state.get(waiting.front());
     if (!state.admit(s)) break;
-    state.waiting.pop_front();
+    waiting.pop_front();
+    if (waiting.empty())
+      queues.pop_front();
+    else
+      queues.splice(queues.end(), queues, queues.begin());
     budget -= state.plan(s, budget);
   }
   for (const int32_t page : state.pinned) state.tree.release(page);
   state.pinned.clear();
   state.sources.clear();
-  ERANK_CHECK(!step.entries.empty() || state.waiting.empty() || !state.running.empty(),
+  ERANK_CHECK(!step.entries.empty() || queues.empty() || !state.running.empty(),
               "a waiting sequence fits but is not admitted");
   return step;
 }
@@ -288,7 +312,7 @@ void Scheduler::restart() {
   for (const int32_t page : state_->tree.clear()) state_->pool.give_back(page);
 }
 
-int64_t Scheduler::num_waiting() const { return std::ssize(state_->waiting); }
+int64_t Scheduler::num_waiting() const { return state_->num_waiting(); }
 int64_t Scheduler::num_running() const { return std::ssize(state_->running); }
 bool Scheduler::is_running(int64_t sequence) const { return state_->get(sequence).admitted; }
 int64_t Scheduler::num_free_pages() const { return state_->num_free(); }
@@ -300,7 +324,12 @@ void Scheduler::check_integrity() const {
   const int64_t size = state.options.page_tokens;
   state.tree.check_integrity();
   ERANK_CHECK(state.pinned.empty() && state.sources.empty());
-  ERANK_CHECK(state.sequences.size() == state.waiting.size() + state.running.size());
+  int64_t num_waiting = 0;
+  for (const Queue& queue : state.queues) {
+    ERANK_CHECK(!queue.waiting.empty(), "queue ", queue.number);
+    num_waiting += std::ssize(queue.waiting);
+  }
+  ERANK_CHECK(num_waiting == state.num_waiting());
   std::vector<int> owners(state.options.num_pages), users(state.options.num_pages);
   int64_t num_reserved = 0;
   for (const Sequence* s : state.running) {

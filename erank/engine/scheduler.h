@@ -51,14 +51,15 @@ class Scheduler {
   // Queues a sequence. `max_tokens` is the largest length it may ever grow to: its pages are
   // reserved when it is admitted, so an admitted sequence always finishes. `must_compute_from`: the
   // first position that is computed anew even if another sequence has it (its logits are asked);
-  // what is before it is found by later sequences, the rest and what is appended is not.
+  // what is before it is found by later sequences, the rest and what is appended is not. `queue`:
+  // of several that wait, one sequence of each is admitted in turn.
   // Returns its handle (never used again). REQUIRES: fits(max_tokens), ids.size() <= max_tokens,
   // 0 <= must_compute_from < ids.size().
-  int64_t add(Ids ids, int64_t max_tokens, int64_t must_compute_from);
+  int64_t add(Ids ids, int64_t max_tokens, int64_t must_compute_from, int64_t queue = 0);
   // Whether a sequence of this length can run when it has all pages.
   bool fits(int64_t max_tokens) const;
 
-  // Admits what fits (strictly in order of add) and plans the next pass: first what running
+  // Admits what fits (strictly in turn, of a queue in order of add) and plans the next pass: first what running
   // sequences lack, then new ones, until max_batch_tokens are planned; the last entry may be a part
   // of a long prompt. A prefix that another sequence computes in this very step counts as cached.
   // The caller makes the pass before it calls anything else that changes a sequence. Empty entries:

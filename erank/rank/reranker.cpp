@@ -234,6 +234,7 @@ std::shared_ptr<Job> Reranker::State::render(RankRequest request) const {
     auto& asked = pair.request;
     asked.prompt = std::move(prompt);
     asked.choices = reader->choices();
+    asked.queue = request.queue;
     if (!think) {
       asked.answer_prefix = format->direct_close();
       return;

@@ -67,6 +67,9 @@ struct RankRequest {
   std::string query;
   std::vector<Passage> passages;  // in first-stage order, which breaks ties
   ScoreOptions options;
+  // Pairs of one queue are computed in the order of submission, of several queues one of each in
+  // turn: so that a caller with few of them does not wait for another one with many.
+  int64_t queue = 0;
 };
 
 // Called on a replica's thread, one at a time for all of them; must be quick, and must not wait for

@@ -214,7 +214,9 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
         jobs_[unsent.back()] = {.request = rank::RankRequest{.qid = base::sha256(query.query),
                                                              .query = query.query,
                                                              .passages = {},
-                                                             .options = all},
+                                                             .options = all,
+                                                             .queue =
+                                                                 static_cast<int64_t>(caller)},
                                 .texts = query.documents,
                                 .samples = all.samples};
       }

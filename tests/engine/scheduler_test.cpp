@@ -22,10 +22,10 @@ class Simulation {
   explicit Simulation(const SchedulerOptions& options)
       : options_(options), scheduler(options), slots_(options.num_pages * options.page_tokens, 0) {}
 
-  int64_t add(Ids ids, int64_t max_tokens, int64_t must_compute_from) {
-    const int64_t handle = scheduler.add(ids, max_tokens, must_compute_from);
+  int64_t add(Ids ids, int64_t max_tokens, int64_t must_compute_from, int64_t queue = 0) {
+    const int64_t handle = scheduler.add(ids, max_tokens, must_compute_from, queue);
     waiting_.push_back(handle);
-    sequences_[handle] = {std::move(ids), max_tokens, must_compute_from, 0};
+    sequences_[handle] = {std::move(ids), max_tokens, must_compute_from, 0, queue};
     return handle;
   }
 
@@ -129,17 +129,20 @@ class Simulation {
 
   struct Sequence {
     Ids ids;
-    int64_t max_tokens, must_compute_from, computed;
+    int64_t max_tokens, must_compute_from, computed, queue;
   };
   const Sequence& sequence(int64_t handle) const { return sequences_.at(handle); }
 
  private:
   void admit(const StepEntry& entry) {
-    ASSERT_FALSE(waiting_.empty());
-    EXPECT_EQ(entry.sequence, waiting_.front()) << "admitted out of order";
-    waiting_.pop_front();
-    running_.insert(entry.sequence);
     auto& s = sequences_.at(entry.sequence);
+    const auto first = std::find_if(waiting_.begin(), waiting_.end(), [&](int64_t handle) {
+      return sequences_.at(handle).queue == s.queue;
+    });
+    ASSERT_NE(first, waiting_.end());
+    EXPECT_EQ(entry.sequence, *first) << "admitted out of order";
+    waiting_.erase(first);
+    running_.insert(entry.sequence);
     s.computed = scheduler.num_cached(entry.sequence);
     EXPECT_LE(s.computed, s.must_compute_from);
     if (expect_all_found) {
@@ -311,6 +314,28 @@ TEST(Scheduler, AdmitsInOrder) {
   EXPECT_EQ(sim.step().entries.at(0).sequence, large);
   sim.finish(large);
   EXPECT_EQ(sim.step().entries.at(0).sequence, late);
+}
+
+TEST(Scheduler, AdmitsOneOfEachQueueInTurn) {
+  Simulation sim({.num_pages = 64, .page_tokens = 4, .max_sequences = 4});
+  std::vector<int64_t> large, other;
+  for (int32_t i = 0; i < 4; ++i) large.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 1));
+  for (int32_t i = 5; i < 7; ++i) other.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 2));
+  const auto admitted = [&] {
+    std::vector<int64_t> handles;
+    for (const StepEntry& entry : sim.step().entries) handles.push_back(entry.sequence);
+    return handles;
+  };
+  EXPECT_EQ(admitted(), (std::vector{large[0], other[0], large[1], other[1]}));
+  const int64_t small = sim.add(range(90, 94), 4, 3, 3);
+  const int64_t late = sim.add(range(95, 99), 4, 3, 2);  // came back: behind the small one
+  for (const int64_t handle : sim.running()) sim.finish(handle);
+  EXPECT_EQ(admitted(), (std::vector{large[2], small, late, large[3]}));
+  // Who gives up gives its turn away.
+  const int64_t gone = sim.add(range(70, 74), 4, 3, 4), next = sim.add(range(75, 79), 4, 3, 5);
+  sim.finish(gone);
+  sim.finish(small);
+  EXPECT_EQ(admitted(), (std::vector{next}));
 }
 
 TEST(Scheduler, AlwaysFinishesWhatItAdmitted) {
@@ -496,7 +521,7 @@ class Schedule {
     const int64_t must = random_.below(3) == 0 ? random_.below(n) : n - 1;
     prompts_.push_back(ids);
     if (prompts_.size() > 20) prompts_.erase(prompts_.begin());
-    sim.add(std::move(ids), max_tokens, must);
+    sim.add(std::move(ids), max_tokens, must, static_cast<int64_t>(random_.below(3)));
   }
 
  private:

@@ -429,6 +429,40 @@ TEST(TinyService, AnswersOthersBeforeTheTokensOfALongCallAreMade) {
   while (service.stats().queued_pairs > 0) std::this_thread::sleep_for(milliseconds(5));
 }
 
+TEST(TinyService, AnswersASmallCallLongBeforeALargeOneThatCameFirst) {
+  Service service({});
+  const auto reranker = tiny();
+  service.set_reranker(reranker, "files");
+  std::vector<std::string> texts;
+  for (int i = 0; i < 500; ++i) texts.push_back(std::to_string(i) + std::string(500, 'x'));
+  const Asked large = post(service, direct(texts));
+  large->wait_for_start();
+  EXPECT_EQ(post(service, direct({"one"}))->reply().status, 200);
+  EXPECT_LT(reranker->stats().engine.num_done, 250);
+  EXPECT_FALSE(large->wait(milliseconds(0)));
+  EXPECT_EQ(large->json()["results"].size(), 500u);
+}
+
+// As a client's library does that has waited long enough.
+TEST(TinyService, HasTheFinishedPairsOfACallWhoseClientAsksAgain) {
+  Service service({});
+  const auto reranker = tiny();
+  service.set_reranker(reranker, "files");
+  std::vector<std::string> texts;
+  for (int i = 0; i < 100; ++i) texts.push_back(std::to_string(i) + std::string(500, 'x'));
+  const Asked first = post(service, direct(texts));
+  while (reranker->stats().engine.num_done < 10) std::this_thread::sleep_for(milliseconds(1));
+  first->leave();
+  while (service.stats().queued_pairs > 0) std::this_thread::sleep_for(milliseconds(1));
+  const Json again = post(service, direct(texts))->json();
+  EXPECT_EQ(again["results"].size(), 100u);
+  for (const Json& item : again["results"]) EXPECT_FALSE(item.contains("error"));
+  const auto stats = settled(service);
+  EXPECT_GT(stats.reranker.engine.num_cancelled, 0);
+  EXPECT_EQ(stats.reranker.engine.num_done, 100);
+  EXPECT_GE(stats.cache_hits, 10);
+}
+
 TEST(TinyService, RefusesWhatWouldWaitTooLong) {
   Service service({.max_queued_pairs = 66});
   service.set_reranker(endless(), "files");
