@@ -2,11 +2,13 @@
 
     clients_test.py PROGRAM [unittest's arguments]
 
-Each finds the ranking, the scores, top_n and its error. `tools/setup --clients` installs them.
+Each finds the ranking, the scores, top_n and its error; so does examples/python/langchain_compressor.py.
+`tools/setup --clients` installs them.
 """
 
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -34,6 +36,12 @@ from llama_index.postprocessor.jinaai_rerank import JinaRerank as LlamaJina
 from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
 PROGRAM = sys.argv.pop(1)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.dont_write_bytecode = True
+sys.path += [str(ROOT / "python"), str(ROOT / "examples/python")]
+os.environ["ERANK_PROGRAM"] = PROGRAM
+from langchain_compressor import ErankCompressor
+
 QUERY = "why is the sky blue"
 TEXTS = [
     "Bread rises because yeast makes gas.",
@@ -139,6 +147,21 @@ class LangChain(Clients):
         client = InfinityRerank(client=strict, model="m")
         with self.assertRaisesRegex(UnexpectedStatus, "must not be empty"):
             client.rerank(TEXTS, "")
+
+
+    def test_erank(self):
+        # The example, with a server of its own.
+        client = ErankCompressor(top_n=2)
+        documents = [Document(page_content=t, metadata={"place": i}) for i, t in enumerate(TEXTS)]
+        found = client.compress_documents(documents, QUERY)
+        self.check([(d.metadata["place"], d.metadata["relevance_score"]) for d in found], 2)
+        self.of_texts([(d.page_content, d.metadata["relevance_score"]) for d in found], 2)
+        self.assertEqual(documents[1].metadata, {"place": 1})
+        client.top_n, client.options = None, {"instruction": "Given a query, retrieval relevant passage."}
+        self.assertEqual(len(client.compress_documents(documents, QUERY)), len(TEXTS))
+        self.assertEqual(client.compress_documents([], QUERY), [])
+        with self.assertRaisesRegex(ValueError, "must not be empty"):
+            client.compress_documents(documents, "")
 
 
 class LlamaIndex(Clients):
