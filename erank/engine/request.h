@@ -41,7 +41,8 @@ struct Request {
   // Independent samples of the same prompt, which is computed once. Sample i draws with
   // sample_seed(sampling.seed, i).
   int num_samples = 1;
-  // Samples of one queue start in the order of submission; of several queues one of each in turn.
+  // Samples of one queue start in the order of submission; of several queues some of each in turn
+  // (SchedulerOptions::turn).
   int64_t queue = 0;
   bool log_probs = false;  // of the new tokens: Completion::log_probs
 };

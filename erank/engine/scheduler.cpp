@@ -29,6 +29,7 @@ struct Sequence {
 struct Queue {
   int64_t number = 0;
   std::deque<int64_t> waiting;  // at least one
+  int64_t num_admitted = 0;     // in this turn
 };
 
 }  // namespace
@@ -45,7 +46,7 @@ struct Scheduler::State {
   BlockPool pool;
   PrefixTree tree;
   std::unordered_map<int64_t, Sequence> sequences;
-  std::list<Queue> queues;  // the one whose turn it is first
+  std::list<Queue> queues;         // the one whose turn it is first
   std::vector<Sequence*> running;  // in order of admission
   int64_t next_handle = 0;
   int64_t num_reserved = 0;  // sum of reserved over all sequences
@@ -215,7 +216,7 @@ struct Scheduler::State {
 
 Scheduler::Scheduler(const SchedulerOptions& options) {
   ERANK_CHECK(options.num_pages > 0 && options.page_tokens > 0 && options.max_batch_tokens > 0 &&
-              options.max_sequences > 0);
+              options.max_sequences > 0 && options.turn > 0);
   ERANK_CHECK(options.num_pages * options.page_tokens <= INT32_MAX, "slots are 32-bit");
   state_ = std::make_unique<State>(options);
 }
@@ -234,7 +235,7 @@ int64_t Scheduler::add(Ids ids, int64_t max_tokens, int64_t must_compute_from, i
   s.must_compute_from = must_compute_from;
   auto& queues = state_->queues;
   auto place = state_->find_queue(queue);
-  if (place == queues.end()) place = queues.insert(place, {queue, {}});
+  if (place == queues.end()) place = queues.insert(place, {queue});
   place->waiting.push_back(handle);
   return handle;
 }
@@ -256,16 +257,17 @@ const Step& Scheduler::next() {
   int64_t budget = state.options.max_batch_tokens;
   for (Sequence* s : state.running) budget -= state.plan(*s, budget);
   auto& queues = state.queues;
-  while (budget > 0 && !queues.empty() &&
-         std::ssize(state.running) < state.options.max_sequences) {
-    auto& waiting = queues.front().waiting;
-    Sequence& s = state.get(waiting.front());
+  while (budget > 0 && !queues.empty() && std::ssize(state.running) < state.options.max_sequences) {
+    Queue& queue = queues.front();
+    Sequence& s = state.get(queue.waiting.front());
     if (!state.admit(s)) break;
-    waiting.pop_front();
-    if (waiting.empty())
+    queue.waiting.pop_front();
+    if (queue.waiting.empty()) {
       queues.pop_front();
-    else
+    } else if (++queue.num_admitted == state.options.turn) {
+      queue.num_admitted = 0;
       queues.splice(queues.end(), queues, queues.begin());
+    }
     budget -= state.plan(s, budget);
   }
   for (const int32_t page : state.pinned) state.tree.release(page);

@@ -67,8 +67,8 @@ struct RankRequest {
   std::string query;
   std::vector<Passage> passages;  // in first-stage order, which breaks ties
   ScoreOptions options;
-  // Pairs of one queue are computed in the order of submission, of several queues one of each in
-  // turn: so that a caller with few of them does not wait for another one with many.
+  // Pairs of one queue are computed in the order of submission, of several queues up to 32 of each
+  // in turn: so that a caller with few of them does not wait for another one with many.
   int64_t queue = 0;
 };
 
@@ -92,8 +92,8 @@ class Ticket {
   Ranking get();
   // Whether get() would not wait.
   bool wait_for(std::chrono::milliseconds time) const;
-  // What is not scored yet, of the request or of one passage by its index, fails with kCancelled and
-  // leaves the cache before the next pass. Thread-safe; does nothing for what is done.
+  // What is not scored yet, of the request or of one passage by its index, fails with kCancelled
+  // and leaves the cache before the next pass. Thread-safe; does nothing for what is done.
   void cancel();
   void cancel(size_t passage);
 

@@ -316,23 +316,25 @@ TEST(Scheduler, AdmitsInOrder) {
   EXPECT_EQ(sim.step().entries.at(0).sequence, late);
 }
 
-TEST(Scheduler, AdmitsOneOfEachQueueInTurn) {
-  Simulation sim({.num_pages = 64, .page_tokens = 4, .max_sequences = 4});
+TEST(Scheduler, AdmitsSomeOfEachQueueInTurn) {
+  Simulation sim({.num_pages = 64, .page_tokens = 4, .max_sequences = 4, .turn = 2});
   std::vector<int64_t> large, other;
-  for (int32_t i = 0; i < 4; ++i) large.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 1));
-  for (int32_t i = 5; i < 7; ++i) other.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 2));
+  for (int32_t i = 0; i < 6; ++i) large.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 1));
+  for (int32_t i = 6; i < 8; ++i) other.push_back(sim.add(range(10 * i, 10 * i + 4), 4, 3, 2));
   const auto admitted = [&] {
     std::vector<int64_t> handles;
     for (const StepEntry& entry : sim.step().entries) handles.push_back(entry.sequence);
     return handles;
   };
-  EXPECT_EQ(admitted(), (std::vector{large[0], other[0], large[1], other[1]}));
+  EXPECT_EQ(admitted(), (std::vector{large[0], large[1], other[0], other[1]}));
   const int64_t small = sim.add(range(90, 94), 4, 3, 3);
-  const int64_t late = sim.add(range(95, 99), 4, 3, 2);  // came back: behind the small one
+  const int64_t late = sim.add(range(95, 99), 4, 3, 2);  // after the small one
   for (const int64_t handle : sim.running()) sim.finish(handle);
-  EXPECT_EQ(admitted(), (std::vector{large[2], small, late, large[3]}));
+  EXPECT_EQ(admitted(), (std::vector{large[2], large[3], small, late}));
   // Who gives up gives its turn away.
-  const int64_t gone = sim.add(range(70, 74), 4, 3, 4), next = sim.add(range(75, 79), 4, 3, 5);
+  const int64_t gone = sim.add(range(80, 84), 4, 3, 4), next = sim.add(range(85, 89), 4, 3, 5);
+  sim.finish(large[4]);
+  sim.finish(large[5]);
   sim.finish(gone);
   sim.finish(small);
   EXPECT_EQ(admitted(), (std::vector{next}));
@@ -490,7 +492,8 @@ class Schedule {
             .max_batch_tokens = static_cast<int64_t>(1 + random_.below(40)),
             .max_sequences = static_cast<int64_t>(1 + random_.below(12)),
             .share_prefixes = random_.below(8) != 0,
-            .max_unused_pages = static_cast<int64_t>(random_.below(30)) - 1};
+            .max_unused_pages = static_cast<int64_t>(random_.below(30)) - 1,
+            .turn = static_cast<int64_t>(1 + random_.below(3))};
   }
 
   void run(Simulation& sim, int64_t capacity, int num_ops) {
