@@ -103,6 +103,9 @@ serve::EngineFigures engine_figures(const serve::ServiceStats& stats, int64_t ma
   figures.running = engine.num_running;
   figures.waiting = engine.num_waiting;
   figures.passes = engine.steps;
+  figures.passes_by_sequences = engine.steps_by_sequences;
+  figures.passes_by_tokens = engine.steps_by_tokens;
+  figures.pass_sequences = engine.step_sequences;
   figures.computed_tokens = engine.computed_tokens;
   figures.reused_tokens = engine.cached_tokens;
   figures.new_tokens = engine.new_tokens;
@@ -319,8 +322,9 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, f.service.limits.max_think_tokens));
   verb->add_option("--score", f.score, "paper (s Pr(s)), expected or integer" + by_default)
       ->check(CLI::IsMember({"paper", "expected", "integer"}));
-  verb->add_option("--temperature", f.service.defaults.temperature,
-                   "sampling temperature of the reasoning where a request does not say; 0 is greedy")
+  verb->add_option(
+          "--temperature", f.service.defaults.temperature,
+          "sampling temperature of the reasoning where a request does not say; 0 is greedy")
       ->check(non_negative_number())
       ->capture_default_str();
   verb->add_option("--samples", f.service.defaults.samples,

@@ -1,6 +1,7 @@
 #include "erank/engine/engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <deque>
 #include <unordered_map>
 #include <unordered_set>
@@ -32,6 +33,11 @@ struct Done {
   std::shared_ptr<const Asked> asked;
   Completion completion;
 };
+
+void count(int64_t size, EngineStats::BySize& counts) {
+  const auto power = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(size - 1)));
+  ++counts[std::min(power, counts.size() - 1)];
+}
 
 EngineOptions checked(EngineOptions options, const model::Network& network) {
   const auto require = [](const char* field, int64_t value, int64_t least) {
@@ -149,7 +155,8 @@ struct Engine::State {
       must_compute_from = job.answer_at = std::ssize(ids) - 1;
       if (!asked->groups.empty()) ids.push_back(asked->groups[0].first_id);
     }
-    job.sequence = scheduler.add(std::move(ids), asked->max_tokens, must_compute_from, request.queue);
+    job.sequence =
+        scheduler.add(std::move(ids), asked->max_tokens, must_compute_from, request.queue);
     jobs.emplace(job.sequence, std::move(job));
   }
 
@@ -280,6 +287,9 @@ struct Engine::State {
     make_batch(step);
     ++stats.steps;
     stats.computed_tokens += std::ssize(batch.tokens);
+    stats.step_sequences += std::ssize(step.entries);
+    count(std::ssize(step.entries), stats.steps_by_sequences);
+    count(std::ssize(batch.tokens), stats.steps_by_tokens);
     network.forward(batch, *cache);
     const int64_t slice = std::max<int64_t>(1, kMaxLogits / vocab_size);
     for (int64_t begin = 0; begin < std::ssize(rows); begin += slice)

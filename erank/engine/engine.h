@@ -2,6 +2,7 @@
 // the probabilities of given continuations. The engine knows ids alone, never text.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -28,6 +29,11 @@ struct EngineOptions {
 
 struct EngineStats {
   int64_t steps = 0;
+  // Of the steps those with so many sequences or tokens: [i] at most 2^i and more than 2^(i - 1),
+  // the last one any number above.
+  using BySize = std::array<int64_t, 16>;
+  BySize steps_by_sequences = {}, steps_by_tokens = {};
+  int64_t step_sequences = 0;                               // their sum over all steps
   int64_t computed_tokens = 0;                              // tokens that went through the network
   int64_t cached_tokens = 0;                                // prompt tokens that did not have to
   int64_t new_tokens = 0;                                   // sampled
@@ -54,11 +60,11 @@ class Engine {
   Engine(const Engine&) = delete;
 
   // Queues a request and returns its number; `on_done` is called from step() exactly once a sample
-  // and may submit and cancel. Those of one queue start in the order of submission. Never throws for
-  // a bad request: its completions carry the fault (Error{kExhausted} when prompt + budget can never fit
-  // the cache, Error{kInvalidInput} for an empty prompt, an id outside the vocabulary, a prompt
-  // that with answer prefix and choices exceeds the model's context, a field out of range, or a
-  // choice of no or three ids).
+  // and may submit and cancel. Those of one queue start in the order of submission. Never throws
+  // for a bad request: its completions carry the fault (Error{kExhausted} when prompt + budget can
+  // never fit the cache, Error{kInvalidInput} for an empty prompt, an id outside the vocabulary, a
+  // prompt that with answer prefix and choices exceeds the model's context, a field out of range,
+  // or a choice of no or three ids).
   int64_t submit(Request request, OnDone on_done);
   // Ends what is not done of a request before the next pass; step() hands on the completions with
   // Finish::kCancelled. Does nothing for a request that is done.

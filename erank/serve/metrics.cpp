@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -29,6 +30,23 @@ pm::MetricFamily family(const char* name, const char* help, pm::MetricType type,
   pm::ClientMetric metric;
   (type == pm::MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
   return {name, help, type, {metric}};
+}
+
+// With bounds of 1, 2, 4, ... `most`.
+pm::MetricFamily sizes(const char* name, const char* help, std::span<const int64_t> by_power,
+                       double most, int64_t sum) {
+  pm::ClientMetric metric;
+  pm::ClientMetric::Histogram& histogram = metric.histogram;
+  uint64_t count = 0;
+  double bound = 1;
+  for (const int64_t passes : by_power) {
+    count += static_cast<uint64_t>(passes);
+    if (bound <= most) histogram.bucket.push_back({count, bound});
+    bound *= 2;
+  }
+  histogram.sample_count = count;
+  histogram.sample_sum = static_cast<double>(sum);
+  return {name, help, pm::MetricType::Histogram, {metric}};
 }
 
 // Those of the engine, made when they are asked for.
@@ -55,8 +73,12 @@ std::vector<pm::MetricFamily> engine_families(const EngineFigures& e) {
   gauge("erank_sequences_waiting", "Sequences that wait for room in the engine.", e.waiting);
   gauge("erank_kv_pages", "Pages of the cache of keys and values.", e.cache_pages);
   gauge("erank_kv_pages_used", "Pages that running sequences hold.", e.cache_pages_used);
-  count("erank_passes_total", "Forward passes; computed tokens by passes is the mean pass size.",
-        e.passes);
+  count("erank_passes_total", "Forward passes.", e.passes);
+  constexpr double kMostSequences = 256, kMostTokens = 16384;
+  out.push_back(sizes("erank_batch_sequences", "Sequences of a forward pass.",
+                      e.passes_by_sequences, kMostSequences, e.pass_sequences));
+  out.push_back(sizes("erank_batch_tokens", "Tokens of a forward pass.", e.passes_by_tokens,
+                      kMostTokens, e.computed_tokens));
   count("erank_computed_tokens_total", "Tokens that went through the network.", e.computed_tokens);
   count("erank_needed_tokens_total",
         "Tokens that would have gone through it without shared prefixes.",

@@ -2,6 +2,7 @@
 // chooses.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,9 +21,13 @@ struct EngineFigures {
   int64_t cached_results = 0;
   int64_t running = 0, waiting = 0;  // sequences in the engine
   int64_t passes = 0;                // forward passes
-  int64_t computed_tokens = 0;       // that went through the network
-  int64_t reused_tokens = 0;         // of prompts, whose keys and values were there already
-  int64_t new_tokens = 0;            // written by the model
+  // Passes by their sequences and tokens: [i] at most 2^i and more than 2^(i - 1), the last one any
+  // number above; and the sum of their sequences.
+  std::array<int64_t, 16> passes_by_sequences = {}, passes_by_tokens = {};
+  int64_t pass_sequences = 0;
+  int64_t computed_tokens = 0;  // that went through the network
+  int64_t reused_tokens = 0;    // of prompts, whose keys and values were there already
+  int64_t new_tokens = 0;       // written by the model
   int64_t scored_pairs = 0, failed_pairs = 0, cancelled_pairs = 0;
   int64_t cache_pages = 0, cache_pages_used = 0;
 };

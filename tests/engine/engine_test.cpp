@@ -127,8 +127,23 @@ TEST(TinyEngine, ComputesASharedPrefixOnce) {
   engine.run();
   EXPECT_EQ(engine.stats().steps, 1) << "one pass reads prompt, answer prefix and both positions";
   EXPECT_EQ(engine.stats().computed_tokens, 40 + 10 * 3);
+  EXPECT_EQ(engine.stats().step_sequences, 10);
+  EXPECT_EQ(engine.stats().steps_by_sequences[4], 1) << "9 to 16";
+  EXPECT_EQ(engine.stats().steps_by_tokens[7], 1) << "65 to 128";
   EXPECT_EQ(cached, 9 * 40);
   EXPECT_EQ(engine.stats().cached_tokens, 9 * 40);
+}
+
+TEST(TinyEngine, StartsSomeOfEachQueueInTurn) {
+  const auto network = tiny_network();
+  Engine engine(*network, {.max_sequences = 1});
+  std::string order;
+  for (const char name : std::string(40, 'a') + "bb") {
+    Request request{.prompt = {1, 2, 3}, .choices = digit_choices(), .queue = name};
+    engine.submit(request, [&order, name](Completion) { order += name; });
+  }
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(order, std::string(32, 'a') + "bb" + std::string(8, 'a'));
 }
 
 TEST(TinyEngine, GreedyEqualsANaiveLoopOfFullPasses) {

@@ -70,6 +70,27 @@ TEST(Metrics, ReadTheEngineWhenTheyAreAskedFor) {
   EXPECT_THAT(text, HasSubstr("erank_computed_tokens_total 300\n"));
 }
 
+TEST(Metrics, HaveTheSizesOfPasses) {
+  EngineFigures figures{.ready = true, .computed_tokens = 1000};
+  figures.passes_by_sequences = {2, 0, 3};
+  figures.pass_sequences = 13;
+  figures.passes_by_tokens[15] = 1;  // of more than there is a bound for
+  figures.passes_by_tokens[11] = 4;
+  const std::string text = Metrics({}, [&] { return figures; }).text();
+  EXPECT_THAT(text, HasSubstr("# TYPE erank_batch_sequences histogram\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_sequences_bucket{le=\"1\"} 2\n"
+                              "erank_batch_sequences_bucket{le=\"2\"} 2\n"
+                              "erank_batch_sequences_bucket{le=\"4\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_sequences_bucket{le=\"256\"} 5\n"
+                              "erank_batch_sequences_bucket{le=\"+Inf\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_sequences_count 5\nerank_batch_sequences_sum 13\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_tokens_bucket{le=\"1024\"} 0\n"
+                              "erank_batch_tokens_bucket{le=\"2048\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_tokens_bucket{le=\"16384\"} 4\n"
+                              "erank_batch_tokens_bucket{le=\"+Inf\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("erank_batch_tokens_sum 1000\n"));
+}
+
 TEST(Metrics, CountCallsFromAnyThread) {
   Metrics metrics({}, [] { return EngineFigures{}; });
   std::vector<std::thread> threads;
