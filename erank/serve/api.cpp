@@ -486,8 +486,8 @@ void read_sampling(const Fields& fields, const ApiLimits& limits, const ApiDefau
     throw ApiError(422, str("samples is ", *samples, ", expected at most ", limits.max_samples),
                    "samples");
   if (samples > 1 && !draws)
-    wrong("samples", str("samples is ", *samples,
-                         ", expected 1 without reasoning or a temperature above 0"));
+    wrong("samples",
+          str("samples is ", *samples, ", expected 1 without reasoning or a temperature above 0"));
   options.samples = samples ? static_cast<int>(*samples) : draws ? defaults.samples : 1;
 }
 

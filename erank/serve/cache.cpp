@@ -215,8 +215,7 @@ std::vector<PairPool::Answer> PairPool::ask(uint64_t caller, size_t query_number
                                                              .query = query.query,
                                                              .passages = {},
                                                              .options = all,
-                                                             .queue =
-                                                                 static_cast<int64_t>(caller)},
+                                                             .queue = static_cast<int64_t>(caller)},
                                 .texts = query.documents,
                                 .samples = all.samples};
       }

@@ -55,7 +55,8 @@ class RunningCall {
 
   Keys keys_of(rank::Mode mode, const Chosen& chosen) const;
   int64_t samples_of(rank::Mode mode) const;  // of a pair
-  // How many pairs, each sample counts, will have to be computed for reasoning. `keys` are of all direct scores.
+  // How many pairs, each sample counts, will have to be computed for reasoning. `keys` are of all
+  // direct scores.
   int64_t num_later(const Chosen& all, const Keys& keys);
   std::vector<PairPool::Answer> ask(rank::Mode mode, const Chosen& chosen, const Keys& keys);
   void receive(std::vector<PairPool::Answer> answers);

@@ -90,9 +90,10 @@ class Reranker:
         """The documents as Results, best first; texts, or dicts with a "text".
 
         options: instruction, mode ("direct" or "think"), max_think_tokens, temperature, samples, seed, score,
-        return_reasoning, return_distribution, explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank,
-        "A ranking's request". More than 1000 documents are several requests, but with explain_top or hybrid, which look
-        at all of them; for these the server needs a larger --max-documents. Raises ValueError for what the server refuses, ErankError when it cannot answer.
+        return_reasoning, return_distribution, explain_top, long_docs, hybrid, deadline_ms: docs/serving.md of erank, "A
+        ranking's request". More than 1000 documents are several requests, but with explain_top or hybrid, which look at
+        all of them; for these the server needs a larger --max-documents. Raises ValueError for what the server refuses,
+        ErankError when it cannot answer.
         """
         documents = list(documents)
         if not documents:

@@ -136,9 +136,9 @@ TEST(ApiFaults, OfABlendNameItsPart) {
 TEST(ApiFaults, OfMoreReasoningThanIsAllowedAre422) {
   const ApiLimits limits{.max_think_tokens = 100, .max_samples = 8};
   const auto error = [&](const std::string& field) {
-    return error_of(R"({"query": "q", "documents": ["a"], "mode": "think", "temperature": 1, )" +
-                        field + "}",
-                    limits);
+    return error_of(
+        R"({"query": "q", "documents": ["a"], "mode": "think", "temperature": 1, )" + field + "}",
+        limits);
   };
   EXPECT_EQ(error(R"("max_think_tokens": 101)").status, 422);
   EXPECT_EQ(error(R"("max_think_tokens": 101)").param, "max_think_tokens");

@@ -312,8 +312,9 @@ TEST(TinyPairPool, TellsNoSeedsApartWhereNothingIsDrawn) {
   EXPECT_EQ(pool.ask(4, {"c"}).size(), 1u);
   pool.ask(5, {"c"}, {.mode = rank::Mode::kThink, .max_think_tokens = 5, .seed = 1});
   pool.take();
-  EXPECT_EQ(pool.ask(6, {"c"}, {.mode = rank::Mode::kThink, .max_think_tokens = 5, .seed = 2}).size(),
-            1u);
+  EXPECT_EQ(
+      pool.ask(6, {"c"}, {.mode = rank::Mode::kThink, .max_think_tokens = 5, .seed = 2}).size(),
+      1u);
 }
 
 // Of texts of which each is more than is sent at a time.
