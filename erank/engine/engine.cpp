@@ -426,6 +426,11 @@ struct Engine::State {
 
 EngineStats& EngineStats::operator+=(const EngineStats& other) {
   steps += other.steps;
+  for (size_t i = 0; i < steps_by_tokens.size(); ++i) {
+    steps_by_sequences[i] += other.steps_by_sequences[i];
+    steps_by_tokens[i] += other.steps_by_tokens[i];
+  }
+  step_sequences += other.step_sequences;
   computed_tokens += other.computed_tokens;
   cached_tokens += other.cached_tokens;
   new_tokens += other.new_tokens;
