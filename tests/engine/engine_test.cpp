@@ -134,18 +134,6 @@ TEST(TinyEngine, ComputesASharedPrefixOnce) {
   EXPECT_EQ(engine.stats().cached_tokens, 9 * 40);
 }
 
-TEST(TinyEngine, StartsSomeOfEachQueueInTurn) {
-  const auto network = tiny_network();
-  Engine engine(*network, {.max_sequences = 1});
-  std::string order;
-  for (const char name : std::string(40, 'a') + "bb") {
-    Request request{.prompt = {1, 2, 3}, .choices = digit_choices(), .queue = name};
-    engine.submit(request, [&order, name](Completion) { order += name; });
-  }
-  while (engine.step()) engine.check_integrity();
-  EXPECT_EQ(order, std::string(32, 'a') + "bb" + std::string(8, 'a'));
-}
-
 TEST(TinyEngine, GreedyEqualsANaiveLoopOfFullPasses) {
   const auto network = tiny_network();
   auto requests = make_requests(6, false);

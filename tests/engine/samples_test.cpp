@@ -193,6 +193,18 @@ TEST(TinyCancel, AWatcherMayCancelItsOwnRequestAndOthers) {
   EXPECT_LE(engine.stats().steps, 4);
 }
 
+TEST(TinyQueues, AreServedSomeOfEachInTurn) {
+  const auto network = tiny_network();
+  Engine engine(*network, {.max_sequences = 1});
+  std::string order;
+  for (const char name : std::string(40, 'a') + "bb") {
+    Request request{.prompt = {1, 2, 3}, .choices = digit_choices(), .queue = name};
+    engine.submit(request, [&order, name](Completion) { order += name; });
+  }
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(order, std::string(32, 'a') + "bb" + std::string(8, 'a'));
+}
+
 // Many queries one after another: memory stays that of a few, results are those of an engine that
 // keeps all, and what is asked again soon is still there.
 TEST(TinyCacheBound, ManyQueriesTouchFewPages) {

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <map>
 #include <thread>
 
 #include "tests/serve/test_client.h"
@@ -243,75 +242,6 @@ TEST(TinyService, HasDefaultsOfItsOwnWhichACallOverrides) {
   EXPECT_NE(events().back().second["results"][0]["score"], direct_score);
 }
 
-Json drawn(const std::vector<std::string>& texts = kTexts) {
-  return {{"query", "why is the sky blue"}, {"documents", texts}, {"mode", "think"},
-          {"max_think_tokens", 12},         {"temperature", 1},   {"samples", 3},
-          {"return_reasoning", true}};
-}
-
-// Results by document.
-std::map<std::string, Json> by_text(const Json& reply) {
-  std::map<std::string, Json> found;
-  for (Json item : reply["results"]) {
-    item.erase("index");
-    found[item["document"]["text"].get<std::string>()] = item;
-  }
-  return found;
-}
-
-TEST(TinyService, DrawsTheSameSamplesAloneInABatchAndFromWhatIsKept) {
-  const auto reranker = tiny();
-  Service service({});
-  service.set_reranker(reranker, "files");
-  const auto together = by_text(post(service, drawn())->json());
-  ASSERT_EQ(together.size(), kTexts.size());
-  const auto computed = reranker->stats().engine.num_done;
-  EXPECT_EQ(computed, 3 * std::ssize(kTexts));
-  EXPECT_EQ(by_text(post(service, drawn())->json()), together);
-  EXPECT_EQ(reranker->stats().engine.num_done, computed);
-  Service fresh({.max_cache_bytes = 0});
-  fresh.set_reranker(tiny(), "files");
-  for (const auto& [text, item] : together) {
-    EXPECT_EQ(by_text(post(fresh, drawn({text}))->json()).at(text), item);
-    Json many = drawn({"another", text, "one more"});
-    many["query"] = {"another query", "why is the sky blue"};
-    Json second = post(fresh, many)->json()["rankings"][1];
-    EXPECT_EQ(by_text(second).at(text), item);
-  }
-  // They are draws, by their seed, and the mean of as many as were asked for.
-  Json other = drawn();
-  other["seed"] = 1;
-  EXPECT_NE(by_text(post(service, other)->json()), together);
-  Json one = drawn();
-  one["samples"] = 1;
-  int fewer = 0;
-  for (const auto& [text, item] : by_text(post(service, one)->json()))
-    fewer += item["new_tokens"] < together.at(text)["new_tokens"];
-  EXPECT_EQ(fewer, std::ssize(kTexts));
-}
-
-TEST(TinyService, DrawsByItsOwnDefaultsOfWhatReasons) {
-  const auto reranker = tiny();
-  Service service({.defaults = {.samples = 3, .temperature = 1}});
-  service.set_reranker(reranker, "files");
-  EXPECT_EQ(get(service, "/info")["default_samples"], 3);
-  EXPECT_EQ(get(service, "/info")["default_temperature"], 1.0);
-  Json body = drawn();
-  const Json said = post(service, body)->json()["results"];
-  body.erase("samples"), body.erase("temperature");
-  EXPECT_EQ(post(service, body)->json()["results"], said);
-  const auto before = reranker->stats().engine.num_done;
-  EXPECT_EQ(post(service, direct())->reply().status, 200);
-  EXPECT_EQ(reranker->stats().engine.num_done, before + std::ssize(kTexts));
-  body = direct({"new", "other", "third"});
-  body["explain_top"] = 1;
-  body["max_think_tokens"] = 12;
-  EXPECT_EQ(post(service, body)->reply().status, 200);
-  EXPECT_EQ(reranker->stats().engine.num_done, before + std::ssize(kTexts) + 3 + 3);
-  body["mode"] = "direct", body["explain_top"] = 0, body["samples"] = 2;
-  EXPECT_EQ(post(service, body)->json()["error"]["param"], "samples");
-}
-
 TEST(TinyService, AnswersByItsDefaultDeadline) {
   Service service({.default_deadline_ms = 1500});
   service.set_reranker(endless(), "files");
@@ -476,28 +406,6 @@ TEST(TinyService, RefusesWhatWouldWaitTooLong) {
   running->leave();
   while (service.stats().queued_pairs > 0) std::this_thread::sleep_for(milliseconds(5));
   EXPECT_EQ(post(service, direct())->reply().status, 200);  // alone it may be larger
-}
-
-TEST(TinyService, CountsEachSampleOfWhatWaits) {
-  Service service({.max_queued_pairs = 66});
-  service.set_reranker(endless(), "files");
-  Json body = slow(4000, "slow", 4);
-  body["temperature"] = 0.01;  // draws what is most probable
-  body["samples"] = 16;
-  const Asked running = post(service, body);
-  running->wait_for_start();
-  EXPECT_EQ(post(service, direct())->reply().status, 429);
-  EXPECT_EQ(post(service, direct({"one"}))->reply().status, 200);
-  Json one = slow(5, "short", 1);
-  one["temperature"] = 0.01;
-  one["samples"] = 3;
-  EXPECT_EQ(post(service, one)->reply().status, 429);
-  one["samples"] = 2;
-  EXPECT_EQ(post(service, one)->reply().status, 200);
-  for (int i = 0; i < 1000 && service.stats().queued_pairs != 64; ++i)
-    std::this_thread::sleep_for(milliseconds(5));
-  EXPECT_EQ(service.stats().queued_pairs, 64);
-  running->leave();
 }
 
 TEST(TinyService, BoundsTheTextsOfWhatItAnswers) {
