@@ -297,7 +297,7 @@ RopeScaling rope_from_gguf(const data::GgufFile& file, const std::string& arch,
   s.factor = factor;
   const auto* original = file.find<int64_t>(key("scaling.original_context_length"));
   s.original_max_position_embeddings = original ? *original : max_positions;
-  if (s.original_max_position_embeddings < 1 || s.original_max_position_embeddings > kMostPositions)
+  if (original && (*original < 1 || *original > kMostPositions))
     refuse(key("scaling.original_context_length"), s.original_max_position_embeddings,
            base::str("1 to ", kMostPositions));
   const std::vector<double> factors = read_factors(file, kFreqs, head_dim);

@@ -391,7 +391,8 @@ TEST(ModelConfig, OfGgufNamesItsOwnKeys) {
   EXPECT_THAT(fault("attention.key_length", 7), HasSubstr("\"llama.attention.key_length\" is 7"));
   EXPECT_THAT(fault("context_length", 0), HasSubstr("\"llama.context_length\" is 0"));
   EXPECT_THAT(fault("vocab_size", 0), HasSubstr("\"tokenizer.ggml.tokens\" is 0"));
-  EXPECT_THAT(fault("rope.freq_base", 77), HasSubstr("llama."));
+  EXPECT_THAT(fault("block_count", 77),
+              HasSubstr("\"llama.attention.layer_norm_rms_epsilon\" is 2"));
 }
 
 TEST(ModelConfig, OfGgufEqualsTheOneOfItsSafetensors) {
