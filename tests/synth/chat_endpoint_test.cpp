@@ -40,6 +40,7 @@ class Endpoint : public ::testing::Test {
     callbacks.next = [&]() -> std::optional<ChatRequest> {
       if (next == texts.size()) return std::nullopt;
       const size_t i = next++;
+      if (before_request) before_request(i);
       return ChatRequest{static_cast<int64_t>(i),
                          request_body({.model = "m", .changes = base::Json::object()}, texts[i])};
     };
@@ -69,6 +70,7 @@ class Endpoint : public ::testing::Test {
   ChatServer server;
   EndpointOptions options;
   std::function<bool(const ChatCounts&)> stop_when;
+  std::function<void(size_t i)> before_request;
   ChatCounts counts;
   bool whole = false;
   double seconds = 0;
@@ -201,6 +203,24 @@ TEST_F(Endpoint, EndsAtOnceWhereNobodyAnswers) {
   EXPECT_THAT(fault({"a"}), HasSubstr("resolve"));
   options.url = "https" + server.url().substr(4);  // speaks no TLS
   EXPECT_THAT(fault({"a"}), HasSubstr(options.url));
+}
+
+// Somebody has answered before, so that it may be a matter of the moment: nine lost requests are,
+// and a reply begins the count anew. Sending again does not count.
+TEST_F(Endpoint, EndsWhereTenRequestsInARowMeetNobody) {
+  options.retries = 1, options.concurrency = 1;
+  std::vector<std::string> texts(30, "x");
+  texts[0] = "[away]";
+  texts[10] = "[leave]";
+  before_request = [&](size_t i) {
+    if (i == 10) server.come_back();
+  };
+  EXPECT_THAT(fault(texts),
+              AllOf(HasSubstr(server.url() + "/v1/chat/completions: Failed to connect"),
+                    HasSubstr("; 10 requests in a row met nobody, --resume goes on")));
+  EXPECT_EQ(counts.answered, 2);
+  EXPECT_EQ(counts.failed, 9 + 10);
+  EXPECT_EQ(counts.sent, 2 + 2 * (9 + 10));
 }
 
 TEST_F(Endpoint, ShowsItsKeyToNobodyElse) {

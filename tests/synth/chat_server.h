@@ -49,8 +49,14 @@ class ChatServer {
   ChatServer& operator=(const ChatServer&) = delete;
 
   const std::string& url() const { return url_; }
-  // What [hold] waits for.
+  // What [hold] and [away] wait for.
   void release() { base::write_file_atomic(log() + ".release", ""); }
+  // Releases, and waits until what [away] took away listens again.
+  void come_back() {
+    release();
+    for (int i = 0; i < 1000 && lines_with("back").empty(); ++i) ::usleep(10000);
+    EXPECT_FALSE(lines_with("back").empty());
+  }
 
   // Of each request as it came: {request, mark, time, authorized, path, body}.
   std::vector<base::Json> requests() const { return lines_with("request"); }

@@ -14,6 +14,8 @@ N times for the same request body, then it answers.
     [endless]                    a reply without end
     [redirect]                   to REDIRECT_TO
     [hold]                       answers once LOG.release exists
+    [leave]                      answers, and then nobody listens any more
+    [away]                       the same, until LOG.release exists
     [echo]                       status 400, whose message repeats the Authorization header
 Answers are those of the words [score S] (5), [scores A B C] in the order of the requests of one body,
 [field] (the reasoning in its own field), [parts], [prose], [long], [bare], [nousage], [model NAME].
@@ -175,6 +177,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         while "[hold]" in text and not os.path.exists(log_path + ".release"):
             time.sleep(0.01)
+        if "[leave]" in text or "[away]" in text:
+            server.shutdown()
+            server.server_close()
+            if "[away]" in text:
+                threading.Thread(target=come_back, daemon=True).start()
+            return self.reply(200, completion(text, number), [("Connection", "close")])
         self.reply(200, completion(text, number))
 
 
@@ -183,8 +191,21 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
 
-server = Server(("127.0.0.1", 0), Handler)
+def listen(port):
+    global server
+    server = Server(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+def come_back():
+    port = server.server_address[1]
+    while not os.path.exists(log_path + ".release"):
+        time.sleep(0.01)
+    listen(port)
+    note({"back": port})
+
+
+listen(0)
 print(server.server_address[1], flush=True)
-threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()
 os._exit(0)
