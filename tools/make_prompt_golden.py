@@ -13,7 +13,6 @@ import lzma
 import sys
 from pathlib import Path
 
-import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -149,6 +148,8 @@ def qwen(data):
 
 
 def smollm2(path):
+    import gguf
+
     fields = gguf.GGUFReader(path).fields
     pieces = fields["tokenizer.ggml.tokens"].contents()
     types = fields["tokenizer.ggml.token_type"].contents()
@@ -272,4 +273,5 @@ def main():
         file.write("}\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

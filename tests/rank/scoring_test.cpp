@@ -5,7 +5,9 @@
 #include <map>
 
 #include "erank/base/error.h"
+#include "erank/model/tensor_file.h"
 #include "tests/exact_bits.h"
+#include "tests/model/golden.h"
 #include "tests/rank/tiny_checkpoint.h"
 #include "tests/text/yes_no_tokenizer.h"
 
@@ -47,6 +49,37 @@ TEST(TinyScoring, ScoresOnTheScaleItIsAskedFor) {
         }
       }
   }
+}
+
+// tools/make_score_golden.py: prompts, ids and probabilities of a reference on its own.
+TEST(TinyScoring, ReadsOnEveryScaleWhatTransformersReads) {
+  const base::Json golden = model::read_golden("scores.json");
+  const std::string folder = random_checkpoint("score_golden");
+  text::add_yes_no(folder);
+  model::Parameters parameters(model::ModelConfig::from_json(golden["config"], "scores.json"),
+                               at::kFloat);
+  model::fill_golden(parameters);
+  model::save_tensors(folder + "/model.safetensors", parameters.named(), at::kFloat);
+  std::map<std::string, int> cases;
+  for (const base::Json& wanted : golden["cases"]) {
+    ++cases[wanted["scale"]];
+    base::write_file_atomic(folder + "/erank.json",
+                            base::dump_json(base::Json{{"layout", wanted["layout"]}}));
+    RerankerOptions options = tiny_options(folder);
+    options.scale = text::parse_scale(wanted["scale"].get<std::string>(), "scores.json");
+    options.instruction = golden["instruction"];
+    RankRequest request = request_of({{"d", wanted["document"], {}}}, Mode::kDirect);
+    request.query = wanted["query"];
+    const auto found = Reranker::load(options)->rank(request).results.at(0);
+    const auto what = base::dump_json(wanted);
+    const auto p = found.distribution.answers();
+    const auto expected = wanted["distribution"].get<std::vector<double>>();
+    ASSERT_EQ(p.size(), expected.size()) << what;
+    for (size_t k = 0; k < p.size(); ++k)
+      EXPECT_NEAR(p[k], expected[k], 1e-5 * expected[k]) << what;
+    EXPECT_NEAR(found.score, wanted["expected"].get<double>(), 1e-5) << what;
+  }
+  EXPECT_EQ(cases, (std::map<std::string, int>{{"0-10", 4}, {"0-3", 4}, {"yes-no", 4}}));
 }
 
 TEST(TinyScoring, AveragesTheScoresOfSeveralReasonings) {
