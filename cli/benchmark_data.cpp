@@ -40,7 +40,7 @@ const std::vector<Role>& roles() {
        {"queries", "examples", "topics"},
        {"examples/{task}", "examples/{task}-*", "queries/{task}", "msmarco-test{year}-queries"}},
       {&TaskFiles::qrels,
-       {"qrels/{split}", "qrels", "{year}qrels-pass"},
+       {"qrels/{split}", "qrels", "qrels_og/{split}", "{year}qrels-pass"},
        {"qrels/{task}", "{year}qrels-pass"}},
       {&TaskFiles::candidates,
        {"candidates", "*_with_text", "top1000"},
@@ -49,6 +49,7 @@ const std::vector<Role>& roles() {
       {&TaskFiles::instructions, {"instruction", "instructions"}, {}},
       {&TaskFiles::top_ranked, {"top_ranked"}, {}},
       {&TaskFiles::changed, {"qrel_diff"}, {}},
+      {&TaskFiles::changed_qrels, {"qrels_changed/{split}"}, {}},
   };
   return all;
 }
@@ -181,20 +182,38 @@ std::vector<data::Query> read_task_queries(const TaskFiles& files) {
   }
   queries = data::read_queries(files.queries, {.notes = &notes});
   tell(files.queries, notes);
-  const auto instructions = read_instructions(files.instructions);
-  std::unordered_map<std::string, std::string> own;
-  data::for_each_record(files.queries, data::RecordKind::kQuery, {},
-                        [&](const data::Record& record, const data::Place&) {
-                          if (!record.from || !record.from->is_object()) return;
-                          const auto it = record.from->find("instruction");
-                          if (it != record.from->end() && it->is_string()) own[record.id] = *it;
-                        });
-  for (auto& query : queries) {
-    const auto apart = instructions.find(query.id);
-    query.text = appended(std::move(query.text),
-                          apart != instructions.end() ? apart->second : own[query.id]);
+  auto instructions = read_instructions(files.instructions);
+  // What the queries hold themselves; the older layout both of a query's.
+  data::for_each_record(
+      files.queries, data::RecordKind::kQuery, {},
+      [&](const data::Record& record, const data::Place&) {
+        if (!record.from || !record.from->is_object()) return;
+        for (const auto& [key, ending] : {std::pair("instruction", std::string_view()),
+                                          {"instruction_og", kOg},
+                                          {"instruction_changed", kChanged}})
+          if (const auto it = record.from->find(key); it != record.from->end() && it->is_string())
+            instructions.emplace(record.id + std::string(ending), *it);
+      });
+  if (!files.changed_qrels.empty()) {
+    std::vector<data::Query> both;
+    for (const auto& query : queries)
+      for (const auto ending : {kOg, kChanged})
+        both.push_back({query.id + std::string(ending), query.text});
+    queries = std::move(both);
   }
+  for (auto& query : queries) query.text = appended(std::move(query.text), instructions[query.id]);
   return queries;
+}
+
+// Judgements under both instructions, of the older layout's two files.
+data::Qrels both_judgements(const data::Qrels& og, const data::Qrels& changed) {
+  data::Qrels out;
+  for (const auto& [qrels, ending] : {std::pair(&og, kOg), {&changed, kChanged}})
+    for (const auto& qid : qrels->qids) {
+      out.qids.push_back(qid + std::string(ending));
+      out.grades[out.qids.back()] = qrels->grades.at(qid);
+    }
+  return out;
 }
 
 // Of Q: the documents that its topic Q-og judges relevant and Q-changed does not.
@@ -299,6 +318,11 @@ TaskQueries read_task(const eval::Benchmark& benchmark, const TaskFiles& files, 
   data::ReadNotes notes;
   data::Qrels qrels = data::read_qrels(files.qrels, &notes);
   tell(files.qrels, notes);
+  if (!files.changed_qrels.empty()) {
+    data::ReadNotes changed_notes;
+    qrels = both_judgements(qrels, data::read_qrels(files.changed_qrels, &changed_notes));
+    tell(files.changed_qrels, changed_notes);
+  }
   auto queries = read_task_queries(files);
   if (benchmark.has_exclusions) {
     if (!files.queries.empty()) out.excluded = data::read_excluded_documents(files.queries);

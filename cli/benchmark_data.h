@@ -18,6 +18,9 @@ struct TaskFiles {
   std::string candidates;                         // with texts
   std::string run;                                // first-stage ranking
   std::string instructions, top_ranked, changed;  // FollowIR's
+  // Of its older layout, in which `qrels` judges the queries under their first instruction: the
+  // judgements under the changed one. Neither names it in a query's id.
+  std::string changed_qrels;
 
   std::vector<std::string> all() const;  // those there are
 };

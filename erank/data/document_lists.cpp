@@ -28,7 +28,8 @@ std::string docid_of(const Json& value, const JsonValue& from, std::string_view 
   return id_of(Json{{"id", value}}, kId, from);
 }
 
-// `list_of` gives an object's list, or nullptr for none, which is an error where it is required.
+// `list_of` gives an object's list, or nullptr for none, which is an error where it is required
+// unless the object names a single document under "pid".
 template <typename ListOf>
 DocumentLists read_lists(const std::string& path, std::span<const std::string_view> ids,
                          std::string_view key, bool required, const ListOf& list_of) {
@@ -41,6 +42,10 @@ DocumentLists read_lists(const std::string& path, std::span<const std::string_vi
     if (qid.empty())
       fail(ErrorKind::kInvalidInput, kWhere, value.place.str(), ": no query's id; expected '",
            ids[0], "', found ", keys_of(object));
+    if (const auto one = object.find("pid"); one != object.end() && required) {
+      out[qid].push_back(docid_of(*one, value, "pid"));
+      return;
+    }
     if (!seen.insert(qid).second)
       fail(ErrorKind::kInvalidInput, kWhere, value.place.str(), ": query ", base::in_quotes(qid),
            " comes twice; expected each once");
@@ -58,7 +63,7 @@ DocumentLists read_lists(const std::string& path, std::span<const std::string_vi
 }  // namespace
 
 DocumentLists read_document_lists(const std::string& path) {
-  constexpr std::array<std::string_view, 2> kIds = {"query-id", "query_id"};
+  constexpr std::array<std::string_view, 3> kIds = {"query-id", "query_id", "qid"};
   constexpr std::array<std::string_view, 2> kLists = {"corpus-ids", "corpus_ids"};
   return read_lists(path, kIds, kLists[0], true,
                     [&](const Json& object) { return find_first(object, kLists); });

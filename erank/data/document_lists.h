@@ -13,8 +13,9 @@ namespace erank::data {
 // qid -> docids, in the file's order.
 using DocumentLists = std::unordered_map<std::string, std::vector<std::string>>;
 
-// FollowIR's `qrel_diff` and `top_ranked`: {"query-id": Q, "corpus-ids": [docid, ...]}, a line each
-// or one array. Throws Error{kInvalidInput} for anything else and for a query twice.
+// FollowIR's `qrel_diff` and `top_ranked`: {"query-id": Q, "corpus-ids": [docid, ...]}, or of its
+// older layout {"qid": Q, "pid": docid}, a line each or one array. Throws Error{kInvalidInput} for
+// anything else and for a query's list twice.
 DocumentLists read_document_lists(const std::string& path);
 
 // Documents that do not count for a query: BRIGHT's examples, with an id and `excluded_ids`, or the

@@ -24,6 +24,12 @@ TEST(DocumentLists, AreReadAndRefused) {
       read_document_lists(folder.write("array", "[{\"query-id\": \"b\", \"corpus-ids\": [\"x\"]}]"))
           .at("b"),
       ElementsAre("x"));
+  const auto ranked = read_document_lists(
+      folder.write("top_ranked.jsonl",
+                   "{\"qid\": 310, \"pid\": \"b\"}\n{\"qid\": \"311\", \"pid\": 7}\n"
+                   "{\"qid\": \"310\", \"pid\": \"a\"}\n"));
+  EXPECT_THAT(ranked.at("310"), ElementsAre("b", "a"));
+  EXPECT_THAT(ranked.at("311"), ElementsAre("7"));
   const auto said = [&](const std::string& text) {
     const std::string path = folder.write("a", text);
     return error_of(base::ErrorKind::kInvalidInput, [&] { read_document_lists(path); });
@@ -33,6 +39,8 @@ TEST(DocumentLists, AreReadAndRefused) {
   EXPECT_THAT(said("{\"query-id\": \"a\", \"corpus-ids\": [null]}\n"),
               HasSubstr("'corpus-ids' holds null, expected ids"));
   EXPECT_THAT(said("{\"corpus-ids\": []}\n"), HasSubstr("expected 'query-id', found 'corpus-ids'"));
+  EXPECT_THAT(said("{\"qid\": \"a\", \"pid\": null}\n"),
+              HasSubstr("'pid' holds null, expected ids"));
   EXPECT_THAT(said("7\n"), HasSubstr("expected an object"));
   EXPECT_THAT(said("{\"query-id\":1,\"corpus-ids\":[]}\n{\"query-id\":\"1\",\"corpus-ids\":[]}\n"),
               HasSubstr(":2: query '1' comes twice"));
