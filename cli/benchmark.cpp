@@ -283,9 +283,9 @@ class Benchmark {
             scores.pairs_per_second ? OrderedJson(*scores.pairs_per_second) : OrderedJson()},
            {"instruction", scores.instruction},
            {"data", scores.files.all()},
-           {"made_of",
-            OrderedJson(
-                read_made_of(file(scores.files, "reranked.jsonl"), "rerank").value_or(Json()))}});
+           {"made_of", OrderedJson(read_made_of(file(scores.files, "reranked.jsonl"), "rerank")
+                                       .value_or(MadeRecord())
+                                       .made_of)}});
     OrderedJson means = {{"tasks", tasks_in_mean()}};
     for (const auto& [name, values] : {std::pair{"first_stage", &TaskScores::first_stage},
                                        {"reranked", &TaskScores::reranked}}) {

@@ -31,7 +31,10 @@ std::optional<eval::ScoredBy> scored_by(const CalibrateFlags& flags) {
     base::fail(ErrorKind::kInvalidInput, "calibrate", flags.run, " was made with --hybrid ", hybrid,
                ", and a calibration is for the model's own score; give a run without --hybrid");
   std::optional<eval::ScoredBy> by;
-  if (base::file_exists(flags.run)) by = read_scored_by(base::output_target(flags.run).path);
+  if (base::file_exists(flags.run))
+    by = read_made_of(base::output_target(flags.run).path, "rerank")
+             .value_or(MadeRecord())
+             .scored_by;
   ModelFlags model;
   model.options.model = flags.model;
   if (by && !flags.model.empty() && by->weights != rank::files_digest(model.files()))

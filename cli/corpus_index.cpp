@@ -55,12 +55,14 @@ base::Json index_made_of(const std::string& corpus, const std::string& text_fiel
 
 std::optional<std::string> index_difference(const std::string& index, const std::string& corpus,
                                             const std::string& text_field) {
-  const auto made_of = read_made_of(base::output_target(index).path, "index");
-  if (!made_of) return std::nullopt;
-  base::Json now = *made_of;
+  std::string replaced;
+  const auto record = read_made_of(base::output_target(index).path, "index", &replaced);
+  if (!record) return std::nullopt;
+  if (!replaced.empty()) return replaced;
+  base::Json now = record->made_of;
   now["corpus"] = rank::file_digest(corpus);
   if (!text_field.empty()) now["text_field"] = text_field;
-  return difference(*made_of, now);
+  return difference(*record, now);
 }
 
 }  // namespace erank::cli

@@ -25,8 +25,8 @@ bool write_index(const std::string& corpus, const std::string& text_field,
 base::Json index_made_of(const std::string& corpus, const std::string& text_field,
                          retrieve::AnalyzerKind analyzer);
 
-// "" when the file `index` was made of this corpus as it is and, unless that is "", by this text
-// field; else what differs. nullopt: it does not say.
+// "" when the file `index` is as it was made, of this corpus as it is and, unless that is "", by
+// this text field; else what differs. nullopt: it does not say.
 std::optional<std::string> index_difference(const std::string& index, const std::string& corpus,
                                             const std::string& text_field);
 

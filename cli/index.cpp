@@ -37,7 +37,7 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
   options.spill_folder = spill_folder(flags.out);
   const auto target = base::output_target(flags.out);
   const bool is_file = target.kind != base::OutputTarget::kStream;
-  if (is_file) read_made_of(target.path, "index");  // what is none is refused before any work
+  if (is_file) check_made_of(target.path, "index");  // what is none is refused before any work
   // Before it is read: what changes meanwhile is told from what was there.
   const base::Json made_of = index_made_of(corpus, flags.text_field, options.analyzer);
   const auto write = [&](std::string_view bytes) { output.write(bytes); };

@@ -28,8 +28,7 @@ std::string without_part(const std::string& path, const char* why) {
 struct Parts {
   std::map<int64_t, std::string> paths;
   int64_t count = 0;
-  Json made_of;  // "shard" is ""
-  std::optional<eval::ScoredBy> scored_by;
+  MadeRecord first;  // its "shard" is ""
 };
 
 Parts read_parts(const std::vector<std::string>& paths) {
@@ -38,8 +37,8 @@ Parts read_parts(const std::vector<std::string>& paths) {
     const std::string target = base::output_target(path).path;
     if (!base::file_exists(target))
       base::fail(ErrorKind::kNotFound, "merge", without_part(path, "there is no such file"));
-    auto made_of = read_made_of(target, "rerank");
-    if (!made_of)
+    auto record = read_made_of(target, "rerank");
+    if (!record)
       base::fail(ErrorKind::kInvalidInput, "merge",
                  without_part(path, base::str("there is no ", made_path(target)).c_str()));
     if (data::Journal::exists(target + ".journal"))
@@ -47,20 +46,22 @@ Parts read_parts(const std::vector<std::string>& paths) {
                  target,
                  ".journal waits for `erank rerank --resume` to try them again; do that, "
                  "or remove the journal");
-    const Json shard = made_of->value("shard", Json());
+    Json& made_of = record->made_of;
+    const Json shard = made_of.value("shard", Json());
     if (!shard.is_string() || shard == "")
       base::fail(ErrorKind::kInvalidInput, "merge", without_part(path, "is no shard"));
     const Shard part = parse_shard(shard, made_path(target));
-    (*made_of)["shard"] = "";
+    made_of["shard"] = "";
     if (parts.count == 0) {
       parts.count = part.count;
-      parts.made_of = *made_of;
-      parts.scored_by = read_scored_by(target);
+      parts.first = *record;
     }
     if (part.count != parts.count)
       base::fail(ErrorKind::kInvalidInput, "merge", path, " is shard ", part.number, " of ",
                  part.count, ", the first file is one of ", parts.count);
-    if (const std::string what = difference(parts.made_of, *made_of); !what.empty())
+    // Of the two the earlier one is why, where they are of different versions.
+    parts.first.is_early |= record->is_early;
+    if (const std::string what = difference(parts.first, made_of); !what.empty())
       base::fail(ErrorKind::kInvalidInput, "merge", path,
                  ": does not belong to the first file: ", what);
     const auto [known, added] = parts.paths.emplace(part.number, path);
@@ -88,7 +89,7 @@ void run_merge(const MergeFlags& flags, Context& context) {
   Output output(flags.out, flags.overwrite, flags.parts);
   const auto target = base::output_target(flags.out.empty() ? "-" : flags.out);
   const bool stream = target.kind == base::OutputTarget::kStream;
-  if (!stream) read_made_of(target.path, "rerank");  // what is none is refused before any work
+  if (!stream) check_made_of(target.path, "rerank");  // what is none is refused before any work
   const Parts parts = read_parts(flags.parts);
   check_whole(parts);
   for (const auto& [number, path] : parts.paths) {
@@ -100,7 +101,7 @@ void run_merge(const MergeFlags& flags, Context& context) {
   context.progress->finish();
   if (!stream) remove_made_of(target.path, "rerank");
   output.commit();
-  if (!stream) write_made_of(target.path, "rerank", parts.made_of, parts.scored_by);
+  if (!stream) write_made_of(target.path, "rerank", parts.first.made_of, parts.first.scored_by);
 }
 
 }  // namespace

@@ -151,12 +151,19 @@ eval::ScoredBy scored_by(const RerankFlags& f) {
   const auto& d = checkpoint.defaults;
   const auto model = f.model.resolved();
   const auto options = score_options(f);
-  return {checkpoint.name,
-          rank::files_digest(f.model.files()),
-          options.instruction.value_or(d.instruction),
-          rank::mode_name(options.mode.value_or(d.mode)),
-          rank::score_kind_name(options.score.value_or(d.score)),
-          std::string(text::scale_name(model.scale.value_or(d.prompt.scale)))};
+  const rank::Mode mode = options.mode.value_or(d.mode);
+  eval::ScoredBy by{checkpoint.name,
+                    rank::files_digest(f.model.files()),
+                    options.instruction.value_or(d.instruction),
+                    rank::mode_name(mode),
+                    rank::score_kind_name(options.score.value_or(d.score)),
+                    std::string(text::scale_name(model.scale.value_or(d.prompt.scale)))};
+  if (mode == rank::Mode::kThink) {
+    by.max_think_tokens = options.max_think_tokens.value_or(d.max_think_tokens);
+    by.samples = options.samples;
+    by.temperature = options.temperature;
+  }
+  return by;
 }
 
 // The calibration that is for these scores, if any. One that is named and is for others is refused;
@@ -224,7 +231,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
   if (!f.stats.empty() && base::output_target(f.stats).path == target.path)
     base::fail(ErrorKind::kInvalidInput, "--stats", "is the file of --out; give another name");
   if (journal.empty()) return false;
-  read_made_of(target.path, "rerank");  // what is none is refused before any work
+  check_made_of(target.path, "rerank");  // what is none is refused before any work
   const bool out_there = target.kind == base::OutputTarget::kFile;
   const bool journal_there = data::Journal::exists(journal);
   if (f.resume && out_there && !journal_there) return true;
@@ -234,7 +241,7 @@ bool is_complete(const RerankFlags& f, const base::OutputTarget& target,
   return false;
 }
 
-// Throws when a finished output was made of something else.
+// Throws when a finished output was made of something else, or is not as it was made.
 void check_complete(const RerankFlags& f, const base::OutputTarget& target,
                     const base::Json& made_of) {
   const auto before = read_made_of(target.path, "rerank");

@@ -7,12 +7,15 @@
 namespace erank::cli {
 namespace {
 
-// A key of the record beside a run, "" where there is none.
-std::string recorded(const std::string& run, const char* key) {
-  if (!base::file_exists(run)) return "";
-  const std::string out = base::output_target(run).path;
-  const auto made_of = read_made_of(out, "rerank");
-  return made_of ? base::json_value<std::string>(*made_of, key, "", made_path(out)) : "";
+std::optional<MadeRecord> record_of(const std::string& run) {
+  if (!base::file_exists(run)) return std::nullopt;
+  return read_made_of(base::output_target(run).path, "rerank");
+}
+
+// A key of the record beside a run, "" where it is not there.
+std::string said(const MadeRecord& record, const std::string& run, const char* key) {
+  return base::json_value<std::string>(record.made_of, key, "",
+                                       made_path(base::output_target(run).path));
 }
 
 }  // namespace
@@ -24,15 +27,18 @@ std::optional<eval::ScoreScale> said_scale(const std::string& run, const std::st
                             from};
   };
   if (!option.empty()) return scale(option, "--scale", From::kOption);
-  if (!hybrid_of(run).empty()) return eval::ScoreScale{0, From::kRecord};
-  if (!base::file_exists(run)) return std::nullopt;
-  const std::string out = base::output_target(run).path;
-  const auto by = read_scored_by(out);
-  const std::string name = by ? by->scale : recorded(run, "scale");
+  const auto record = record_of(run);
+  if (!record) return std::nullopt;
+  if (!said(*record, run, "hybrid").empty()) return eval::ScoreScale{0, From::kRecord};
+  const std::string name =
+      record->scored_by ? record->scored_by->scale : said(*record, run, "scale");
   if (name.empty()) return std::nullopt;
-  return scale(name, made_path(out), From::kRecord);
+  return scale(name, made_path(base::output_target(run).path), From::kRecord);
 }
 
-std::string hybrid_of(const std::string& run) { return recorded(run, "hybrid"); }
+std::string hybrid_of(const std::string& run) {
+  const auto record = record_of(run);
+  return record ? said(*record, run, "hybrid") : "";
+}
 
 }  // namespace erank::cli

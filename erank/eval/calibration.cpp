@@ -118,6 +118,14 @@ constexpr std::pair<const char*, std::string ScoredBy::*> kScoredBy[] = {
     {"score", &ScoredBy::score},
     {"scale", &ScoredBy::scale}};
 
+// Calls visit(key, member) for each number.
+template <typename Visit>
+void for_numbers(const Visit& visit) {
+  visit("max_think_tokens", &ScoredBy::max_think_tokens);
+  visit("samples", &ScoredBy::samples);
+  visit("temperature", &ScoredBy::temperature);
+}
+
 std::vector<double> numbers(const base::Json& object, const char* key, const std::string& path) {
   const auto it = object.find(key);
   if (it == object.end() || !it->is_array() ||
@@ -132,6 +140,9 @@ std::vector<double> numbers(const base::Json& object, const char* key, const std
 base::OrderedJson to_json(const ScoredBy& by) {
   base::OrderedJson json;
   for (const auto& [key, member] : kScoredBy) json[key] = by.*member;
+  for_numbers([&](const char* key, auto member) {
+    if (by.*member) json[key] = *(by.*member);
+  });
   return json;
 }
 
@@ -139,6 +150,11 @@ ScoredBy scored_by_from_json(const base::Json& json, const std::string& where) {
   ScoredBy by;
   for (const auto& [key, member] : kScoredBy)
     by.*member = base::json_require<std::string>(json, key, where + ", scored_by");
+  for_numbers([&](const char* key, auto member) {
+    using Number = typename std::remove_reference_t<decltype(by.*member)>::value_type;
+    if (json.contains(key))
+      by.*member = base::json_require<Number>(json, key, where + ", scored_by");
+  });
   return by;
 }
 
@@ -151,7 +167,13 @@ std::string difference(const ScoredBy& before, const ScoredBy& now) {
   for (const auto& [key, member] : kScoredBy)
     if (member != &ScoredBy::model && before.*member != now.*member)
       return base::str("'", key, "' was '", before.*member, "', now it is '", now.*member, "'");
-  return "";
+  std::string what;
+  for_numbers([&](const char* key, auto member) {
+    const auto &was = before.*member, &is = now.*member;
+    if (what.empty() && was && is && *was != *is)
+      what = base::str("'", key, "' was ", *was, ", now it is ", *is);
+  });
+  return what;
 }
 
 double Calibration::probability(double score) const {

@@ -25,11 +25,15 @@ struct ScoredBy {
   std::string model;    // its name, for people
   std::string weights;  // digest of the files that it is read from
   std::string instruction, mode, score, scale;
+  // Where the mode is "think". What earlier versions wrote has none of the three.
+  std::optional<int64_t> max_think_tokens = {}, samples = {};
+  std::optional<double> temperature = {};
 };
 base::OrderedJson to_json(const ScoredBy& by);
 // Throws Error{kInvalidInput} for what is no such object, with `where` it is from.
 ScoredBy scored_by_from_json(const base::Json& json, const std::string& where);
-// "" where both make the same scores, else what differs first.
+// "" where both make the same scores, else what differs first. What one of them does not say is not
+// compared.
 std::string difference(const ScoredBy& before, const ScoredBy& now);
 
 // A map from scores to probabilities that never falls.

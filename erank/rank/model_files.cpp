@@ -121,6 +121,12 @@ std::string file_digest(const std::string& path) {
   return digest.hex();
 }
 
+std::string content_digest(const std::string& path) {
+  Digest digest;
+  add_bytes(digest, path, kAll);
+  return digest.hex();
+}
+
 std::string weights_digest(const std::string& weights) {
   Digest digest;
   if (base::file_exists(weights)) {

@@ -40,6 +40,9 @@ std::string files_digest(const std::vector<std::string>& paths);
 // read as files_digest() reads. Throws Error{kNotFound} where none is.
 std::string file_digest(const std::string& path);
 
+// Of the size and every byte of one file. Throws Error{kNotFound}.
+std::string content_digest(const std::string& path);
+
 // Of the weights and the tokenizer in `weights` (Checkpoint::weights) wherever they lie: of a
 // .gguf file, or of the names and bytes of a folder's *.safetensors (an adapter's left out),
 // config.json, and the tokenizer's files. Of a file over 256 MiB the size, the first MiB and 1024

@@ -178,6 +178,14 @@ TEST_F(TinyBenchmark, SearchesTheCorpusAsItIs) {
   const Outcome found = run({"retrieve", "--index", path("out/one/corpus.bm25"), "--beir",
                              path("beir/one"), "--out", path("bm25.run")});
   EXPECT_EQ(found.exit_code, 0) << found.err;
+  // One that has taken its place is made anew, scores that have are refused.
+  const std::string index = base::read_file(path("out/one/corpus.bm25"));
+  put("out/one/corpus.bm25", index.substr(0, index.size() - 1));
+  fs::remove(path("out/one/candidates.jsonl"));
+  EXPECT_EQ(benchmark("beir", "beir/one", {"--resume"}).exit_code, 0);
+  EXPECT_EQ(base::read_file(path("out/one/corpus.bm25")), index);
+  put("out/one/reranked.jsonl", base::read_file(path("out/one/reranked.jsonl")) + "\n");
+  expect_refused(benchmark("beir", "beir/one", {"--resume"}), "is of another file");
 }
 
 TEST_F(TinyBenchmark, ReplacesNoResultsUnasked) {
@@ -362,6 +370,69 @@ TEST_F(TinyBenchmark, ReadsFollowIrsLayoutAndMeasuresBothScores) {
   EXPECT_EQ(results()["tasks"][0]["reranked"], r["tasks"][0]["reranked"]);
   ASSERT_EQ(benchmark("followir", "followir", {"--overwrite", "--limit", "1"}).exit_code, 0);
   EXPECT_EQ(results()["tasks"][0]["queries"], 2);
+}
+
+// In which a query's line has both instructions, and no file names them in its ids.
+TEST_F(TinyBenchmark, ReadsFollowIrsOlderLayoutAsTheNewerOne) {
+  const std::string corpus =
+      "{\"_id\": \"d1\", \"title\": \"Radio\", \"text\": \"radio towers and cancer\"}\n"
+      "{\"_id\": \"d2\", \"title\": \"\", \"text\": \"mobile phones and animals\"}\n"
+      "{\"_id\": \"d3\", \"title\": \"\", \"text\": \"bread and yeast in the oven\"}\n";
+  const std::string older = "older/news21-instructions/", newer = "newer/news21-instructions-mteb/";
+  put(older + "corpus.jsonl", corpus);
+  put(older + "queries.jsonl",
+      "{\"_id\": \"310\", \"text\": \"radio waves\", \"instruction_og\": \"Anything.\", "
+      "\"instruction_changed\": \"No phones.\", \"keywords\": \"radio\", \"short_query\": \"r\"}\n"
+      "{\"_id\": \"311\", \"text\": \"bread\", \"instruction_og\": \"\", "
+      "\"instruction_changed\": \"No ovens.\", \"keywords\": \"\", \"short_query\": \"\"}\n");
+  const auto judgement = [](const char* qid, const char* docid, int score) {
+    return base::dump_json(
+               base::Json{{"query-id", qid}, {"corpus-id", docid}, {"score", double(score)}}) +
+           "\n";
+  };
+  put(older + "qrels_og/test.jsonl",
+      judgement("310", "d1", 1) + judgement("310", "d2", 1) + judgement("311", "d3", 1));
+  put(older + "qrels_changed/test.jsonl",
+      judgement("310", "d1", 1) + judgement("310", "d2", 0) + judgement("311", "d3", 0));
+  std::string ranked;
+  for (const char* pair : {"310 d3", "311 d1", "310 d2", "310 d1", "311 d3"})
+    ranked +=
+        "{\"qid\": \"" + std::string(pair, 3) + "\", \"pid\": \"" + std::string(pair + 4) + "\"}\n";
+  put(older + "top_ranked.jsonl", ranked);
+
+  put(newer + "corpus.jsonl", corpus);
+  std::string queries, instructions;
+  for (const std::string kind : {"og", "changed"})
+    for (const std::string qid : {"310", "311"})
+      queries += "{\"_id\": \"" + qid + "-" + kind + "\", \"text\": \"" +
+                 (qid == "310" ? "radio waves" : "bread") + "\"}\n";
+  put(newer + "queries.jsonl", queries);
+  put(newer + "instruction.jsonl",
+      "{\"query-id\": \"310-og\", \"instruction\": \"Anything.\"}\n"
+      "{\"query-id\": \"310-changed\", \"instruction\": \"No phones.\"}\n"
+      "{\"query-id\": \"311-changed\", \"instruction\": \"No ovens.\"}\n");
+  put(newer + "qrels/test.tsv",
+      "310-og\td1\t1\n310-og\td2\t1\n311-og\td3\t1\n"
+      "310-changed\td1\t1\n310-changed\td2\t0\n311-changed\td3\t0\n");
+  put(newer + "top_ranked.jsonl",
+      "{\"query-id\": \"310\", \"corpus-ids\": [\"d3\", \"d2\", \"d1\"]}\n"
+      "{\"query-id\": \"311\", \"corpus-ids\": [\"d1\", \"d3\"]}\n");
+
+  ASSERT_EQ(benchmark("followir", "newer").exit_code, 0);
+  const base::Json expected = results()["tasks"][0];
+  const auto hits = candidates("news21");
+  fs::remove_all(path("out"));
+  const Outcome o = benchmark("followir", "older");
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const base::Json found = results()["tasks"][0];
+  EXPECT_EQ(found["reranked"], expected["reranked"]);
+  EXPECT_EQ(found["queries"], 4);
+  EXPECT_EQ(candidates("news21"), hits);
+  std::vector<std::string> texts;
+  for (const auto& line : json_lines(base::read_file(path("out/news21/candidates.jsonl"))))
+    texts.push_back(line["query"]);
+  EXPECT_THAT(texts, ElementsAre("radio waves Anything.", "radio waves No phones.", "bread",
+                                 "bread No ovens."));
 }
 
 TEST_F(TinyBenchmark, ReadsMsMarcosFilesAsTheyAreHandedOut) {

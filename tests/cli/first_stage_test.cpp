@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "erank/base/error.h"
@@ -106,6 +107,7 @@ TEST_F(TinyFirstStage, AnIndexOfAnotherCorpusIsRefused) {
   EXPECT_EQ(run({"retrieve", "--format", "jsonl", "--index", made, "--beir", path("moved")}).out,
             same.out);
 
+  std::filesystem::copy_file(made, path("other"));
   put("corpus.jsonl", corpus + "{\"_id\": \"d6\", \"text\": \"Blue bread.\"}\n");
   expect_refused(run(again), "was not made of " + path("corpus.jsonl") + " as it is: 'corpus' was");
   EXPECT_EQ(
@@ -116,6 +118,11 @@ TEST_F(TinyFirstStage, AnIndexOfAnotherCorpusIsRefused) {
   const Outcome fresh = run(again);
   EXPECT_EQ(fresh.exit_code, 0) << fresh.err;
   EXPECT_THAT(fresh.out, HasSubstr("\"d6\""));
+  // Another index in its place is not the one that its record is of.
+  std::filesystem::copy_file(path("other"), made,
+                             std::filesystem::copy_options::overwrite_existing);
+  expect_refused(run(again), "was not made of " + path("corpus.jsonl") + " as it is: " + made);
+  index();
   auto field = again;
   field.insert(field.end(), {"--text-field", "title"});
   expect_refused(run(field), "'text_field' was \"\", now it is \"title\"");

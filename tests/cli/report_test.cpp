@@ -268,6 +268,16 @@ TEST_F(TinyCalibration, IsUsedForTheScoresThatItWasMadeOfAlone) {
       scored("other.jsonl", {"--score", "integer", "--min-probability", "0.5", "--quiet"});
   expect_refused(limited, "needs a calibration for these scores");
 
+  // A file that has taken the run's place, whatever program wrote it.
+  const std::string written = base::read_file(path("run.jsonl"));
+  std::filesystem::copy_file(path("again.jsonl"), path("run.jsonl"),
+                             std::filesystem::copy_options::overwrite_existing);
+  expect_refused(calibrate("run.jsonl"), "run.jsonl.made.json is of another file");
+  expect_refused(run({"report", path("run.jsonl"), "--qrels", path("qrels")}),
+                 "run.jsonl.made.json is of another file");
+  put("run.jsonl", written);
+  EXPECT_EQ(calibrate("run.jsonl").exit_code, 0);
+
   // What a file without a record may not be made of.
   ASSERT_EQ(scored("blend.jsonl", {"--hybrid", "zscore:0.2", "--quiet"}).exit_code, 0);
   expect_refused(calibrate("blend.jsonl"), "--hybrid zscore:0.2");
@@ -278,6 +288,38 @@ TEST_F(TinyCalibration, IsUsedForTheScoresThatItWasMadeOfAlone) {
   ASSERT_EQ(calibrate("run.jsonl", {"--model", path("copy")}).exit_code, 0);
   base::write_file_atomic(path("copy/erank.json"), "{\"layout\": \"passage-last\"}");
   expect_refused(calibrate("run.jsonl", {"--model", path("copy")}), "was made with other files");
+}
+
+// How much is reasoned, and how it is sampled, makes other scores too.
+TEST_F(TinyCalibration, KnowsHowItsScoresWereReasoned) {
+  const auto thought = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.begin(), {"--candidates", path("candidates.jsonl"), "--think", "--quiet",
+                               "--overwrite", "--out", path(out)});
+    return rerank(more);
+  };
+  const std::vector<std::string> short_of = {"--max-think-tokens", "4"};
+  ASSERT_EQ(thought("run.jsonl", short_of).exit_code, 0);
+  const base::Json by = base::parse_json(base::read_file(path("run.jsonl.made.json")), "made");
+  EXPECT_EQ(by["scored_by"]["max_think_tokens"], 4);
+  EXPECT_EQ(by["scored_by"]["samples"], 1);
+  EXPECT_EQ(by["scored_by"]["temperature"], 0);
+  ASSERT_EQ(calibrate("run.jsonl", {"--out", path("map.json")}).exit_code, 0);
+  const auto with = [&](std::vector<std::string> options) {
+    options.insert(options.end(), {"--calibrated", path("map.json")});
+    return thought("other.jsonl", options);
+  };
+  EXPECT_EQ(with(short_of).exit_code, 0);
+  expect_refused(with({"--max-think-tokens", "5"}), "'max_think_tokens' was 4, now it is 5");
+  expect_refused(with({"--max-think-tokens", "4", "--temperature", "0.5"}),
+                 "'temperature' was 0, now it is 0.5");
+  expect_refused(with({"--max-think-tokens", "4", "--temperature", "0.5", "--samples", "2"}),
+                 "'samples' was 1, now it is 2");
+  // A calibration of an earlier version does not say them.
+  base::Json map = base::parse_json(base::read_file(path("map.json")), "map.json");
+  for (const char* key : {"max_think_tokens", "samples", "temperature"})
+    map["scored_by"].erase(key);
+  put("map.json", base::dump_json(map));
+  EXPECT_EQ(with({"--max-think-tokens", "5"}).exit_code, 0);
 }
 
 }  // namespace

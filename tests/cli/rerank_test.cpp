@@ -5,8 +5,10 @@
 #include <zstd.h>
 
 #include <cstdlib>
+#include <functional>
 #include <sstream>
 
+#include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "tests/cli/program.h"
 
@@ -429,6 +431,47 @@ TEST_F(TinyRerankVerb, AFinishedFileSaysWhatItWasMadeOf) {
   EXPECT_THAT(again({}).err, HasSubstr("there is no " + out + ".made.json"));
 }
 
+// Its record is of that file alone, whichever program wrote another one in its place.
+TEST_F(TinyRerankVerb, AFinishedFileThatWasReplacedIsNotTakenForIt) {
+  put_collection();
+  const std::string out = path("out.jsonl"), made = out + ".made.json";
+  const auto again = [&] { return rerank_collection({"--out", out, "--resume"}); };
+  ASSERT_EQ(rerank_collection({"--out", out}).exit_code, 0);
+  const std::string written = base::read_file(out);
+  std::string other = written;
+  other[written.size() / 2] ^= 1;
+  put("out.jsonl", other);
+  expect_fails(again(), made + " is of another file: " + out + " was changed since");
+  put("out.jsonl", written + "\n");
+  expect_fails(again(), base::str(out, " has ", written.size() + 1, " bytes, it had ",
+                                  written.size(), "; make ", out, " anew, or remove ", made));
+  EXPECT_EQ(rerank_collection({"--out", out, "--overwrite"}).exit_code, 0);
+  EXPECT_EQ(base::read_file(out), written);
+  EXPECT_THAT(again().err, HasSubstr("complete already; nothing to resume"));
+
+  // A record of an earlier version does not know which file it is of.
+  base::Json record = base::parse_json(base::read_file(made), made);
+  const auto with = [&](const std::function<void(base::Json&)>& change) {
+    base::Json changed = record;
+    changed.erase("output");
+    change(changed["made_of"]);
+    put("out.jsonl.made.json", base::dump_json(changed));
+  };
+  with([](base::Json&) {});
+  EXPECT_THAT(again().err, HasSubstr("complete already; nothing to resume"));
+  with([](base::Json& made_of) { made_of["weights"] = "1f"; });
+  expect_fails(again(),
+               "\" (or it is of an earlier version of erank, which computed that digest "
+               "otherwise); --overwrite makes it anew");
+  with([](base::Json& made_of) { made_of.erase("long_docs"); });
+  expect_fails(again(),
+               "is complete, but it is of an earlier version of erank, which did not know "
+               "'long_docs'; now that is \"windows\"");
+  record["output"] = 7;
+  put("out.jsonl.made.json", base::dump_json(record));
+  expect_fails(again(), "does not say what an output");
+}
+
 TEST_F(TinyRerankVerb, ShardsInAnyOrderMakeTheWhole) {
   put_collection();
   for (const char* format : {"jsonl", "trec"}) {
@@ -475,6 +518,11 @@ TEST_F(TinyRerankVerb, MergeNamesWhatDoesNotBelong) {
   expect_refused(run({"merge", one, path("failed"), "--out", path("m")}), "--resume");
   put("copy", "changed");
   put("copy.made.json", base::read_file(one + ".made.json"));
+  expect_refused(run({"merge", one, path("copy"), "--out", path("m")}),
+                 "copy.made.json is of another file");
+  base::Json early = base::parse_json(base::read_file(one + ".made.json"), "made.json");
+  early.erase("output");
+  put("copy.made.json", base::dump_json(early));
   expect_refused(run({"merge", one, path("copy"), "--out", path("m")}), "both shard 1");
   EXPECT_FALSE(base::file_exists(path("m")));
   for (const char* bad : {"0/2", "3/2", "1", "1/", "a/2", "1/2x"})

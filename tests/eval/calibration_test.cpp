@@ -165,12 +165,15 @@ TEST(Calibration, ComesBackFromItsFileBitForBit) {
   const Pairs pairs = drawn(200, 11, [](double score) { return score / 10; });
   for (const auto method : {Calibration::Method::kPlatt, Calibration::Method::kIsotonic}) {
     Calibration map = with(fit_calibration(pairs), method);
-    map.scored_by = ScoredBy{"m", "1f", "find it", "direct", "expected", "0-10"};
+    map.scored_by = ScoredBy{"m", "1f", "find it", "think", "expected", "0-10", 512, 3, 0.7};
     const auto json = to_json(map, cross_validate(pairs, 10), pairs);
     const Calibration again = read_calibration(folder.write("c.json", base::dump_json(json)));
     for (double score = -1; score < 11; score += 0.37)
       EXPECT_EQ(again.probability(score), map.probability(score));
     EXPECT_EQ(difference(*again.scored_by, *map.scored_by), "");
+    EXPECT_EQ(again.scored_by->max_think_tokens, 512);
+    EXPECT_EQ(again.scored_by->samples, 3);
+    EXPECT_EQ(again.scored_by->temperature, 0.7);
     EXPECT_EQ(json["measured"]["queries"], 10);
     EXPECT_EQ(json["measured"]["pairs"], 200);
   }
@@ -189,6 +192,17 @@ TEST(Calibration, SaysWhatDiffersOfTheScoresThatItIsFor) {
   EXPECT_THAT(said(&ScoredBy::instruction, ""), HasSubstr("'instruction' was 'find it'"));
   EXPECT_THAT(said(&ScoredBy::score, "paper"), HasSubstr("'score'"));
   EXPECT_THAT(said(&ScoredBy::scale, "0-3"), HasSubstr("'scale'"));
+  ScoredBy early = before, now = before;
+  early.mode = now.mode = "think";
+  now.max_think_tokens = 512, now.samples = 1, now.temperature = 0;
+  EXPECT_EQ(difference(early, now), "");  // which did not say how it reasoned
+  ScoredBy then = now;
+  then.max_think_tokens = 4096;
+  EXPECT_EQ(difference(then, now), "'max_think_tokens' was 4096, now it is 512");
+  then = now, then.samples = 3;
+  EXPECT_EQ(difference(then, now), "'samples' was 3, now it is 1");
+  then = now, then.temperature = 0.7;
+  EXPECT_EQ(difference(then, now), "'temperature' was 0.7, now it is 0");
 }
 
 TEST(Calibration, RefusesWhatIsNoFileOfIts) {
