@@ -73,7 +73,7 @@ void train_sft(const SftFlags& flags, train::RunOptions options, Context& contex
       flags.weighting == "tokens" ? train::Weighting::kTokens : train::Weighting::kExamples;
   if (flags.rank_loss == "margin") sft.rank.kind = train::RankLoss::kMargin;
   if (flags.rank_loss == "softmax") sft.rank.kind = train::RankLoss::kSoftmax;
-  sft.digits = std::move(data.digits);
+  sft.answers = std::move(data.answers);
   train::SftObjective objective(std::move(data.examples), sft, run.make_validation());
   if (flags.shared.dry_run) return dry_run(flags, run, objective, data);
   report_run(flags.shared, run, run.train(objective), objective.num_steps());

@@ -109,7 +109,7 @@ std::vector<TrainingPair> read_training_pairs(const std::string& path, base::Pro
   return pairs;
 }
 
-PairScores read_pair_scores(const std::string& path, ReadNotes* notes) {
+PairScores read_pair_scores(const std::string& path, ReadNotes* notes, int max_score) {
   PairScores scores;
   ByteSource source(path);
   for_each_json(source, notes, [&](const JsonValue& value) {
@@ -121,7 +121,7 @@ PairScores read_pair_scores(const std::string& path, ReadNotes* notes) {
     };
     const char* key = given("integer") ? "integer" : "score";
     if (!given(key)) return;
-    if (!scores[qid].emplace(docid, score_of(object, key, 10, kPairScores, where)).second)
+    if (!scores[qid].emplace(docid, score_of(object, key, max_score, kPairScores, where)).second)
       base::fail(ErrorKind::kInvalidInput, kPairScores, where, ": query ", in_quotes(qid),
                  " and document ", in_quotes(docid),
                  " are together twice; expected each pair once");

@@ -43,7 +43,8 @@ using PairScores = std::unordered_map<std::string, std::unordered_map<std::strin
 // Reads {qid, docid, integer and/or score} a line or one array, such as `erank rerank` writes;
 // other keys are ignored; uncompressed, .gz or .zst. `integer` is taken, without it `score`; a line
 // on which both are missing or null holds no score. Throws Error{kInvalidInput} with the line
-// number for a number outside 0..10 and a pair twice.
-PairScores read_pair_scores(const std::string& path, ReadNotes* notes = nullptr);
+// number for a number outside 0..max_score and a pair twice.
+PairScores read_pair_scores(const std::string& path, ReadNotes* notes = nullptr,
+                            int max_score = 10);
 
 }  // namespace erank::data

@@ -10,8 +10,6 @@
 namespace erank::train {
 namespace {
 
-constexpr int kRest = kNumAnswers;  // the outcome without an answer
-
 // Coefficients of a polynomial in x. A document contributes the factor stay + count x, so that
 // coefficient n is the probability that n of the documents are counted (and none is excluded).
 using Polynomial = std::vector<double>;
@@ -39,20 +37,18 @@ double between(const Outcomes& p, int first, int last) {
 class Query {
  public:
   Query(const RewardTable& table, std::span<const Outcomes> policies)
-      : table_(table), policies_(policies) {
+      : table_(table), policies_(policies), last_(table.max_score()) {
     for (int64_t j = 0; j < table.num_documents(); ++j) has_positive_ |= table.is_positive(j);
   }
 
   Outcomes rewards_of(int64_t document) const {
-    Outcomes rewards{};
-    rewards[kRest] = table_.unformatted();
-    if (table_.options().reward == Reward::kSe)
-      for (int k = 0; k <= kMaxScore; ++k) rewards[k] = table_.squared_error(document, k);
-    else if (table_.is_positive(document))
-      for (int k = 0; k <= kMaxScore; ++k) rewards[k] = positive(document, k);
-    else
-      for (int k = 0; k <= kMaxScore; ++k)
-        rewards[k] = above_positive(document, k) + otherwise(document, k);
+    Outcomes rewards;
+    for (int k = 0; k <= last_; ++k)
+      rewards.push_back(table_.options().reward == Reward::kSe ? table_.squared_error(document, k)
+                        : table_.is_positive(document)
+                            ? positive(document, k)
+                            : above_positive(document, k) + otherwise(document, k));
+    rewards.push_back(table_.unformatted());
     return rewards;
   }
 
@@ -71,7 +67,7 @@ class Query {
   Polynomial count_above(int64_t document, Which which, int m) const {
     Polynomial counts = {1};
     for_others(document, which, [&](const Outcomes& p) {
-      const double above = between(p, m + 1, kMaxScore);
+      const double above = between(p, m + 1, last_);
       multiply(counts, 1 - above, above);
     });
     return counts;
@@ -89,17 +85,17 @@ class Query {
   double positives_within(int64_t document, int first, int last) const {
     double product = 1;
     for_others(document, Which::kPositive,
-               [&](const Outcomes& p) { product *= between(p, first, last) + p[kRest]; });
+               [&](const Outcomes& p) { product *= between(p, first, last) + p.back(); });
     return product;
   }
 
   // E[reward; some positive answers below k].
   double above_positive(int64_t document, int k) const {
     if (!has_positive_) return 0;
-    if (!table_.options().scale_above) return -(1 - positives_within(document, k, kMaxScore));
+    if (!table_.options().scale_above) return -(1 - positives_within(document, k, last_));
     double expected = 0;
-    for (int m = 0; m <= kMaxScore; ++m) {  // the highest answer of a positive
-      const auto up_to = [&](int last) {    // Pr(none above `last`, some below k)
+    for (int m = 0; m <= last_; ++m) {    // the highest answer of a positive
+      const auto up_to = [&](int last) {  // Pr(none above `last`, some below k)
         return positives_within(document, 0, last) - positives_within(document, k, last);
       };
       const double probability = up_to(m) - up_to(m - 1);
@@ -115,17 +111,17 @@ class Query {
   // E[reward; no positive answers below k].
   double otherwise(int64_t document, int k) const {
     if (!table_.options().scale_otherwise || !has_positive_)
-      return positives_within(document, k, kMaxScore) * table_.otherwise(document, k, std::nullopt);
+      return positives_within(document, k, last_) * table_.otherwise(document, k, std::nullopt);
     double expected =
         positives_within(document, 1, 0) * table_.otherwise(document, k, std::nullopt);
-    for (int m = k; m <= kMaxScore; ++m) {  // the lowest answer of a positive
+    for (int m = k; m <= last_; ++m) {  // the lowest answer of a positive
       // Of the positives that answer m or above, how many are above it; less those without one at
       // m.
       Polynomial from = {1}, beyond = {1};
       for_others(document, Which::kPositive, [&](const Outcomes& p) {
-        const double above = between(p, m + 1, kMaxScore);
-        multiply(from, p[m] + p[kRest], above);
-        multiply(beyond, p[kRest], above);
+        const double above = between(p, m + 1, last_);
+        multiply(from, p[m] + p.back(), above);
+        multiply(beyond, p.back(), above);
       });
       for (size_t n = 0; n < from.size(); ++n) from[n] -= beyond[n];
       const Polynomial counts = multiply(from, count_above(document, Which::kNegative, m));
@@ -137,19 +133,19 @@ class Query {
 
   const RewardTable& table_;
   std::span<const Outcomes> policies_;
+  int last_;  // the largest answer
   bool has_positive_ = false;
 };
 
 }  // namespace
 
-Outcomes outcomes_of(std::span<const double, kNumAnswers> answers) {
-  Outcomes outcomes{};
-  std::copy(answers.begin(), answers.end(), outcomes.begin());
+Outcomes outcomes_of(std::span<const double> answers) {
+  Outcomes outcomes(answers.begin(), answers.end());
   const double sum = std::accumulate(answers.begin(), answers.end(), 0.0);
   ERANK_CHECK(sum >= 0 && sum < 1.01, "probabilities of the answers sum to ", sum);
   if (sum > 1)
     for (double& p : outcomes) p /= sum;
-  outcomes[kRest] = std::max(0.0, 1 - sum);
+  outcomes.push_back(std::max(0.0, 1 - sum));
   return outcomes;
 }
 
@@ -157,7 +153,8 @@ std::vector<Outcomes> expected_rewards(const RewardTable& table,
                                        std::span<const Outcomes> policies) {
   ERANK_CHECK(table.num_documents() == std::ssize(policies));
   for (const Outcomes& p : policies)
-    ERANK_CHECK(std::abs(std::accumulate(p.begin(), p.end(), 0.0) - 1) < 1e-6);
+    ERANK_CHECK(std::ssize(p) == table.max_score() + 2 &&
+                std::abs(std::accumulate(p.begin(), p.end(), 0.0) - 1) < 1e-6);
   const Query query(table, policies);
   std::vector<Outcomes> rewards;
   for (int64_t i = 0; i < table.num_documents(); ++i) rewards.push_back(query.rewards_of(i));
@@ -173,16 +170,16 @@ ExactAdvantages exact_advantages(std::span<const Outcomes> rewards,
     const Outcomes &r = rewards[i], &p = policies[i];
     const double mean = std::inner_product(p.begin(), p.end(), r.begin(), 0.0);
     double variance = 0;
-    for (int k = 0; k < kNumOutcomes; ++k) variance += p[k] * (r[k] - mean) * (r[k] - mean);
+    for (size_t k = 0; k < p.size(); ++k) variance += p[k] * (r[k] - mean) * (r[k] - mean);
     const double deviation = std::sqrt(variance);
     advantages.rewards.push_back(mean);
-    Outcomes& values = advantages.values.emplace_back();
+    Outcomes& values = advantages.values.emplace_back(p.size());
     if (deviation < kFlat) {
       ++advantages.num_flat;
       continue;
     }
     const double scale = divide_by_std ? 1 / (deviation + kAdvantageEpsilon) : 1;
-    for (int k = 0; k < kNumOutcomes; ++k) values[k] = (r[k] - mean) * scale;
+    for (size_t k = 0; k < p.size(); ++k) values[k] = (r[k] - mean) * scale;
   }
   return advantages;
 }

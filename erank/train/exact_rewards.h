@@ -1,7 +1,7 @@
 // Reinforcement learning of direct answers without sampling. Where there is no reasoning, what the
-// model can do for a document is one of 12 outcomes: an answer k = 0..10 with probability p_k (they
-// are over the whole vocabulary), or anything else, not formatted, with p_11 = 1 - sum p_k. With
-// one rollout a document, the objective is
+// model can do for a document is one of K + 1 outcomes: one of its scale's K answers (11, 4 or 2),
+// k, with probability p_k (they are over the whole vocabulary), or anything else, not formatted,
+// with p_K = 1 - sum p_k. With one rollout a document, the objective is
 //
 //   J = sum_i E[r_i(a_1, ..., a_N)],  a_j drawn from p_j independently,
 //
@@ -18,7 +18,6 @@
 // Pure; thread-safe.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -27,15 +26,14 @@
 
 namespace erank::train {
 
-inline constexpr int kNumAnswers = kMaxScore + 1;     // 0..10
-inline constexpr int kNumOutcomes = kNumAnswers + 1;  // the last: not formatted
-using Outcomes = std::array<double, kNumOutcomes>;
+// [K + 1]: a number for each answer, then one for what is not formatted.
+using Outcomes = std::vector<double>;
 
-// The outcomes' probabilities from those of the 11 answers, whose sum may pass 1 by rounding.
-Outcomes outcomes_of(std::span<const double, kNumAnswers> answers);
+// The outcomes' probabilities from those of the K answers, whose sum may pass 1 by rounding.
+Outcomes outcomes_of(std::span<const double> answers);
 
-// policies [N] -> R [N]. REQUIRES: the table was made for one rollout a document; each policy sums
-// to 1.
+// policies [N] -> R [N]. REQUIRES: the table was made for one rollout a document and for the
+// policies' scale; each policy sums to 1.
 std::vector<Outcomes> expected_rewards(const RewardTable& table,
                                        std::span<const Outcomes> policies);
 

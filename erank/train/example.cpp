@@ -56,10 +56,6 @@ ExampleWriter::ExampleWriter(const text::PromptFormat& format, const text::Token
                  written, "\"; expected one for each answer");
     digits_.push_back(*id);
   }
-  if (options_.rank && scale_ != text::Scale::kZeroToTen)
-    base::fail(base::ErrorKind::kInvalidInput, "train",
-               "the loss of whole rankings is of the scale 0-10, not of ",
-               text::scale_name(scale_));
   answer_close_ = format.answer_close();
   if (!format.stop_ids().empty()) answer_close_.push_back(format.stop_ids().front());
 }
@@ -133,18 +129,19 @@ Example ExampleWriter::write(const data::TrainingPair& pair) const {
   return example;
 }
 
-// A soft direct branch reads the same two rows already; else there is one more branch.
+// A soft direct branch may read the same rows already; else there is one more branch.
 void ExampleWriter::add_rank_terms(Example& example) const {
   Branch rank{format_->direct_close(), {}, 0};
   const auto row = static_cast<int32_t>(rank.ids.size());
-  rank.ids.push_back(digits_[1]);
+  const int32_t num_rows = scale_ == text::Scale::kZeroToTen ? 2 : 1;
+  if (num_rows > 1) rank.ids.push_back(digits_[1]);
   Branch& last = example.branches.size() == 1 && example.branches.front().ids == rank.ids
                      ? example.branches.front()
                      : example.branches.emplace_back(std::move(rank));
-  for (const int32_t r : {row, row + 1}) last.terms.push_back({r, digits_[0], 0});
+  for (int32_t i = 0; i < num_rows; ++i) last.terms.push_back({row + i, digits_[0], 0});
   int32_t count = 0;
   for (const Branch& branch : example.branches) count += static_cast<int32_t>(branch.terms.size());
-  example.rank_term = count - 2;
+  example.rank_term = count - num_rows;
 }
 
 bool ExampleWriter::reads_back(const Example& example) const {

@@ -38,8 +38,9 @@ struct Example {
   text::Ids prompt;
   std::vector<Branch> branches;
   double score = 0;  // the teacher's, on the scale; of a distribution its mean
-  // With ExampleOptions::rank: of all the branches' terms, one after another, this one and the next
-  // have weight 0 and are where the direct answer's first digit and what follows a "1" are read.
+  // With ExampleOptions::rank: of all the branches' terms, one after another, this one has weight 0
+  // and is where the direct answer or its first digit is read; on the scale 0..10 the next one is
+  // where what follows a "1" is.
   int32_t rank_term = -1;
 
   int64_t num_tokens() const;  // of the prompt and every branch
@@ -75,7 +76,7 @@ struct ExampleOptions {
 class ExampleWriter {
  public:
   // Throws Error{kInvalidInput} when the tokenizer does not spell the ten digits, or the scale's
-  // answers, as one token each, and for ExampleOptions::rank on another scale than 0..10.
+  // answers, as one token each.
   ExampleWriter(const text::PromptFormat& format, const text::Tokenizer& tokenizer,
                 ExampleOptions options);
 

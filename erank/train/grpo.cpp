@@ -61,17 +61,13 @@ GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions
     : queries_(std::move(queries)),
       options_(options),
       format_(format),
-      reader_(format.tokenizer),
+      reader_(format.tokenizer, format.format.options().scale),
       validation_(std::move(validation)),
       serving_(validation_ ? validation_->serving() : std::make_shared<Serving>()),
       asked_(std::move(asked)),
       qrels_(qrels_of(queries_)),
       low_entropy_steps_(at::zeros({1})) {
   check(options_);
-  if (const auto scale = format_.format.options().scale; scale != text::Scale::kZeroToTen)
-    base::fail(base::ErrorKind::kInvalidInput, "grpo",
-               "its rewards are of the scale 0-10, not of the model's ", text::scale_name(scale),
-               "; give --scale 0-10");
   ERANK_CHECK(!queries_.empty());
   const auto count = std::ssize(queries_);
   options_.queries_per_iteration = std::min(options_.queries_per_iteration, count);
@@ -88,7 +84,8 @@ GrpoObjective::GrpoObjective(std::vector<RankedQuery> queries, const GrpoOptions
       std::clamp<int64_t>(std::llround(per_iteration / static_cast<double>(options_.mini_batch)), 1,
                           options_.queries_per_iteration);
   const auto m = std::ssize(modes()), n = static_cast<int64_t>(pairs);
-  reference_scores_ = at::zeros({m * n}), reference_answers_ = at::zeros({m * n, kNumAnswers});
+  reference_scores_ = at::zeros({m * n});
+  reference_answers_ = at::zeros({m * n, std::ssize(reader_.choices())});
   if (!given_scores()) return;
   std::vector<double> scores;
   for (const RankedQuery& query : queries_) {
@@ -153,7 +150,7 @@ int64_t GrpoObjective::reference_tokens() const {
       for (const rank::Mode mode : modes()) {
         Branch branch{format_.context_close(mode), {}};
         branch.ids.resize(branch.ids.size() +
-                          (mode == rank::Mode::kThink ? max_think_tokens() : 1));
+                          (mode == rank::Mode::kThink ? max_think_tokens() : answer_tokens() - 1));
         example.branches.push_back(std::move(branch));
       }
     }
@@ -211,9 +208,12 @@ Figures GrpoObjective::reference_figures(const std::vector<size_t>& drawn) const
           of_query.push_back(reference_scores_.const_data_ptr<float>()[row]);
           continue;
         }
-        const float* logs = reference_answers_.const_data_ptr<float>() + row * kNumAnswers;
+        const int64_t num_answers = reference_answers_.size(1);
+        const float* logs = reference_answers_.const_data_ptr<float>() + row * num_answers;
         text::ScoreDistribution answer;
-        for (int k = 0; k < kNumAnswers; ++k) answer.p[k] = std::exp(static_cast<double>(logs[k]));
+        answer.scale = scale();
+        for (int64_t k = 0; k < num_answers; ++k)
+          answer.p[k] = std::exp(static_cast<double>(logs[k]));
         of_query.push_back(answer.expected());
       }
     }
@@ -243,7 +243,7 @@ size_t GrpoObjective::ask_reference(std::span<const size_t> queries, size_t mode
     for (size_t i = 0; i < queries_[query].prompts.size(); ++i, ++answer) {
       const int64_t row = reference_row(query, mode) + static_cast<int64_t>(i);
       if (!given_scores()) reference_scores_[row] = static_cast<double>(answer->greedy());
-      for (int k = 0; k < kNumAnswers; ++k)
+      for (int64_t k = 0; k < reference_answers_.size(1); ++k)
         reference_answers_[row][k] = std::log(std::max(answer->p[k], kLeastProbability));
     }
   return count;
@@ -258,7 +258,7 @@ RewardTable GrpoObjective::reward_table(size_t query, size_t mode, int64_t num_r
   const RankedQuery& q = queries_[query];
   const float* scores = reference_scores_.const_data_ptr<float>() + reference_row(query, mode);
   const std::vector<double> reference(scores, scores + q.prompts.size());
-  return {q.grades, reference, num_rollouts, options_.reward};
+  return {q.grades, reference, num_rollouts, options_.reward, scale()};
 }
 
 std::string GrpoObjective::name_of(const std::string& figure, size_t mode) const {
@@ -321,7 +321,7 @@ ExactObjective::ExactObjective(std::vector<RankedQuery> queries, const GrpoOptio
     : GrpoObjective(std::move(queries), options, {.modes = {rank::Mode::kDirect}, .answers = true},
                     format, std::move(validation)) {}
 
-// A mini batch: an example a pair, whose two terms are read at the rows of the answer's digits.
+// A mini batch: an example a pair, with a term at each row where its answer is read.
 struct ExactObjective::Batch {
   std::vector<size_t> queries;
   std::vector<std::pair<size_t, size_t>> pairs;  // of each example: place in queries, document
@@ -344,11 +344,14 @@ struct ExactObjective::Batch {
 ExactObjective::Batch ExactObjective::make_batch(std::vector<size_t> queries) const {
   Batch batch;
   batch.queries = std::move(queries);
-  const int32_t zero = reader_.choices()[0].front(), one = reader_.choices()[1].front();
+  const int32_t zero = reader_.choices()[0].front();
   Branch branch{format_.format.direct_close(), {}};
   const auto row = static_cast<int32_t>(branch.ids.size());
-  branch.ids.push_back(one);
-  branch.terms = {{row, zero}, {row + 1, zero}};
+  branch.terms.push_back({row, zero});
+  if (answer_tokens() > 1) {
+    branch.ids.push_back(reader_.choices()[1].front());
+    branch.terms.push_back({row + 1, zero});
+  }
   for (size_t q = 0; q < batch.queries.size(); ++q) {
     const RankedQuery& query = queries_[batch.queries[q]];
     for (size_t i = 0; i < query.prompts.size(); ++i) {
@@ -405,10 +408,11 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
   };
   const auto answers_of = [&](const MicroBatch& pass) {
     AnswerRows rows;
-    for (size_t i = 0; i < 10; ++i) rows.digits[i] = reader_.choices()[i].front();
-    for (size_t i = 0; i < pass.terms.size(); i += 2) {
-      rows.first.push_back(pass.terms[i].row);
-      rows.after_one.push_back(pass.terms[i + 1].row);
+    for (const text::Ids& choice : reader_.choices())
+      if (choice.size() == 1) rows.tokens.push_back(choice.front());
+    for (size_t i = 0; i < pass.terms.size();) {
+      rows.first.push_back(pass.terms[i++].row);
+      if (answer_tokens() > 1) rows.after_one.push_back(pass.terms[i++].row);
     }
     stats.num_tokens += pass.num_tokens;
     stats.num_rows += std::ssize(pass.batch.rows);
@@ -417,11 +421,11 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
   const auto learn_policies = [&](const MicroBatch& pass, const at::Tensor& answers) {
     const at::Tensor p = answers.detach().to(at::kCPU, at::kDouble).exp();
     const double* values = p.const_data_ptr<double>();
+    const auto num_answers = static_cast<size_t>(p.size(1));
     for (size_t i = 0; i < pass.examples.size(); ++i) {
       const size_t e = batch.number(pass.examples[i]), q = batch.pairs[e].first;
       if (known[q] == first[q + 1] - first[q]) continue;
-      policies[e] =
-          outcomes_of(std::span<const double, kNumAnswers>(values + i * kNumAnswers, kNumAnswers));
+      policies[e] = outcomes_of(std::span(values + i * num_answers, num_answers));
       if (++known[q] == first[q + 1] - first[q]) finish_query(q);
     }
   };
@@ -467,7 +471,7 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
     if (queries_[batch.queries[q]].grades[i] >= options_.reward.positive_grade)
       positive += rewards[e], ++num_positive;
     double score = 0;
-    for (int k = 0; k < kNumAnswers; ++k) score += k * policies[e][k];
+    for (int k = 0; k <= text::max_answer(scale()); ++k) score += k * policies[e][k];
     scores[q].push_back(score / std::max(1 - policies[e].back(), kLeastProbability));
   }
   double ndcg =

@@ -96,6 +96,9 @@ class GrpoObjective : public Objective {
   RewardTable reward_table(size_t query, size_t mode, int64_t num_rollouts) const;
   // Numbers of a query's pairs begin here: all documents of all queries are counted.
   size_t first_pair(size_t query) const { return first_pair_[query]; }
+  text::Scale scale() const { return format_.format.options().scale; }
+  // Of a direct answer: 2 on the scale whose 10 is "1" then "0", else 1.
+  int64_t answer_tokens() const { return std::ssize(reader_.choices().back()); }
   // "ndcg_10" with one mode, else "ndcg_10_direct" and so on.
   std::string name_of(const std::string& figure, size_t mode) const;
   std::vector<model::NamedTensor> state_tensors() const;
@@ -116,8 +119,8 @@ class GrpoObjective : public Objective {
   rank::ScoreReader reader_;
   std::unique_ptr<RankingValidation> validation_;
   std::shared_ptr<Serving> serving_;
-  // [modes x pairs] scores to compare with, [modes x pairs, 11] log-probabilities of the
-  // reference's answers, the first mode's before the second's; 0 where never drawn.
+  // [modes x pairs] scores to compare with, [modes x pairs, K] log-probabilities of the reference's
+  // answers, the first mode's before the second's; 0 where never drawn.
   at::Tensor reference_scores_, reference_answers_;
   bool has_reference_ = false;
 

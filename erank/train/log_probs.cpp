@@ -89,21 +89,23 @@ at::Tensor row_entropies(const at::Tensor& logits, double temperature) {
 }
 
 at::Tensor answer_log_probs(const at::Tensor& logits, const AnswerRows& rows) {
-  const auto documents = std::ssize(rows.first);
-  ERANK_CHECK(std::ssize(rows.after_one) == documents);
+  const auto documents = std::ssize(rows.first), width = std::ssize(rows.tokens);
+  const bool ten = !rows.after_one.empty();
+  ERANK_CHECK(!ten || (std::ssize(rows.after_one) == documents && width == 10));
   std::vector<int64_t> at_rows, tokens;
   for (const int64_t row : rows.first)
-    for (const int32_t digit : rows.digits) {
+    for (const int32_t token : rows.tokens) {
       at_rows.push_back(row);
-      tokens.push_back(digit);
+      tokens.push_back(token);
     }
   for (const int64_t row : rows.after_one) {
     at_rows.push_back(row);
-    tokens.push_back(rows.digits[0]);
+    tokens.push_back(rows.tokens[0]);
   }
   const at::Tensor log_p =
       log_probs(logits, indices(at_rows, logits.device()), indices(tokens, logits.device()));
-  const at::Tensor first = log_p.narrow(0, 0, documents * 10).view({documents, 10});
+  const at::Tensor first = log_p.narrow(0, 0, documents * width).view({documents, width});
+  if (!ten) return first;
   const at::Tensor zero = log_p.narrow(0, documents * 10, documents).unsqueeze(1);
   const at::Tensor one = first.narrow(1, 1, 1);
   return at::cat(

@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -23,14 +22,14 @@ at::Tensor row_entropies(const at::Tensor& logits, double temperature = 1);
 
 // Where the logits of D direct answers are.
 struct AnswerRows {
-  std::vector<int64_t> first;      // [D] of the answer's first digit
-  std::vector<int64_t> after_one;  // [D] of what follows a "1" there
-  std::array<int32_t, 10> digits;  // ids of "0".."9"
+  std::vector<int64_t> first;      // [D] of the answer, or its first digit
+  std::vector<int64_t> after_one;  // [D] of what follows a "1" there; empty but on the scale 0..10
+  std::vector<int32_t> tokens;     // ids of the scale's answers; on 0..10 of "0".."9"
 };
 
-// logits [R, V] -> [D, 11]: log-probabilities of the answers 0..10 over the whole vocabulary at
-// temperature 1, which need not sum to 1. log p[10] = log Pr("1") + log Pr("0" | "1"), log p[1] =
-// log Pr("1") + log(1 - Pr("0" | "1")), as text::ScoreDistribution reads them.
+// logits [R, V] -> [D, K]: log-probabilities of the scale's K answers over the whole vocabulary at
+// temperature 1, which need not sum to 1. On 0..10, log p[10] = log Pr("1") + log Pr("0" | "1") and
+// log p[1] = log Pr("1") + log(1 - Pr("0" | "1")), as text::ScoreDistribution reads them.
 at::Tensor answer_log_probs(const at::Tensor& logits, const AnswerRows& rows);
 
 }  // namespace erank::train

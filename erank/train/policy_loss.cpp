@@ -196,21 +196,25 @@ ExactLoss exact_policy_loss(const at::Tensor& answers, std::span<const Outcomes>
                             const at::Tensor& reference, const ExactLossOptions& options) {
   const auto documents = std::ssize(advantages);
   ERANK_CHECK(answers.dim() == 2 && answers.size(0) == documents &&
-              answers.size(1) == kNumAnswers && options.num_documents >= documents);
+              options.num_documents >= documents);
+  const int64_t num_answers = answers.size(1);
   ERANK_CHECK(reference.defined() || options.kl_coef == 0);
   std::vector<double> values;
-  for (const Outcomes& a : advantages) values.insert(values.end(), a.begin(), a.end());
+  for (const Outcomes& a : advantages) {
+    ERANK_CHECK(std::ssize(a) == num_answers + 1);
+    values.insert(values.end(), a.begin(), a.end());
+  }
   const at::Tensor advantage =
-      at::tensor(values).to(answers.options()).view({documents, kNumOutcomes});
-  // [D, 12] probabilities and their logarithms. The loss itself takes 1 - sum p as it is, so that
-  // its gradient is never cut.
+      at::tensor(values).to(answers.options()).view({documents, num_answers + 1});
+  // [D, K + 1] probabilities and their logarithms. The loss itself takes 1 - sum p as it is, so
+  // that its gradient is never cut.
   const auto logs_of = [](const at::Tensor& log_p) {
     const at::Tensor rest = 1 - log_p.exp().sum(1, true);
     return at::cat({log_p, at::log(at::clamp(rest, kLeastRest))}, 1);
   };
   const at::Tensor p = answers.exp();
-  const at::Tensor objective = (advantage.narrow(1, 0, kNumAnswers) * p).sum(1) +
-                               advantage.select(1, kNumAnswers) * (1 - p.sum(1));
+  const at::Tensor objective = (advantage.narrow(1, 0, num_answers) * p).sum(1) +
+                               advantage.select(1, num_answers) * (1 - p.sum(1));
   const at::Tensor logs = logs_of(answers), all = logs.exp();
   at::Tensor kl;
   if (reference.defined()) kl = (all * (logs - logs_of(reference))).sum(1);

@@ -115,12 +115,12 @@ struct ExactLossOptions {
   double kl_coef = 0.001;
 };
 
-// The loss whose gradient is that of exact_rewards.h. `answers` [D, 11]: log-probabilities of the
-// answers (log_probs.h), differentiable; advantages [D]; `reference` [D, 11], may be undefined
+// The loss whose gradient is that of exact_rewards.h. `answers` [D, K]: log-probabilities of the
+// answers (log_probs.h), differentiable; advantages [D]; `reference` [D, K], may be undefined
 // where kl_coef is 0.
 //   loss = sum_i (- sum_k A_ik p_ik + kl_coef KL(p_i || ref_i)) / num_documents
-// over the 12 outcomes, KL being the expectation of k3 under p; probabilities of the last, 1 - sum
-// p, below 1e-6 count as 1e-6 in it.
+// over the K + 1 outcomes, KL being the expectation of k3 under p; probabilities of the last, 1 -
+// sum p, below 1e-6 count as 1e-6 in it.
 struct ExactLoss {
   at::Tensor loss;         // scalar, differentiable
   at::Tensor entropy, kl;  // sums over the documents, scalars for the figures; kl may be undefined

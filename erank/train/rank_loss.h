@@ -9,7 +9,7 @@
 
 namespace erank::train {
 
-// answers [D, 11]: log-probabilities of the answers 0..10 (log_probs.h) -> z [D] = sum k p_k / sum
+// answers [D, K]: log-probabilities of the scale's answers (log_probs.h) -> z [D] = sum k p_k / sum
 // p_k, the score that serving sorts by (text::ScoreDistribution::expected). Differentiable.
 at::Tensor expected_scores(const at::Tensor& answers);
 

@@ -21,10 +21,10 @@ int grade_of(const data::Qrels& qrels, const std::string& qid, const std::string
   return static_cast<int>(std::clamp<int64_t>(grade->second, 0, 1 << 20));
 }
 
-void read_reference(const std::string& path, const RunHooks& hooks,
+void read_reference(const std::string& path, text::Scale scale, const RunHooks& hooks,
                     std::vector<RankedQuery>& queries) {
   data::ReadNotes notes;
-  const data::PairScores scores = data::read_pair_scores(path, &notes);
+  const data::PairScores scores = data::read_pair_scores(path, &notes, text::max_answer(scale));
   hooks.tell(path, notes);
   int64_t missing = 0, total = 0;
   std::string first;
@@ -88,7 +88,7 @@ RankedQueries read_ranked_queries(const std::string& candidates, const std::stri
     base::fail(ErrorKind::kInvalidInput, "--qrels", qrels, ": no query of ", candidates,
                " has a candidate graded ", options.positive_grade, " or more; do their ids agree?");
   if (!options.reference_scores.empty())
-    read_reference(options.reference_scores, run.hooks(), result.queries);
+    read_reference(options.reference_scores, format.options().scale, run.hooks(), result.queries);
   return result;
 }
 

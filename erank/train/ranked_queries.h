@@ -15,8 +15,8 @@ struct RankedQuery {
   std::vector<std::string> docids;  // [N]
   std::vector<int> grades;          // [N] judged; without a judgement 0
   std::vector<text::Ids> prompts;   // [N]
-  // [N] scores to compare answers with, 0..10. Empty: what the model answers before training. All
-  // queries have them or none.
+  // [N] scores to compare answers with, on the model's scale. Empty: what the model answers before
+  // training. All queries have them or none.
   std::vector<double> reference = {};
 };
 

@@ -1,7 +1,6 @@
 #include "erank/train/rewards.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "erank/base/error.h"
@@ -14,8 +13,10 @@ double discount(int64_t rank) { return 1 / std::log2(static_cast<double>(rank) +
 }  // namespace
 
 RewardTable::RewardTable(std::span<const int> grades, std::span<const double> reference,
-                         int64_t num_rollouts, const RewardOptions& options)
-    : options_(options), reference_(reference.begin(), reference.end()) {
+                         int64_t num_rollouts, const RewardOptions& options, text::Scale scale)
+    : options_(options),
+      max_score_(text::max_answer(scale)),
+      reference_(reference.begin(), reference.end()) {
   ERANK_CHECK(grades.size() == reference.size() && num_rollouts > 0 && options.positive_grade > 0);
   const int largest = grades.empty() ? 0 : *std::max_element(grades.begin(), grades.end());
   for (const int grade : grades)
@@ -46,7 +47,7 @@ double RewardTable::otherwise(int64_t document, int score, std::optional<int64_t
 }
 
 double RewardTable::squared_error(int64_t document, int score) const {
-  const double error = (score - reference_[document]) / kMaxScore;
+  const double error = (score - reference_[document]) / max_score_;
   return 1 - error * error;
 }
 
@@ -56,12 +57,12 @@ RolloutRewards rollout_rewards(const RewardTable& table, std::span<const int> sc
   const int64_t num_rollouts = size / num_documents;
   const bool pointwise = table.options().reward == Reward::kSe;
 
-  std::array<int64_t, kMaxScore + 1> rank{};  // phi of each score
-  std::optional<int> lowest, highest;         // scores of the formatted rollouts of D_P
+  std::vector<int64_t> rank(static_cast<size_t>(table.max_score()) + 1);  // phi of each score
+  std::optional<int> lowest, highest;  // scores of the formatted rollouts of D_P
   for (int64_t i = 0; i < size; ++i) {
     const int score = scores[i];
     if (score == kUnformatted) continue;
-    ERANK_CHECK(score >= 0 && score <= kMaxScore, "score ", score);
+    ERANK_CHECK(score >= 0 && score <= table.max_score(), "score ", score);
     for (int lower = 0; lower < score; ++lower) ++rank[lower];
     if (!table.is_positive(i / num_rollouts)) continue;
     lowest = std::min(lowest.value_or(score), score);

@@ -428,9 +428,10 @@ GrpoObjective::Work RolloutObjective::work(int64_t step) const {
     for (const text::Ids& prompt : queries_[q].prompts) {
       Example& example = examples.emplace_back(open_example(queries_[q].qid, prompt));
       for (size_t mode = 0; mode < modes().size(); ++mode) {
-        const int longest = modes()[mode] == rank::Mode::kThink ? max_think_tokens() : 2;
+        const int64_t longest =
+            modes()[mode] == rank::Mode::kThink ? max_think_tokens() : answer_tokens();
         Branch branch{opening(mode), {}};
-        for (int t = 0; t < longest; ++t) {
+        for (int64_t t = 0; t < longest; ++t) {
           branch.terms.push_back({static_cast<int32_t>(branch.ids.size()), prompt[0]});
           if (t + 1 < longest) branch.ids.push_back(prompt[0]);
         }
@@ -478,7 +479,8 @@ void RolloutObjective::load(const std::string& path) {
     for (const auto& info : tensors)
       if (info.name == "rollouts.lengths" && info.shape.size() == 1)
         lengths.resize(static_cast<size_t>(info.shape[0]));
-    RolloutTokens loaded = RolloutTokens::load(path, std::ssize(lengths), std::move(others));
+    RolloutTokens loaded = RolloutTokens::load(path, std::ssize(lengths), text::max_answer(scale()),
+                                               std::move(others));
     const auto number = static_cast<int64_t>(iteration.item<float>());
     int64_t pairs = 0;
     if (number >= 0 && number < options_.iterations)

@@ -26,7 +26,7 @@ text::Ids joined(const text::Ids& a, const text::Ids& b) {
 }  // namespace
 
 RolloutSampler::RolloutSampler(ModelFormat format, const RolloutOptions& options)
-    : format_(format), options_(options), reader_(format.tokenizer) {
+    : format_(format), options_(options), reader_(format.tokenizer, format.format.options().scale) {
   const auto modes = static_cast<int>(options.modes.size());
   ERANK_CHECK(options.num_samples > 0 && options.max_think_tokens > 0);
   ERANK_CHECK((modes == 1 || modes == 2) && options.num_samples % modes == 0);
@@ -35,14 +35,17 @@ RolloutSampler::RolloutSampler(ModelFormat format, const RolloutOptions& options
 int RolloutSampler::score_of(const text::Ids& tokens, rank::Mode mode) const {
   const auto& choices = reader_.choices();
   if (mode == rank::Mode::kDirect) {
-    for (int digit = 0; digit < 10; ++digit)
-      if (tokens.front() == choices[digit].front())
-        return digit == 1 && tokens.size() > 1 && tokens[1] == choices[0].front() ? 10 : digit;
+    // The longest answer that begins the tokens: a 10 before a 1.
+    for (size_t k = choices.size(); k-- > 0;)
+      if (tokens.size() >= choices[k].size() &&
+          std::equal(choices[k].begin(), choices[k].end(), tokens.begin()))
+        return static_cast<int>(k);
     return kUnformatted;
   }
   const auto unknown = [&](int32_t id) { return !format_.tokenizer.has(id); };
   if (std::any_of(tokens.begin(), tokens.end(), unknown)) return kUnformatted;
-  const auto answer = text::AnswerParser().parse(format_.tokenizer.decode(tokens));
+  const auto answer =
+      text::AnswerParser(format_.format.options().scale).parse(format_.tokenizer.decode(tokens));
   return answer ? answer->value : kUnformatted;
 }
 
@@ -63,7 +66,9 @@ Rollout RolloutSampler::read(const engine::Completion& completion, rank::Mode mo
 std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<Prompt>& prompts,
                                             const std::function<void()>& on_rollout,
                                             const std::function<bool()>& stop) const {
+  // The one token of a direct answer that another one may follow, where there is a 10.
   const int32_t one = reader_.choices()[1].front();
+  const auto answer_tokens = static_cast<int>(reader_.choices().back().size());
   const size_t num_modes = options_.modes.size(),
                samples = static_cast<size_t>(options_.num_samples) / num_modes;
   std::vector<Rollout> rollouts(prompts.size() * num_modes * samples);
@@ -79,7 +84,7 @@ std::vector<Rollout> RolloutSampler::sample(Serving& serving, const std::vector<
     if (i % num_modes > 0) request.sampling.seed = base::derived_seed(prompt.seed, i % num_modes);
     request.num_samples = static_cast<int>(samples);
     request.log_probs = true;
-    request.max_new_tokens = mode == rank::Mode::kThink ? options_.max_think_tokens : 2;
+    request.max_new_tokens = mode == rank::Mode::kThink ? options_.max_think_tokens : answer_tokens;
     if (mode == rank::Mode::kThink)
       request.stop_ids = format_.format.stop_ids();
     else
@@ -158,7 +163,7 @@ std::vector<model::NamedTensor> RolloutTokens::tensors() const {
           {"rollouts.reference_log_probs", at::tensor(reference_log_probs)}};
 }
 
-RolloutTokens RolloutTokens::load(const std::string& path, int64_t count,
+RolloutTokens RolloutTokens::load(const std::string& path, int64_t count, int max_score,
                                   std::vector<model::NamedTensor> others) {
   const auto corrupt = [&](const char* what) {
     base::fail(ErrorKind::kCorrupt, "--resume", path, ": ", what);
@@ -186,7 +191,8 @@ RolloutTokens RolloutTokens::load(const std::string& path, int64_t count,
   for (size_t i = 0; i < size; ++i) {
     const float length = read[0][i], score = read[1][i];
     if (!(length >= 1 && length <= static_cast<float>(total - at)) ||
-        !(score >= kUnformatted && score <= kMaxScore) || read[4].size() != total)
+        !(score >= kUnformatted && score <= static_cast<float>(max_score)) ||
+        read[4].size() != total)
       corrupt("its rollouts cannot be");
     Rollout& rollout = result.rollouts.emplace_back();
     rollout.score = static_cast<int>(score);

@@ -27,13 +27,14 @@ struct RolloutOptions {
 struct Rollout {
   text::Ids tokens;              // every one that was drawn, also a stop id at the end
   std::vector<float> log_probs;  // of each, by the engine
-  int score = kUnformatted;      // 0..10, or kUnformatted
+  int score = kUnformatted;      // on the model's scale, or kUnformatted
   bool overlong = false;         // cut at its budget or the model's context
 };
 
 // kThink: the model writes reasoning, answer and end of its turn by itself; what AnswerParser does
-// not read is unformatted. kDirect: after direct_close() one token, and another one after a "1";
-// other than a digit it is unformatted, and "1" followed by anything but "0" is a 1.
+// not read is unformatted. kDirect: after direct_close() one token, on the scale 0..10 another one
+// after a "1"; other than an answer's it is unformatted, and "1" followed by anything but "0" is a
+// 1.
 class RolloutSampler {
  public:
   RolloutSampler(ModelFormat format, const RolloutOptions& options);
@@ -69,8 +70,8 @@ struct RolloutTokens {
   int64_t num_tokens() const;
   std::vector<model::NamedTensor> tensors() const;
   // Takes back what tensors() gave from a file that holds them among others, which `others` fills.
-  // Throws Error{kCorrupt} when they cannot be `count` rollouts.
-  static RolloutTokens load(const std::string& path, int64_t count,
+  // Throws Error{kCorrupt} when they cannot be `count` rollouts with scores up to `max_score`.
+  static RolloutTokens load(const std::string& path, int64_t count, int max_score,
                             std::vector<model::NamedTensor> others);
 };
 

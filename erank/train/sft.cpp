@@ -131,15 +131,15 @@ StepStats SftObjective::accumulate(const TrainedModel& model, int64_t step,
 // The sum over the pass's groups.
 at::Tensor SftObjective::rank_loss_of(const at::Tensor& logits, const MicroBatch& pass) const {
   AnswerRows rows;
-  ERANK_CHECK(options_.digits.size() == rows.digits.size());
-  std::copy(options_.digits.begin(), options_.digits.end(), rows.digits.begin());
+  rows.tokens = options_.answers;
+  ERANK_CHECK(!rows.tokens.empty());
   std::vector<double> targets;
   size_t first = 0;  // the example's terms
   for (const Example* example : pass.examples) {
     ERANK_CHECK(example->rank_term >= 0, "no rank terms");
     const size_t term = first + static_cast<size_t>(example->rank_term);
     rows.first.push_back(pass.terms[term].row);
-    rows.after_one.push_back(pass.terms[term + 1].row);
+    if (rows.tokens.size() == 10) rows.after_one.push_back(pass.terms[term + 1].row);
     targets.push_back(example->score);
     for (const Branch& branch : example->branches) first += branch.terms.size();
   }

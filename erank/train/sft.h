@@ -21,11 +21,11 @@ struct SftOptions {
   int64_t max_steps = 0;  // 0: as many as the epochs have
   PackingOptions packing;
   // Added to the step's loss: rank_weight times the mean over its groups of the loss that compares
-  // a group's pairs in a pass (rank_loss.h). REQUIRES: examples with rank terms, and `digits`.
+  // a group's pairs in a pass (rank_loss.h). REQUIRES: examples with rank terms, and `answers`.
   RankLossOptions rank = {};
   double rank_weight = 1;
-  text::Ids digits = {};  // ids of "0".."9"
-  uint64_t seed = 1;      // of the order
+  text::Ids answers = {};  // ids of the scale's answers; on 0..10 of "0".."9"
+  uint64_t seed = 1;       // of the order
 };
 
 class SftObjective : public Objective {

@@ -82,7 +82,7 @@ SftData read_sft_data(const std::string& path, const Run& run, const SftDataOpti
     }
   });
   SftData data;
-  data.digits = writer.digits();
+  data.answers = writer.digits();
   for (size_t i = 0; i < pairs.size(); ++i) {
     const std::string where = base::str(path, ":", pairs[i].line);
     if (outcomes[i] == Outcome::kDropped) {

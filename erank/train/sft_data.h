@@ -19,7 +19,7 @@ struct SftDataOptions {
 
 struct SftData {
   std::vector<Example> examples;  // in the file's order
-  text::Ids digits;               // "0".."9"
+  text::Ids answers;              // ids of the scale's answers; on 0..10 of "0".."9"
   int64_t longest = 0;            // tokens of the longest example, of its prompt and every branch
   int64_t num_cleaned = 0, num_dropped = 0;  // pairs
 };

@@ -119,5 +119,67 @@ TEST_F(TinyAnswerScale, IsLearnedAndKeptByTraining) {
   EXPECT_THAT(refused.err, HasSubstr("'score' is 7, expected a number from 0 to 1"));
 }
 
+// Without --scale, of the model's own.
+TEST_F(TinyAnswerScale, IsThatOfReinforcementLearning) {
+  std::string pairs, lists, qrels;
+  for (const std::string q : {"sky", "sea", "sun"}) {
+    base::OrderedJson list = {{"qid", q}, {"query", q}};
+    for (int d = 0; d < 3; ++d) {
+      const std::string docid = "d" + std::to_string(d),
+                        text(5 + 4 * d, static_cast<char>('a' + d));
+      list["hits"].push_back({{"docid", docid}, {"text", text}});
+      base::OrderedJson pair = {{"qid", q}, {"docid", docid}, {"query", q}, {"text", text}};
+      pair["distribution"] = {0.5, 0.5};
+      pairs += pair.dump() + "\n";
+    }
+    lists += list.dump() + "\n";
+    qrels += q + " 0 d1 1\n";
+  }
+  put("train.jsonl", lists), put("train.qrels", qrels), put("pairs.jsonl", pairs);
+  const Outcome tuned =
+      run({"train",   "sft",       "--model",  tiny_model(),  "--data", path("pairs.jsonl"),
+           "--scale", "yes-no",    "--full",   "--epochs",    "20",     "--learning-rate",
+           "0.01",    "--threads", "1",        "--rank-loss", "margin", "--rank-weight",
+           "0.01",    "--out",     path("sft")});
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.err;
+  EXPECT_TRUE(json_lines(base::read_file(path("sft/log.jsonl"))).at(0).contains("rank_loss"));
+  const auto grpo = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> args = {"train",        "grpo",
+                                     "--model",      path("sft"),
+                                     "--candidates", path("train.jsonl"),
+                                     "--qrels",      path("train.qrels"),
+                                     "--iterations", "4",
+                                     "--threads",    "1",
+                                     "--out",        path(out)};
+    args.insert(args.end(), more.begin(), more.end());
+    return run(args);
+  };
+  for (const std::string rollouts : {"exact", "4"}) {
+    const Outcome o = grpo("by-" + rollouts, {"--rollouts", rollouts});
+    ASSERT_EQ(o.exit_code, 0) << o.err;
+    const std::string said = base::read_file(path("by-" + rollouts + "/erank.json"));
+    EXPECT_EQ(base::parse_json(said, "erank.json")["scale"], "yes-no");
+    bool steps = false;
+    for (const base::Json& line :
+         json_lines(base::read_file(path("by-" + rollouts + "/log.jsonl"))))
+      if (line.contains("entropy")) {
+        steps = true;
+        EXPECT_GT(line["entropy"].get<double>(), 0.1);
+        EXPECT_LT(line["entropy"].get<double>(), std::log(3) + 0.01);  // yes, no, anything else
+      }
+    EXPECT_TRUE(steps);
+  }
+  ASSERT_EQ(run({"rerank", "--model", path("sft"), "--candidates", path("train.jsonl"), "--direct",
+                 "--threads", "1", "--out", path("scores.jsonl")})
+                .exit_code,
+            0);
+  EXPECT_EQ(grpo("given", {"--reference-scores", path("scores.jsonl")}).exit_code, 0);
+  put("scores.jsonl", "{\"qid\": \"sky\", \"docid\": \"d0\", \"integer\": 7}\n");
+  expect_refused(grpo("other", {"--reference-scores", path("scores.jsonl")}),
+                 "'integer' is 7, expected a number from 0 to 1");
+  // Another scale than the run's is another run.
+  expect_refused(grpo("by-4", {"--rollouts", "4", "--resume", "--scale", "0-3"}), "scale");
+}
+
 }  // namespace
 }  // namespace erank::cli

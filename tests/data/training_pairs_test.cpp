@@ -61,6 +61,9 @@ TEST(TrainingPairs, AreReadOnTheScaleThatIsAskedFor) {
   for (const char* odd : {R"("score": 4)", R"("distribution": [0.5, 0.5])",
                           R"("distribution": [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])"})
     EXPECT_THROW(read_on(3, odd), base::Error) << odd;
+  base::write_file_atomic(path, R"({"qid": "q", "docid": "d", "integer": 2})");
+  EXPECT_EQ(read_pair_scores(path, nullptr, 3).at("q").at("d"), 2);
+  EXPECT_THROW(read_pair_scores(path, nullptr, 1), base::Error);
 }
 
 TEST(TrainingPairs, AreReadWithEveryKey) {

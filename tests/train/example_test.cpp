@@ -109,7 +109,18 @@ TEST_F(ExampleWriting, OtherScalesLearnTheirAnswersAtOneRow) {
     EXPECT_EQ(branch.terms[k].weight, static_cast<float>((*soft.distribution)[k]));
   }
   EXPECT_EQ(branch.num_learned, 1);
-  EXPECT_THROW(ExampleWriter(three, tokenizer_, {.rank = true}), base::Error);
+  // A comparison of pairs reads the same row; a hard answer goes on, so it takes a branch of its
+  // own.
+  const Example ranked = ExampleWriter(three, tokenizer_, {.rank = true}).write(soft);
+  ASSERT_EQ(ranked.branches.size(), 1u);
+  ASSERT_EQ(ranked.rank_term, 4);
+  ASSERT_EQ(ranked.branches[0].terms.size(), 5u);
+  EXPECT_EQ(ranked.branches[0].terms[4].row, close_);
+  EXPECT_EQ(ranked.branches[0].terms[4].weight, 0);
+  const Example hard = ExampleWriter(three, tokenizer_, {.rank = true}).write(pair(2));
+  ASSERT_EQ(hard.branches.size(), 2u);
+  EXPECT_EQ(hard.rank_term, 2);
+  EXPECT_EQ(hard.branches[1].ids, three.direct_close());
 
   text::add_yes_no(folder_.path());
   const text::Tokenizer words = text::Tokenizer::load(folder_.path());

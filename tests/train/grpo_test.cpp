@@ -23,7 +23,8 @@ using ::testing::HasSubstr;
 
 class TinyExact : public ::testing::Test {
  protected:
-  TinyExact() {
+  explicit TinyExact(text::Scale scale = text::Scale::kZeroToTen)
+      : toy_(rank::random_checkpoint("exact_objective"), scale) {
     at::set_num_threads(1);
     grpo_.iterations = 30, grpo_.queries_per_iteration = 24, grpo_.mini_batch = 36;
     toy_.warm_up(60);
@@ -59,7 +60,7 @@ class TinyExact : public ::testing::Test {
     return made->validate({*parameters, forward}, {nullptr, never})->front().second;
   }
 
-  ToyRanking toy_{rank::random_checkpoint("exact_objective")};
+  ToyRanking toy_;
   std::vector<RankedQuery> data_ = ToyRanking::queries(1, ToyRanking::kQueries);
   GrpoOptions grpo_;
   TrainOptions train_;
@@ -88,6 +89,11 @@ TEST_F(TinyExact, LearnsTheToy) {
   for (RankedQuery& query : data_) base::shuffle(query.grades, random);
   EXPECT_LE(with("shuffled", Reward::kRr), 0.85);
 }
+
+class TinyExactOnScale : public TinyExact, public ::testing::WithParamInterface<text::Scale> {
+ protected:
+  TinyExactOnScale() : TinyExact(GetParam()) {}
+};
 
 TEST_F(TinyExact, LogsTheFiguresOfEachStep) {
   grpo_.iterations = 2;
@@ -158,7 +164,7 @@ std::pair<double, std::vector<at::Tensor>> gradient_of(ExactObjective& objective
   return {stats.loss, gradients};
 }
 
-TEST_F(TinyExact, AQueryThatIsSpreadOverPassesHasTheGradientOfOneInAPass) {
+TEST_P(TinyExactOnScale, AQueryThatIsSpreadOverPassesHasTheGradientOfOneInAPass) {
   const auto parameters = toy_.parameters();
   const auto [loss, whole] = gradient_of(*objective(false), *parameters);
   for (const int64_t tokens : {100, 40, 1}) {
@@ -172,7 +178,7 @@ TEST_F(TinyExact, AQueryThatIsSpreadOverPassesHasTheGradientOfOneInAPass) {
   }
 }
 
-TEST_F(TinyExact, TheGradientIsThatOfTheExpectedReward) {
+TEST_P(TinyExactOnScale, TheGradientIsThatOfTheExpectedReward) {
   grpo_.reward.reward = Reward::kSe;  // of each document alone
   grpo_.divide_by_std = false, grpo_.kl_coef = 0;
   const auto parameters = toy_.parameters();
@@ -308,6 +314,13 @@ TEST_F(TinyExact, GivenReferenceScoresAreComparedWith) {
   EXPECT_GT(reward_of(4), reward_of(0) + 0.1);
   EXPECT_GT(reward_of(4), reward_of(10) + 0.3);
 }
+
+INSTANTIATE_TEST_SUITE_P(Tiny, TinyExactOnScale,
+                         ::testing::Values(text::Scale::kZeroToTen, text::Scale::kZeroToThree,
+                                           text::Scale::kYesNo),
+                         [](const auto& info) {
+                           return base::str("To", text::max_answer(info.param));
+                         });
 
 TEST_F(TinyExact, OptionsThatCannotBeAreRefused) {
   const auto refused = [&](const std::function<void(GrpoOptions&)>& change) {

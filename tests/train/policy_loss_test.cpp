@@ -3,7 +3,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
@@ -195,7 +197,7 @@ struct ExactGolden {
   at::Tensor answers(const at::Tensor& logits) const {
     return answer_log_probs(logits, {.first = {0, 1, 2},
                                      .after_one = {3, 4, 5},
-                                     .digits = json["digits"].get<std::array<int32_t, 10>>()});
+                                     .tokens = json["digits"].get<std::vector<int32_t>>()});
   }
 };
 
@@ -210,7 +212,7 @@ TEST(ExactPolicyLoss, HasTheLossAndGradientOfItsTwin) {
   const at::Tensor logits = golden.logits("logits").requires_grad_(true);
   std::vector<Outcomes> advantages(golden.documents);
   for (size_t i = 0; i < golden.json["advantages"].size(); ++i)
-    advantages[i / kNumOutcomes][i % kNumOutcomes] = golden.json["advantages"][i];
+    advantages[i / 12].push_back(golden.json["advantages"][i]);
   const ExactLossOptions options{.num_documents = golden.json["num_documents"],
                                  .kl_coef = golden.json["kl_coef"]};
   const at::Tensor reference = golden.answers(golden.logits("reference"));
@@ -228,6 +230,42 @@ TEST(ExactPolicyLoss, HasTheLossAndGradientOfItsTwin) {
                           std::span(advantages).subspan(i, 1), reference.narrow(0, i, 1), options)
             .loss.item<double>();
   EXPECT_NEAR(parts, golden.json["loss"].get<double>(), kTolerance);
+}
+
+// Answers of one token each: the probabilities are those of softmax, and the loss is its formula.
+TEST(ExactPolicyLoss, OnTheOtherScalesIsTheFormulaOverTheirAnswers) {
+  for (const std::vector<int32_t>& tokens : {std::vector<int32_t>{5, 6, 7, 8}, {9, 2}}) {
+    const auto num_answers = std::ssize(tokens);
+    const AnswerRows rows{.first = {2, 0, 1}, .after_one = {}, .tokens = tokens};
+    const at::Tensor logits = at::randn({3, 11}, at::dtype(at::kDouble)).requires_grad_(true);
+    const at::Tensor before = answer_log_probs(at::randn({3, 11}, at::dtype(at::kDouble)), rows);
+    const std::vector<int64_t> at_tokens(tokens.begin(), tokens.end());
+    const at::Tensor answers = answer_log_probs(logits, rows);
+    const at::Tensor p = at::softmax(logits, 1)
+                             .index_select(0, at::tensor(rows.first))
+                             .index_select(1, at::tensor(at_tokens));
+    EXPECT_LT(relative_error(answers.exp(), p), 1e-12);
+
+    const at::Tensor a = at::randn({3, num_answers + 1}, at::dtype(at::kDouble));
+    std::vector<Outcomes> advantages;
+    for (int64_t i = 0; i < 3; ++i) {
+      const double* row = a.const_data_ptr<double>() + i * (num_answers + 1);
+      advantages.emplace_back(row, row + num_answers + 1);
+    }
+    const ExactLoss found =
+        exact_policy_loss(answers, advantages, before, {.num_documents = 4, .kl_coef = 0.1});
+    const auto all = [](const at::Tensor& part) {
+      return at::cat({part, 1 - part.sum(1, true)}, 1);
+    };
+    const at::Tensor now = all(p), then = all(before.exp());
+    const at::Tensor kl = (now * (now.log() - then.log())).sum();
+    const at::Tensor expected = (0.1 * kl - (a * now).sum()) / 4;
+    EXPECT_NEAR(found.loss.item<double>(), expected.item<double>(), 1e-9);
+    EXPECT_NEAR(found.kl.item<double>(), kl.item<double>(), 1e-9);
+    EXPECT_NEAR(found.entropy.item<double>(), -(now * now.log()).sum().item<double>(), 1e-9);
+    const at::Tensor gradient = gradients(found.loss, at::ones({}), {logits})[0];
+    EXPECT_LT(relative_error(gradient, gradients(expected, at::ones({}), {logits})[0]), 1e-6);
+  }
 }
 
 TEST(RankLoss, HasTheValuesOfItsTwin) {

@@ -103,7 +103,7 @@ TEST_F(TinyTogether, RanksLearnFromPairsAsOne) {
       options.batch_size = 12, options.group_size = 3;
       options.packing = {weighting, 64};
       options.rank.kind = RankLoss::kMargin;
-      options.digits = digits;
+      options.answers = digits;
       expect_same([&](model::Parameters&) {
         return std::make_unique<SftObjective>(examples, options, toy_.held_out());
       });

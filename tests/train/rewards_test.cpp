@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "erank/base/error.h"
 #include "erank/base/random.h"
 #include "erank/train/advantages.h"
 
@@ -60,6 +61,23 @@ TEST(Rewards, OfTheOtherReadingOfTheConstants) {
   const double ideal = f(1) + f(2), least = f(3) / ideal;
   expect_values(kPaper, ndcg,
                 {f(2) / ideal, least, -f(2) / ideal, 0.99 * least, 0.84 * least, 0.99 * least});
+}
+
+// An error is measured by the scale's width; which case it is depends on ranks alone.
+TEST(Rewards, OnTheOtherScalesMeasureTheErrorByTheirWidth) {
+  const std::vector<int> grades = {1, 0, 0};
+  const RewardTable three(grades, std::vector<double>{3, 1, 2}, 1, {}, text::Scale::kZeroToThree);
+  const auto found = rollout_rewards(three, std::vector<int>{2, 3, 0}).values;
+  EXPECT_NEAR(found[0], 1. / 2, kTolerance);
+  EXPECT_NEAR(found[1], -1, kTolerance);
+  EXPECT_NEAR(found[2], 1 - 4. / 9, kTolerance);
+  const RewardTable yes_no(grades, std::vector<double>{1, 0, 0.5}, 1, {.reward = Reward::kSe},
+                           text::Scale::kYesNo);
+  const auto squared = rollout_rewards(yes_no, std::vector<int>{1, 1, 0}).values;
+  EXPECT_NEAR(squared[0], 1, kTolerance);
+  EXPECT_NEAR(squared[1], 0, kTolerance);
+  EXPECT_NEAR(squared[2], 0.75, kTolerance);
+  EXPECT_THROW(rollout_rewards(yes_no, std::vector<int>{1, 2, 0}), base::InternalError);
 }
 
 TEST(Rewards, OfTiesAtTheBorder) {

@@ -20,12 +20,25 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr auto kNever = [] { return false; };
+constexpr int kCloseAnswer = 303;
+
+// Makes a piece that means nothing in `folder`/tokenizer.json into `text`.
+void add_piece(const std::string& folder, int id, const std::string& text) {
+  const std::string path = folder + "/tokenizer.json";
+  base::Json json = base::parse_json(base::read_file(path), path);
+  json["model"]["vocab"].erase("~" + std::to_string(id));
+  json["model"]["vocab"][text] = id;
+  base::write_file_atomic(path, base::dump_json(json));
+}
 
 // The rollouts of the given prompts on a checkpoint.
 std::vector<Rollout> sample(const std::string& model, const RolloutOptions& options,
-                            const std::vector<RolloutSampler::Prompt>& prompts) {
+                            const std::vector<RolloutSampler::Prompt>& prompts,
+                            text::Scale scale = text::Scale::kZeroToTen) {
   const text::Tokenizer tokenizer = text::Tokenizer::load(model);
-  const text::PromptFormat format(tokenizer, rank::find_checkpoint(model).defaults.prompt);
+  text::PromptOptions asking = rank::find_checkpoint(model).defaults.prompt;
+  asking.scale = scale;
+  const text::PromptFormat format(tokenizer, asking);
   Serving serving;
   serving.load(*model::load_parameters(model, at::kFloat));
   return RolloutSampler({tokenizer, format}, options)
@@ -78,6 +91,47 @@ TEST(TinyRolloutSampler, DirectAnswersAreOneTokenOrTwoAfterAOne) {
   EXPECT_EQ(other.score, kUnformatted);
   EXPECT_EQ(other.tokens, (text::Ids{'x'}));
   EXPECT_FALSE(other.overlong);
+}
+
+TEST(TinyRolloutSampler, OnTheOtherScalesDirectAnswersAreOneToken) {
+  const text::Ids prompt = {'q', '\n'};
+  const auto answer_of = [&](text::Scale scale, const std::map<int, int>& chain) {
+    const std::string model = rank::chain_checkpoint("direct_on_scale", chain);
+    text::add_yes_no(model);
+    return sample(model, {.num_samples = 2}, {{&prompt, 1}}, scale).front();
+  };
+  const auto three = [&](char next) {
+    return answer_of(text::Scale::kZeroToThree, {{'>', next}, {'1', '0'}});
+  };
+  EXPECT_EQ(three('3').score, 3);
+  EXPECT_EQ(three('1').score, 1);
+  EXPECT_EQ(three('1').tokens, (text::Ids{'1'}));
+  EXPECT_EQ(three('7').score, kUnformatted);
+  EXPECT_EQ(answer_of(text::Scale::kYesNo, {{'>', text::kYes}}).score, 1);
+  EXPECT_EQ(answer_of(text::Scale::kYesNo, {{'>', text::kYes}}).tokens, (text::Ids{text::kYes}));
+  EXPECT_EQ(answer_of(text::Scale::kYesNo, {{'>', text::kNo}}).score, 0);
+  EXPECT_EQ(answer_of(text::Scale::kYesNo, {{'>', '1'}}).score, kUnformatted);
+}
+
+TEST(TinyRolloutSampler, OnTheOtherScalesAnswersAfterReasoningAreTheirs) {
+  const text::Ids prompt = {'q', '\n'};
+  const RolloutOptions options{.modes = {rank::Mode::kThink}, .num_samples = 1};
+  // Writes the answer, its closing tag by pieces that are not bytes, and the end of its turn.
+  const auto score_of = [&](text::Scale scale, int answer) {
+    std::map<int, int> chain = {{'\n', rank::kThinkClose}, {rank::kThinkClose, '<'}};
+    int before = '<';
+    for (const char c : std::string("answer>")) chain[before] = c, before = c;
+    chain['>'] = answer, chain[answer] = kCloseAnswer, chain[kCloseAnswer] = rank::kEndOfTurn;
+    const std::string model = rank::chain_checkpoint("think_on_scale", chain);
+    text::add_yes_no(model);
+    add_piece(model, kCloseAnswer, "</answer>");
+    return sample(model, options, {{&prompt, 1}}, scale).front().score;
+  };
+  EXPECT_EQ(score_of(text::Scale::kYesNo, text::kYes), 1);
+  EXPECT_EQ(score_of(text::Scale::kYesNo, '1'), kUnformatted);
+  EXPECT_EQ(score_of(text::Scale::kZeroToThree, '3'), 3);
+  EXPECT_EQ(score_of(text::Scale::kZeroToThree, '7'), kUnformatted);
+  EXPECT_EQ(score_of(text::Scale::kZeroToTen, '7'), 7);
 }
 
 TEST(TinyRolloutSampler, DrawsDependOnThePromptAndItsSeedAlone) {

@@ -140,17 +140,19 @@ TEST(TinySft, TheWholeLossHasTheGradientOfItsFiniteDifferences) {
 }
 
 // Examples as ExampleWriter writes them, some with a direct branch whose rows serve the comparison.
-std::vector<Example> ranked_examples(uint64_t seed, int num_queries) {
+// `rows`: that are read, 2 on the scale 0..10, else 1.
+std::vector<Example> ranked_examples(uint64_t seed, int num_queries, int32_t rows = 2) {
   base::Random random(seed);
   auto examples = random_examples(seed, num_queries);
   for (Example& example : examples) {
     example.score = static_cast<double>(random.below(11));
     Branch rank{random_ids(random, 3), {{2, 0, 0}, {3, 0, 0}}, 0};
+    rank.terms.resize(static_cast<size_t>(rows));
     example.branches.push_back(rank);
     int32_t count = 0;
     for (const Branch& branch : example.branches)
       count += static_cast<int32_t>(branch.terms.size());
-    example.rank_term = count - 2;
+    example.rank_term = count - rows;
   }
   return examples;
 }
@@ -159,7 +161,7 @@ TEST(TinySft, TheRankLossIsPartOfTheLossAndOfItsGradient) {
   SftOptions options{.batch_size = 100,
                      .packing = {},
                      .rank_weight = 0.05,
-                     .digits = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
+                     .answers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
   model::Parameters parameters(tiny_config(), at::kFloat);
   parameters.init_random(1, 0.15);
   TreeForward forward(parameters);
@@ -184,8 +186,30 @@ TEST(TinySft, TheRankLossIsPartOfTheLossAndOfItsGradient) {
   }
 }
 
+TEST(TinySft, TheRankLossOfAnotherScaleReadsOneRow) {
+  SftOptions options{.batch_size = 100, .packing = {}, .rank_weight = 0.05, .answers = {7, 3}};
+  const auto examples = ranked_examples(3, 6, 1);
+  const double plain = [&] {
+    model::Parameters parameters(tiny_config(), at::kFloat);
+    parameters.init_random(1, 0.15);
+    TreeForward forward(parameters);
+    return SftObjective(examples, options, nullptr)
+        .accumulate({parameters, forward}, 0, [](const at::Tensor&) {})
+        .loss;
+  }();
+  options.rank.kind = RankLoss::kMargin;
+  SftObjective objective(examples, options, nullptr);
+  model::Parameters full(tiny_config(), at::kFloat);
+  full.init_random(1, 0.15);
+  expect_finite_differences(objective, full, full.named());
+  TreeForward forward(full);
+  const StepStats with = objective.accumulate({full, forward}, 0, [](const at::Tensor&) {});
+  EXPECT_GT(with.figures.front().second, 0);
+  EXPECT_NEAR(with.loss, plain + 0.05 * with.figures.front().second, 1e-5);
+}
+
 TEST(TinySft, TheRankLossComparesDifferencesOfScores) {
-  SftOptions options{.batch_size = 100, .packing = {}, .digits = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
+  SftOptions options{.batch_size = 100, .packing = {}, .answers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}};
   options.rank.kind = RankLoss::kMargin;
   model::Parameters parameters(tiny_config(), at::kFloat);
   parameters.init_random(1, 0.3);

@@ -18,13 +18,19 @@
 #include "erank/train/optimizer.h"
 #include "erank/train/packing.h"
 #include "tests/rank/tiny_checkpoint.h"
+#include "tests/text/yes_no_tokenizer.h"
 
 namespace erank::train {
 
 struct ToyRanking {
   static constexpr int kQueries = 48, kDocuments = 6, kHeldOut = 24;
 
-  explicit ToyRanking(std::string folder) : model(std::move(folder)) {}
+  explicit ToyRanking(std::string folder, text::Scale scale = text::Scale::kZeroToTen)
+      : model(std::move(folder)), tokenizer(tokenizer_of(model, scale)) {
+    text::PromptOptions options = format.options();
+    options.scale = scale;
+    format = text::PromptFormat(tokenizer, options);
+  }
 
   // Six letters a document; where it is relevant, one in each query and some others, up to three of
   // them are a '#'.
@@ -74,23 +80,25 @@ struct ToyRanking {
   }
 
   // As fine-tuning would: the model learns how an answer is written, and to give every document
-  // k with a probability in proportion to 0.8^k, 1 and 10 sharing that of 1.
+  // k with a probability in proportion to 0.8^k, on the scale 0..10 1 and 10 sharing that of 1.
   void warm_up(int steps) {
     const auto weights = model::load_parameters(model, at::kFloat);
     TreeForward forward(*weights);
     AdamW optimizer(weights->named(), {});
-    const rank::ScoreReader reader(tokenizer);
-    std::vector<LossTerm> terms;
+    const rank::ScoreReader reader(tokenizer, format.options().scale);
+    const int count = std::min(10, text::max_answer(format.options().scale) + 1);
     Branch branch{format.direct_close(), {}};
     const auto row = static_cast<int32_t>(branch.ids.size());
-    branch.ids.push_back(reader.choices()[1].front());
     double total = 0;
-    for (int k = 0; k < 10; ++k) total += std::pow(0.8, k);
-    for (int k = 0; k < 10; ++k)
+    for (int k = 0; k < count; ++k) total += std::pow(0.8, k);
+    for (int k = 0; k < count; ++k)
       branch.terms.push_back(
           {row, reader.choices()[k].front(), static_cast<float>(std::pow(0.8, k) / total)});
-    branch.terms.push_back({row + 1, reader.choices()[0].front(), 0.5f});
-    branch.terms.push_back({row + 1, reader.choices()[0].front(), 0.5f, true});
+    if (count == 10) {
+      branch.ids.push_back(reader.choices()[1].front());
+      branch.terms.push_back({row + 1, reader.choices()[0].front(), 0.5f});
+      branch.terms.push_back({row + 1, reader.choices()[0].front(), 0.5f, true});
+    }
     for (int step = 0; step < steps; ++step) {
       std::vector<Example> examples;
       for (const RankedQuery& query : queries(1000 + step, 4))
@@ -108,10 +116,16 @@ struct ToyRanking {
   ModelFormat model_format() const { return {tokenizer, format}; }
 
   std::string model;  // a checkpoint's folder
-  text::Tokenizer tokenizer = text::Tokenizer::load(model);
+  text::Tokenizer tokenizer;
   text::PromptFormat format{tokenizer, rank::find_checkpoint(model).defaults.prompt};
 
  private:
+  // Which has the scale's words.
+  static text::Tokenizer tokenizer_of(const std::string& model, text::Scale scale) {
+    if (scale == text::Scale::kYesNo) text::add_yes_no(model);
+    return text::Tokenizer::load(model);
+  }
+
   std::vector<at::Tensor> start_;
 };
 
