@@ -95,6 +95,18 @@ class TinyExactOnScale : public TinyExact, public ::testing::WithParamInterface<
   TinyExactOnScale() : TinyExact(GetParam()) {}
 };
 
+// From a teacher's scores: by ranks alone answers of few kinds soon tie, which is a perfect
+// ranking.
+TEST_P(TinyExactOnScale, LearnsTheToyFromATeacher) {
+  const double start = at_start();
+  grpo_.reward.reward = Reward::kSe;
+  for (RankedQuery& query : data_)
+    for (const int grade : query.grades)
+      query.reference.push_back(grade * text::max_answer(GetParam()));
+  EXPECT_LT(start, 0.8);
+  EXPECT_GE(learned("teacher"), 0.95);
+}
+
 TEST_F(TinyExact, LogsTheFiguresOfEachStep) {
   grpo_.iterations = 2;
   learned("log");

@@ -430,10 +430,13 @@ TEST(TinyTwoModes, AreRewardedEachByItself) {
   }
 }
 
-TEST(TinySampledToy, IsLearned) {
+class TinySampledToy : public ::testing::TestWithParam<text::Scale> {};
+
+TEST_P(TinySampledToy, IsLearned) {
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  ToyRanking toy(rank::random_checkpoint("sampled_toy"));
+  const bool ten = GetParam() == text::Scale::kZeroToTen;
+  ToyRanking toy(rank::random_checkpoint("sampled_toy"), GetParam());
   toy.warm_up(60);
   TestFolder folder;
   TrainOptions train;
@@ -445,19 +448,32 @@ TEST(TinySampledToy, IsLearned) {
     train.schedule.peak = rate;
     GrpoOptions grpo{.iterations = 30, .queries_per_iteration = 24, .mini_batch = 36};
     grpo.reward.reward = reward;
-    RolloutObjective objective(ToyRanking::queries(1, ToyRanking::kQueries), grpo, {},
-                               toy.model_format(), toy.held_out());
+    auto data = ToyRanking::queries(1, ToyRanking::kQueries);
+    if (reward == Reward::kSe)
+      for (RankedQuery& query : data)
+        for (const int grade : query.grades) query.reference.push_back(grade);
+    RolloutObjective objective(std::move(data), grpo, {}, toy.model_format(), toy.held_out());
     const auto parameters = toy.parameters();
     objective.freeze_reference(*parameters, true);
     Trainer trainer(*parameters, objective, train,
                     folder.path(base::str(static_cast<int>(reward), rate)), {});
     return trainer.run(nullptr, kNever).last_metric.value();
   };
-  EXPECT_GE(learned(Reward::kRr, 0.003), 0.95);
-  EXPECT_GE(learned(Reward::kNdcg, 0.003), 0.95);
-  EXPECT_LE(learned(Reward::kRr, -0.001), 0.7);  // the wrong sign
+  if (ten) {
+    EXPECT_GE(learned(Reward::kRr, 0.003), 0.95);
+    EXPECT_GE(learned(Reward::kNdcg, 0.003), 0.95);
+    EXPECT_LE(learned(Reward::kRr, -0.001), 0.7);  // the wrong sign
+  } else {
+    EXPECT_GE(learned(Reward::kSe, 0.003), 0.95);
+  }
   at::set_num_threads(threads);
 }
+
+INSTANTIATE_TEST_SUITE_P(Tiny, TinySampledToy,
+                         ::testing::Values(text::Scale::kZeroToTen, text::Scale::kYesNo),
+                         [](const auto& info) {
+                           return base::str("To", text::max_answer(info.param));
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Tiny, TinyRolloutObjective,
                          ::testing::Values(Written::kDirect, Written::kThink, Written::kBoth),
