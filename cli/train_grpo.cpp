@@ -24,7 +24,7 @@ constexpr double kSampledMaxKl = 5;
 struct GrpoFlags {
   TrainFlags shared;
   std::string candidates, qrels, reference_scores;
-  std::string reward = "rr", reward_scale = "none", adv_std = "on";
+  std::string reward = "rr", reward_scale = "none", reward_ties = "below", adv_std = "on";
   std::string rollouts = "exact", modes = "direct", clip = "0.2", loss_agg = "tokens";
   std::string ratio = "token", rollout_correction = "off", overlong = "mask";
   std::optional<double> min_entropy;
@@ -242,6 +242,7 @@ void train_grpo(const GrpoFlags& flags, train::RunOptions options, Context& cont
     if (name == flags.reward) grpo.reward.reward = reward;
   grpo.reward.scale_above = flags.reward_scale == "above" || flags.reward_scale == "both";
   grpo.reward.scale_otherwise = flags.reward_scale == "otherwise" || flags.reward_scale == "both";
+  grpo.reward.ties_above = flags.reward_ties == "above";
   grpo.min_entropy = flags.min_entropy.value_or(num_samples == 0 ? 0 : kSampledMinEntropy);
   train::check(grpo);
   grpo.divide_by_std = flags.adv_std == "on";
@@ -297,6 +298,9 @@ void add_train_grpo(CLI::App& train, Context& context) {
   add.choice("--reward-scale", flags->reward_scale, {"none", "above", "otherwise", "both"},
              "scale by the relevant documents' ranks the rewards of others that are ranked above a "
              "relevant one, of those that are not, or of both");
+  add.choice("--reward-ties", flags->reward_ties, {"below", "above"},
+             "where one that is not relevant ties with a relevant one: below it, as the paper's "
+             "ranks have it, or above it, so that one score for all earns nothing");
   add.option("--rollouts", flags->rollouts,
              "samples of each pair, or exact: direct answers, their expectation without sampling");
   add.choice("--modes", flags->modes, {"direct", "think", "both"},

@@ -28,7 +28,7 @@ struct Sequence {
 
 struct Queue {
   int64_t number = 0;
-  std::deque<int64_t> waiting;  // at least one
+  std::deque<int64_t> waiting = {};  // at least one
   int64_t num_admitted = 0;     // in this turn
 };
 
@@ -305,11 +305,15 @@ void Scheduler::restart() {
     Sequence& s = *state_->running.back();
     state_->give_back_pages(s);
     s = {.handle = s.handle,
+         .queue = s.queue,
          .ids = std::move(s.ids),
          .max_tokens = s.max_tokens,
          .must_compute_from = s.must_compute_from,
          .pages = {}};
-    state_->waiting.push_front(s.handle);
+    auto& queues = state_->queues;
+    auto place = state_->find_queue(s.queue);
+    if (place == queues.end()) place = queues.insert(queues.begin(), {s.queue});
+    place->waiting.push_front(s.handle);
   }
   for (const int32_t page : state_->tree.clear()) state_->pool.give_back(page);
 }

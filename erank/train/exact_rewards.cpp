@@ -27,7 +27,7 @@ Polynomial multiply(const Polynomial& a, const Polynomial& b) {
   return product;
 }
 
-// Pr(first <= answer <= last).
+// Pr(first <= key <= last).
 double between(const Outcomes& p, int first, int last) {
   double sum = 0;
   for (int k = first; k <= last; ++k) sum += p[k];
@@ -37,17 +37,25 @@ double between(const Outcomes& p, int first, int last) {
 class Query {
  public:
   Query(const RewardTable& table, std::span<const Outcomes> policies)
-      : table_(table), policies_(policies), last_(table.max_score()) {
-    for (int64_t j = 0; j < table.num_documents(); ++j) has_positive_ |= table.is_positive(j);
+      : table_(table), last_(table.max_key()) {
+    for (int64_t j = 0; j < table.num_documents(); ++j) {
+      has_positive_ |= table.is_positive(j);
+      Outcomes& keys = keys_.emplace_back(last_ + 2);
+      for (int k = 0; k <= table.max_score(); ++k) keys[table.key(j, k)] = policies[j][k];
+      keys.back() = policies[j].back();
+    }
   }
 
   Outcomes rewards_of(int64_t document) const {
     Outcomes rewards;
-    for (int k = 0; k <= last_; ++k)
-      rewards.push_back(table_.options().reward == Reward::kSe ? table_.squared_error(document, k)
+    for (int score = 0; score <= table_.max_score(); ++score) {
+      const int k = table_.key(document, score);
+      rewards.push_back(table_.options().reward == Reward::kSe
+                            ? table_.squared_error(document, score)
                         : table_.is_positive(document)
                             ? positive(document, k)
-                            : above_positive(document, k) + otherwise(document, k));
+                            : above_positive(document, k) + otherwise(document, k, score));
+    }
     rewards.push_back(table_.unformatted());
     return rewards;
   }
@@ -60,10 +68,10 @@ class Query {
     for (int64_t j = 0; j < table_.num_documents(); ++j)
       if (j != document &&
           (which == Which::kAll || table_.is_positive(j) == (which == Which::kPositive)))
-        visit(policies_[j]);
+        visit(keys_[j]);
   }
 
-  // How many other documents of a kind answer above m.
+  // How many other documents of a kind have a key above m.
   Polynomial count_above(int64_t document, Which which, int m) const {
     Polynomial counts = {1};
     for_others(document, which, [&](const Outcomes& p) {
@@ -81,7 +89,7 @@ class Query {
     return expected;
   }
 
-  // Pr(every positive answers within [first, last], or nothing).
+  // Pr(every positive's key is within [first, last], or it is not formatted).
   double positives_within(int64_t document, int first, int last) const {
     double product = 1;
     for_others(document, Which::kPositive,
@@ -89,12 +97,12 @@ class Query {
     return product;
   }
 
-  // E[reward; some positive answers below k].
+  // E[reward; some positive's key is below k].
   double above_positive(int64_t document, int k) const {
     if (!has_positive_) return 0;
     if (!table_.options().scale_above) return -(1 - positives_within(document, k, last_));
     double expected = 0;
-    for (int m = 0; m <= last_; ++m) {    // the highest answer of a positive
+    for (int m = 0; m <= last_; ++m) {    // the highest key of a positive
       const auto up_to = [&](int last) {  // Pr(none above `last`, some below k)
         return positives_within(document, 0, last) - positives_within(document, k, last);
       };
@@ -108,15 +116,14 @@ class Query {
     return expected;
   }
 
-  // E[reward; no positive answers below k].
-  double otherwise(int64_t document, int k) const {
+  // E[reward; no positive's key is below k].
+  double otherwise(int64_t document, int k, int score) const {
     if (!table_.options().scale_otherwise || !has_positive_)
-      return positives_within(document, k, last_) * table_.otherwise(document, k, std::nullopt);
+      return positives_within(document, k, last_) * table_.otherwise(document, score, std::nullopt);
     double expected =
-        positives_within(document, 1, 0) * table_.otherwise(document, k, std::nullopt);
-    for (int m = k; m <= last_; ++m) {  // the lowest answer of a positive
-      // Of the positives that answer m or above, how many are above it; less those without one at
-      // m.
+        positives_within(document, 1, 0) * table_.otherwise(document, score, std::nullopt);
+    for (int m = k; m <= last_; ++m) {  // the lowest key of a positive
+      // Of the positives at m or above, how many are above it; less those without one at m.
       Polynomial from = {1}, beyond = {1};
       for_others(document, Which::kPositive, [&](const Outcomes& p) {
         const double above = between(p, m + 1, last_);
@@ -126,14 +133,14 @@ class Query {
       for (size_t n = 0; n < from.size(); ++n) from[n] -= beyond[n];
       const Polynomial counts = multiply(from, count_above(document, Which::kNegative, m));
       for (size_t n = 0; n < counts.size(); ++n)
-        expected += counts[n] * table_.otherwise(document, k, static_cast<int64_t>(n) + 1);
+        expected += counts[n] * table_.otherwise(document, score, static_cast<int64_t>(n) + 1);
     }
     return expected;
   }
 
   const RewardTable& table_;
-  std::span<const Outcomes> policies_;
-  int last_;  // the largest answer
+  std::vector<Outcomes> keys_;  // [N] a document's outcomes by key in place of answer
+  int last_;                    // the largest key
   bool has_positive_ = false;
 };
 

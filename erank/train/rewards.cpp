@@ -28,6 +28,10 @@ RewardTable::RewardTable(std::span<const int> grades, std::span<const double> re
     for (int64_t i = 0; i < num_rollouts && gain > 0; ++i) ideal_ += gain * discount(++rank);
 }
 
+int RewardTable::key(int64_t document, int score) const {
+  return options_.ties_above ? 2 * score + (is_positive(document) ? 0 : 1) : score;
+}
+
 double RewardTable::rank_value(int64_t phi) const {
   ERANK_CHECK(options_.reward != Reward::kSe && phi > 0);
   return options_.reward == Reward::kRr ? 1 / static_cast<double>(phi) : discount(phi) / ideal_;
@@ -57,16 +61,17 @@ RolloutRewards rollout_rewards(const RewardTable& table, std::span<const int> sc
   const int64_t num_rollouts = size / num_documents;
   const bool pointwise = table.options().reward == Reward::kSe;
 
-  std::vector<int64_t> rank(static_cast<size_t>(table.max_score()) + 1);  // phi of each score
-  std::optional<int> lowest, highest;  // scores of the formatted rollouts of D_P
+  std::vector<int64_t> rank(static_cast<size_t>(table.max_key()) + 1);  // phi of each key
+  std::optional<int> lowest, highest;  // keys of the formatted rollouts of D_P
   for (int64_t i = 0; i < size; ++i) {
     const int score = scores[i];
     if (score == kUnformatted) continue;
     ERANK_CHECK(score >= 0 && score <= table.max_score(), "score ", score);
-    for (int lower = 0; lower < score; ++lower) ++rank[lower];
+    const int key = table.key(i / num_rollouts, score);
+    for (int lower = 0; lower < key; ++lower) ++rank[lower];
     if (!table.is_positive(i / num_rollouts)) continue;
-    lowest = std::min(lowest.value_or(score), score);
-    highest = std::max(highest.value_or(score), score);
+    lowest = std::min(lowest.value_or(key), key);
+    highest = std::max(highest.value_or(key), key);
   }
   for (int64_t& phi : rank) ++phi;
 
@@ -79,14 +84,15 @@ RolloutRewards rollout_rewards(const RewardTable& table, std::span<const int> sc
     const int64_t document = i / num_rollouts;
     const int score = scores[i];
     const bool positive = table.is_positive(document);
+    const int64_t phi = score == kUnformatted ? 0 : rank[table.key(document, score)];
     if (score == kUnformatted)
       add(RewardCase::kUnformatted, table.unformatted());
     else if (pointwise)
       add(positive ? RewardCase::kPositive : RewardCase::kOtherwise,
           table.squared_error(document, score));
     else if (positive)
-      add(RewardCase::kPositive, table.positive(document, rank[score]));
-    else if (lowest && rank[score] < rank[*lowest])
+      add(RewardCase::kPositive, table.positive(document, phi));
+    else if (lowest && phi < rank[*lowest])
       add(RewardCase::kAbovePositive, table.above_positive(rank[*highest]));
     else
       add(RewardCase::kOtherwise,

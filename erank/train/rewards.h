@@ -20,7 +20,8 @@
 // f(r) = 1 / log2(r + 1). g = the document's grade / the largest grade, IDCG = the sum of g f(r)
 // over the best order of the G rollouts of every document of D_P; with equal grades these are the
 // paper's. Where no rollout of D_P is formatted, every formatted one of D_N is "otherwise", times
-// 1. A tie with the worst positive is not above it.
+// 1. Of equal scores none is above the other, as printed, so that one score for all documents is
+// rewarded like a perfect order; or, with ties_above, one of D_N is above those of D_P.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +43,7 @@ struct RewardOptions {
   int positive_grade = 1;        // at least 1
   bool scale_above = false;      // negatives above a positive: by Phi_min instead of -1
   bool scale_otherwise = false;  // other negatives: times the value of Phi_max instead of 1
+  bool ties_above = false;       // of equal scores those of D_N are sorted before those of D_P
 };
 
 enum class RewardCase { kPositive, kAbovePositive, kOtherwise, kUnformatted };
@@ -57,6 +59,10 @@ class RewardTable {
   int max_score() const { return max_score_; }  // S
   int64_t num_documents() const { return static_cast<int64_t>(reference_.size()); }
   bool is_positive(int64_t document) const { return gains_[document] > 0; }
+
+  // What rollouts are sorted by, 0..max_key(): phi counts those with a greater key.
+  int key(int64_t document, int score) const;
+  int max_key() const { return options_.ties_above ? 2 * max_score_ + 1 : max_score_; }
 
   // 1 / phi, or f(phi) / IDCG. REQUIRES: not kSe.
   double rank_value(int64_t phi) const;

@@ -318,6 +318,11 @@ TEST_F(TinyGrpo, ScaledRewardsAndAHeadInFp32AreOtherRuns) {
     for (const auto& other : adapters) EXPECT_NE(adapter(scale), other) << scale;
     adapters.push_back(adapter(scale));
   }
+  ASSERT_EQ(
+      run(grpo("ties", {"--reward-ties", "above", "--adv-std", "off", "--learning-rate", "0.01"}))
+          .exit_code,
+      0);
+  for (const auto& other : adapters) EXPECT_NE(adapter("ties"), other);
   ASSERT_EQ(run(grpo("bf16", {"--precision", "bf16"})).exit_code, 0);
   ASSERT_EQ(run(grpo("wide", {"--precision", "bf16", "--head-fp32"})).exit_code, 0);
   EXPECT_NE(adapter("bf16"), adapter("wide"));

@@ -15,7 +15,11 @@ std::vector<RewardOptions> every_option() {
   for (const Reward reward : {Reward::kRr, Reward::kNdcg})
     for (const bool above : {false, true})
       for (const bool otherwise : {false, true})
-        all.push_back({.reward = reward, .scale_above = above, .scale_otherwise = otherwise});
+        for (const bool ties : {false, true})
+          all.push_back({.reward = reward,
+                         .scale_above = above,
+                         .scale_otherwise = otherwise,
+                         .ties_above = ties});
   return all;
 }
 

@@ -89,6 +89,18 @@ TEST(Rewards, OfTiesAtTheBorder) {
   expect_values(lower, {.reward = Reward::kRr}, {-1, -1, 1, 1. / 4});
 }
 
+TEST(Rewards, OfTiesAboveThePositives) {
+  // 5 5 5 4: both rollouts of the negative are before the positive's.
+  const Query query = {{0, 1}, {5, 5}, {5, 4, 5, 5}};
+  expect_values(query, {.reward = Reward::kRr, .ties_above = true}, {-1, 0.99, 1. / 2, 1. / 2});
+  expect_values(query, {.reward = Reward::kNdcg, .ties_above = true},
+                {-1, 0.99, f(2) / (f(1) + f(2)), f(2) / (f(1) + f(2))});
+  // One score for all is a perfect order by the printed ranks, and worth the worst one by these.
+  const Query same = {{1, 0, 0}, {5, 5, 5}, {5, 5, 5}};
+  expect_values(same, {.reward = Reward::kRr}, {1, 1, 1});
+  expect_values(same, {.reward = Reward::kRr, .ties_above = true}, {1. / 3, -1, -1});
+}
+
 TEST(Rewards, WithoutAFormattedPositiveLookAtTheReferenceAlone) {
   const Query none = {{0, 0}, {5, 2}, {10, 5, kNone, 2}};
   const Query unformatted = {{2, 0, 0}, {9, 5, 2}, {kNone, kNone, 10, 5, kNone, 2}};
@@ -155,14 +167,17 @@ std::vector<double> by_sorting(const Query& query, const RewardOptions& options)
   std::vector<int64_t> order;
   for (int64_t i = 0; i < size; ++i)
     if (query.scores[i] != kNone) order.push_back(i);
+  const auto positive = [&](int64_t i) { return query.grades[i / g] >= options.positive_grade; };
+  const auto place_of = [&](int64_t i) {
+    return std::pair(query.scores[i], options.ties_above && !positive(i));
+  };
   std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return query.scores[a] > query.scores[b]; });
+                   [&](int64_t a, int64_t b) { return place_of(a) > place_of(b); });
   std::vector<int64_t> phi(size, 0), positives;
   for (size_t place = 0; place < order.size(); ++place) {
-    const bool tied = place > 0 && query.scores[order[place]] == query.scores[order[place - 1]];
+    const bool tied = place > 0 && place_of(order[place]) == place_of(order[place - 1]);
     phi[order[place]] = tied ? phi[order[place - 1]] : static_cast<int64_t>(place) + 1;
   }
-  const auto positive = [&](int64_t i) { return query.grades[i / g] >= options.positive_grade; };
   for (const int64_t i : order)
     if (positive(i)) positives.push_back(phi[i]);
   std::vector<double> gains;
@@ -200,11 +215,12 @@ TEST(Rewards, AreThoseOfOneSortedList) {
   for (int trial = 0; trial < 2000; ++trial) {
     const Query query = random_query(random);
     for (const Reward reward : {Reward::kRr, Reward::kNdcg})
-      for (const int options : {0, 1, 2, 3}) {
+      for (const int options : {0, 1, 2, 3, 4, 5, 6, 7}) {
         const RewardOptions o{.reward = reward,
                               .positive_grade = 1 + static_cast<int>(random.below(2)),
                               .scale_above = options % 2 == 1,
-                              .scale_otherwise = options > 1};
+                              .scale_otherwise = options / 2 % 2 == 1,
+                              .ties_above = options > 3};
         expect_values(query, o, by_sorting(query, o));
       }
   }
