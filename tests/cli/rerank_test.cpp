@@ -448,7 +448,6 @@ TEST_F(TinyRerankVerb, AFinishedFileThatWasReplacedIsNotTakenForIt) {
   EXPECT_EQ(rerank_collection({"--out", out, "--overwrite"}).exit_code, 0);
   EXPECT_EQ(base::read_file(out), written);
   EXPECT_THAT(again().err, HasSubstr("complete already; nothing to resume"));
-
   // A record of an earlier version does not know which file it is of.
   base::Json record = base::parse_json(base::read_file(made), made);
   const auto with = [&](const std::function<void(base::Json&)>& change) {
