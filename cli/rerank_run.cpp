@@ -26,7 +26,6 @@
 namespace erank::cli {
 namespace {
 
-using base::ErrorKind;
 using Clock = std::chrono::steady_clock;
 
 std::string journal_key(const std::string& qid, const std::string& docid) {

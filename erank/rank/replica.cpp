@@ -118,8 +118,8 @@ bool Replica::serve(engine::Engine& engine) {
     std::unique_lock lock(group_.mutex);
     stats_ = engine.stats();
     if (stats_.num_waiting + stats_.num_running == 0)
-      group_.work.wait(
-          lock, [&] { return group_.stopping || !cancels_.empty() || !queue_.empty(); });
+      group_.work.wait(lock,
+                       [&] { return group_.stopping || !cancels_.empty() || !queue_.empty(); });
     if (group_.stopping) return false;
     arrived.swap(queue_);
     cancelled.swap(cancels_);
@@ -142,7 +142,8 @@ void Replica::begin(engine::Engine& engine, const std::shared_ptr<Job>& job) {
   job->numbers.resize(job->results.size());
   for (auto& pair : job->pairs) {
     auto request = std::move(pair.request);
-    job->numbers[pair.blank.index].push_back(engine.submit(
+    auto& numbers = job->numbers[pair.blank.index];
+    numbers.push_back(engine.submit(
         std::move(request),
         [this, &engine, job, pair = std::move(pair)](const engine::Completion& completion) {
           {
