@@ -160,7 +160,8 @@ def measure(erank, args, work):
            "rate": RATE, "kl_coef": KL_COEF, "threads": args.threads,
            "prompts": [{"prompt": p["text"], "ids": p["ids"], "grade": grades[row["qid"]].get(hit["docid"], 0)}
                        for (row, hit), p in zip(pairs, map(json.loads, prompts))]}
-    results = {"settings": {key: str(value) for key, value in vars(args).items()}, "machine": machine_facts(),
+    results = {"settings": {key: str(value) for key, value in vars(args).items()
+                            if not isinstance(value, pathlib.Path)}, "machine": machine_facts(),
                "load": round(os.getloadavg()[0], 2)}
     say("erank")
     ours = results["erank"] = erank_run(erank, args, work, "run1")

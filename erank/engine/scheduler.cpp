@@ -29,7 +29,7 @@ struct Sequence {
 struct Queue {
   int64_t number = 0;
   std::deque<int64_t> waiting = {};  // at least one
-  int64_t num_admitted = 0;     // in this turn
+  int64_t num_admitted = 0;          // in this turn
 };
 
 }  // namespace

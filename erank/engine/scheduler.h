@@ -87,7 +87,7 @@ class Scheduler {
   void finish(int64_t sequence);
 
   // Nothing that was computed is true any more: running sequences wait again, in order and before
-  // the others, and no prefix is findable.
+  // the others of their queue, and no prefix is findable.
   void restart();
   int64_t num_waiting() const;
   int64_t num_running() const;

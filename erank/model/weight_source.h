@@ -54,8 +54,9 @@ class WeightSource {
 // The files of one checkpoint, checked when opened: every tensor in the files has its use and every
 // parameter its tensor, else Error{kCorrupt} lists the leftovers. Two kinds of surplus tensors are
 // accepted when they say what we compute anyway: a tied checkpoint's lm_head.weight that equals the
-// embedding, and rotary_emb.inv_freq, cos_cached and sin_cached (old Llama exports). Rows of q and k that GGUF permutes for
-// the llama architecture are put back. Pages of the map are released as they are read.
+// embedding, and rotary_emb.inv_freq, cos_cached and sin_cached (old Llama exports). Rows of q and
+// k that GGUF permutes for the llama architecture are put back. Pages of the map are released as
+// they are read.
 class CheckpointSource : public WeightSource {
  public:
   // `path`: a Hugging Face folder or a .gguf file. `adapter`: a PEFT folder to merge; "": none. One

@@ -2,7 +2,6 @@
 // folder and without what tools/setup has fetched.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <cstdlib>
