@@ -154,12 +154,11 @@ class Comparer {
       if (list == named.results.results.end()) continue;
       const auto& grades = qrels_.grades.at(qid);
       for (const data::Result& result : list->second) {
-        if (result.score) {
-          const auto grade = grades.find(result.docid);
-          GradeScores& scores = grade == grades.end() ? unjudged : by_grade[grade->second];
-          if (grade != grades.end()) scores.grade = grade->second;
-          scores.scores.push_back(*result.score);
-        }
+        if (!result.score) continue;  // not reranked, or failed: the model did not read it
+        const auto grade = grades.find(result.docid);
+        GradeScores& scores = grade == grades.end() ? unjudged : by_grade[grade->second];
+        if (grade != grades.end()) scores.grade = grade->second;
+        scores.scores.push_back(*result.score);
         if (result.prompt_tokens)
           run.prompt_tokens.push_back(static_cast<double>(*result.prompt_tokens));
         if (result.new_tokens) run.new_tokens.push_back(static_cast<double>(*result.new_tokens));

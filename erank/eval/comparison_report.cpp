@@ -147,6 +147,16 @@ Table amounts_table(const Comparison& comparison) {
   return table;
 }
 
+// The caption of that table, "" where no run has times.
+std::string times_text(const Comparison& comparison) {
+  const bool timed = std::any_of(comparison.runs.begin(), comparison.runs.end(),
+                                 [](const ComparedRun& run) { return !run.seconds.empty(); });
+  return timed ? "Seconds of a query are from when it was handed to the model until its last pair "
+                 "had a score. Many queries are under way at once, so they are not what it would "
+                 "take alone."
+               : "";
+}
+
 OrderedJson json_spread(const std::vector<double>& values) {
   const auto spread = spread_of(values);
   if (!spread) return nullptr;
@@ -414,6 +424,7 @@ std::string to_markdown(const Comparison& comparison, const std::vector<ShownQue
     out += "## Reliability\n\n" + text + "\n\n";
   if (const Table amounts = amounts_table(comparison); amounts.size() > 1)
     out += "## Lengths and times\n\n" + markdown(amounts);
+  if (const std::string text = times_text(comparison); !text.empty()) out += text + "\n\n";
   if (changed.empty()) return out;
   Table table = {{"query", "run", "before", "after", "first now", "text"}};
   for (const ShownQuery& query : changed)
@@ -462,7 +473,8 @@ std::string to_html(const Comparison& comparison, const std::vector<ShownQuery>&
     out += plot_scores(comparison, r) + plot_reliability(comparison, r);
   out += "</div>\n";
   if (const Table amounts = amounts_table(comparison); amounts.size() > 1) {
-    out += "<h2>Lengths and times</h2>\n" + html(amounts) + "<div class=\"plots\">\n";
+    out += "<h2>Lengths and times</h2>\n" + html(amounts) + "<p class=\"note\">" +
+           times_text(comparison) + "</p>\n<div class=\"plots\">\n";
     for (size_t r = 0; r < runs.size(); ++r)
       for (const Amount amount : {Amount::kPromptTokens, Amount::kNewTokens, Amount::kSeconds})
         out += plot_amounts(comparison, r, amount);

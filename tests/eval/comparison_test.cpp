@@ -195,6 +195,7 @@ TEST(Comparison, CountsScoresByGradeTiesAndLengths) {
   auto& list = c.runs[1].results.results["q0"];
   list[0].new_tokens = 7, list[0].prompt_tokens = 90;
   list.push_back({"unscored", std::nullopt});
+  list.back().new_tokens = 0, list.back().prompt_tokens = 0;
   c.runs[1].seconds = {{"q2", 0.5}, {"q0", 2}, {"nobody's", 9}};
   const auto run = compared(c).runs[1];
   EXPECT_THAT(run.seconds, ElementsAre(2, 0.5));
@@ -210,6 +211,7 @@ TEST(Comparison, CountsScoresByGradeTiesAndLengths) {
   EXPECT_EQ(run.ties.num_tied, 2);
   EXPECT_EQ(run.ties.num_hits, 5);
   EXPECT_THAT(run.new_tokens, ElementsAre(7));
+  EXPECT_THAT(run.prompt_tokens, ElementsAre(90));
   EXPECT_EQ(run.scale.highest, 10);
   EXPECT_EQ(run.scale.from, ScoreScale::From::kGuess);
   EXPECT_EQ(run.reliability->bins[8].num_pairs, 2);
