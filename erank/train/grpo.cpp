@@ -463,21 +463,24 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
 
   const auto count = static_cast<double>(num_of_step);
   double sum = 0, squares = 0, unformatted = 0, positive = 0, num_positive = 0;
+  double score_positive = 0, score_negative = 0;
   std::vector<std::vector<double>> scores(batch.queries.size());
   for (size_t e = 0; e < num_documents; ++e) {
     const auto [q, i] = batch.pairs[e];
     sum += rewards[e], squares += rewards[e] * rewards[e];
     unformatted += policies[e].back();
-    if (queries_[batch.queries[q]].grades[i] >= options_.reward.positive_grade)
-      positive += rewards[e], ++num_positive;
     double score = 0;
     for (int k = 0; k <= text::max_answer(scale()); ++k) score += k * policies[e][k];
-    scores[q].push_back(score / std::max(1 - policies[e].back(), kLeastProbability));
+    score /= std::max(1 - policies[e].back(), kLeastProbability);
+    scores[q].push_back(score);
+    const bool relevant = queries_[batch.queries[q]].grades[i] >= options_.reward.positive_grade;
+    if (relevant) positive += rewards[e], ++num_positive;
+    (relevant ? score_positive : score_negative) += score;
   }
   double ndcg =
       ndcg_10(batch.queries, std::move(scores)) * static_cast<double>(batch.queries.size());
-  all_sum(model.ranks,
-          {&stats.loss, &sum, &squares, &unformatted, &positive, &num_positive, &ndcg});
+  all_sum(model.ranks, {&stats.loss, &sum, &squares, &unformatted, &positive, &num_positive,
+                        &score_positive, &score_negative, &ndcg});
   all_sum(model.ranks, {&num_flat, &needed, &stats.num_tokens, &stats.num_rows});
   all_sum(model.ranks, figures);
   const double mean = sum / count, num_negative = count - num_positive;
@@ -487,6 +490,8 @@ StepStats ExactObjective::accumulate(const TrainedModel& model, int64_t step,
       {"reward_std", std::sqrt(std::max(0.0, squares / count - mean * mean))},
       {"reward_positive", positive / std::max(1.0, num_positive)},
       {"reward_negative", (sum - positive) / std::max(1.0, num_negative)},
+      {"score_positive", score_positive / std::max(1.0, num_positive)},
+      {"score_negative", score_negative / std::max(1.0, num_negative)},
       {"unformatted", unformatted / count},
       {"flat_groups", static_cast<double>(num_flat) / count},
       {"computed_per_needed", static_cast<double>(stats.num_tokens) / static_cast<double>(needed)},

@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -208,6 +209,7 @@ Figures RolloutObjective::reward_rollouts() {
   std::vector<double> rewards(rollouts_.rollouts.size()), by_case[4];
   std::vector<Figures> of_modes;
   double ndcg = 0, unformatted = 0;
+  std::array<double, 2> score_sum{}, num_scored{};  // of other documents, of relevant ones
   for (size_t mode = 0; mode < num_modes; ++mode) {
     std::vector<std::vector<double>> scores;
     double sum = 0, num_unformatted = 0, count = 0, tokens = 0;
@@ -225,6 +227,8 @@ Figures RolloutObjective::reward_rollouts() {
           if (rollout.score != kUnformatted) total += rollout.score, ++formatted;
         }
         scores.back().push_back(formatted > 0 ? total / formatted : -1);
+        const bool relevant = queries_[q].grades[i] >= options_.reward.positive_grade;
+        score_sum[relevant] += total, num_scored[relevant] += formatted;
       }
       const RolloutRewards of_query =
           rollout_rewards(reward_table(q, mode, samples_in_mode()), table);
@@ -259,6 +263,8 @@ Figures RolloutObjective::reward_rollouts() {
   constexpr const char* kNames[] = {"reward_positive", "reward_above_positive", "reward_otherwise"};
   for (size_t i = 0; i < std::size(kNames); ++i)
     if (!by_case[i].empty()) figures.emplace_back(kNames[i], mean_of(by_case[i]));
+  if (num_scored[1] > 0) figures.emplace_back("score_positive", score_sum[1] / num_scored[1]);
+  if (num_scored[0] > 0) figures.emplace_back("score_negative", score_sum[0] / num_scored[0]);
   const auto num_unformatted =
       static_cast<double>(by_case[static_cast<size_t>(RewardCase::kUnformatted)].size());
   figures.emplace_back("unformatted", num_unformatted / count);

@@ -79,11 +79,15 @@ TEST_F(TinyExact, LearnsTheToy) {
     return learned(name);
   };
   EXPECT_GE(with("rr", Reward::kRr), 0.95);
+  const auto gap = score_gap(folder_.path("rr/log.jsonl"));
+  EXPECT_GT(gap.back(), gap.front() + 1);
   EXPECT_GE(with("ndcg", Reward::kNdcg), 0.95);
   // What should not teach it does not.
   EXPECT_LE(with("se", Reward::kSe), 0.85);
   train_.schedule.peak = -0.001, grpo_.iterations = 10;
   EXPECT_LE(with("wrong sign", Reward::kRr), start - 0.05);
+  const auto wrong_gap = score_gap(folder_.path("wrong sign/log.jsonl"));
+  EXPECT_LT(wrong_gap.back(), wrong_gap.front());
   train_.schedule.peak = 0.003, grpo_.iterations = 30;
   base::Random random(3);
   for (RankedQuery& query : data_) base::shuffle(query.grades, random);
@@ -119,8 +123,9 @@ TEST_F(TinyExact, LogsTheFiguresOfEachStep) {
       EXPECT_LT(line["reference_ndcg_10"].get<double>(), 0.9);
     } else if (line.contains("reward")) {
       ++steps;
-      for (const char* key : {"ndcg_10", "reward_std", "reward_positive", "reward_negative",
-                              "unformatted", "flat_groups", "kl", "entropy"})
+      for (const char* key :
+           {"ndcg_10", "reward_std", "reward_positive", "reward_negative", "score_positive",
+            "score_negative", "unformatted", "flat_groups", "kl", "entropy"})
         EXPECT_TRUE(line.at(key).is_number()) << key;
       EXPECT_NEAR(line["kl"].get<double>(), 0, steps == 1 ? 1e-5 : 10) << steps;
     }

@@ -455,9 +455,12 @@ TEST_P(TinySampledToy, IsLearned) {
     RolloutObjective objective(std::move(data), grpo, {}, toy.model_format(), toy.held_out());
     const auto parameters = toy.parameters();
     objective.freeze_reference(*parameters, true);
-    Trainer trainer(*parameters, objective, train,
-                    folder.path(base::str(static_cast<int>(reward), rate)), {});
-    return trainer.run(nullptr, kNever).last_metric.value();
+    const std::string run = folder.path(base::str(static_cast<int>(reward), rate));
+    Trainer trainer(*parameters, objective, train, run, {});
+    const double metric = trainer.run(nullptr, kNever).last_metric.value();
+    const auto gap = score_gap(run + "/log.jsonl");
+    if (rate > 0) EXPECT_GT(gap.back(), gap.front());
+    return metric;
   };
   if (ten) {
     EXPECT_GE(learned(Reward::kRr, 0.003), 0.95);

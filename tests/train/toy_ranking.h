@@ -6,10 +6,13 @@
 
 #include <cmath>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "erank/base/error.h"
+#include "erank/base/files.h"
+#include "erank/base/json.h"
 #include "erank/base/random.h"
 #include "erank/model/weights.h"
 #include "erank/rank/checkpoint.h"
@@ -128,5 +131,15 @@ struct ToyRanking {
 
   std::vector<at::Tensor> start_;
 };
+
+// Of each line of a log that has them: mean score of relevant documents less that of others.
+inline std::vector<double> score_gap(const std::string& log) {
+  std::istringstream lines(base::read_file(log));
+  std::vector<double> gaps;
+  for (std::string text; std::getline(lines, text);)
+    if (const base::Json line = base::parse_json(text, log); line.contains("score_positive"))
+      gaps.push_back(line["score_positive"].get<double>() - line["score_negative"].get<double>());
+  return gaps;
+}
 
 }  // namespace erank::train
