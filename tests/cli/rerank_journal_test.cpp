@@ -50,7 +50,7 @@ TEST_F(TinyRerankJournal, ARunKilledTwentyTimesEndsWithTheBytesOfAnUnbrokenOne) 
   const auto args = job(whole);
   const auto begin = Clock::now();
   const Outcome unbroken = run(args);
-  const std::chrono::duration<double> seconds = Clock::now() - begin;
+  std::chrono::duration<double> seconds = Clock::now() - begin;
   ASSERT_EQ(unbroken.exit_code, 0) << unbroken.err;
   const std::string expected = base::read_file(whole);
   ASSERT_EQ(lines_of(expected).size(), 150u);
@@ -66,10 +66,14 @@ TEST_F(TinyRerankJournal, ARunKilledTwentyTimesEndsWithTheBytesOfAnUnbrokenOne) 
     const pid_t pid = start(job(broken, "--resume"));
     std::this_thread::sleep_for(seconds * (0.05 + 0.9 * random.uniform()));
     ::kill(pid, SIGKILL);
-    landed += finish(pid).exit_code == -1;
+    const bool killed = finish(pid).exit_code == -1;
+    landed += killed;
     mid_run += base::file_exists(broken + ".journal");
+    // A machine that others use is not always as fast as for the unbroken run.
+    if (!killed) seconds *= 0.7;
+    if (killed && !base::file_exists(broken + ".journal")) seconds *= 1.5;
   }
-  EXPECT_GE(landed, 5) << "an unbroken run took " << seconds.count() << " s";
+  EXPECT_GE(landed, 5) << "the last kills came within " << seconds.count() << " s";
   EXPECT_GE(mid_run, 3);
   const Outcome last = run(job(broken, "--resume"));
   ASSERT_EQ(last.exit_code, 0) << last.err;
@@ -91,14 +95,18 @@ TEST_F(TinyRerankJournal, AnInterruptedRunEndsWith130AndGoesOn) {
   ASSERT_EQ(run(job(whole)).exit_code, 0);
   const auto time = Clock::now() - begin;
   Outcome stopped;
-  for (double part = 0.6; part > 0.05 && stopped.exit_code != 130; part *= 0.7) {
+  double part = 0.6;
+  for (int trial = 0; trial < 20 && stopped.exit_code != 130; ++trial) {
     ::unlink(out.c_str());
     const pid_t pid = start(job(out, "--resume"));
     std::this_thread::sleep_for(time * part);
     ::kill(pid, SIGINT);
     stopped = finish(pid);
-    // Before the program was ready for signals, or when it had done its work.
-    if (stopped.exit_code == -1 || base::file_exists(out)) stopped = {};
+    // When it had done its work, or before the program was ready for signals.
+    if (base::file_exists(out))
+      stopped = {}, part *= 0.7;
+    else if (stopped.exit_code == -1)
+      part *= 1.5;
   }
   ASSERT_EQ(stopped.exit_code, 130) << stopped.err;
   EXPECT_THAT(stopped.err, HasSubstr("interrupted"));
@@ -141,7 +149,7 @@ TEST_F(TinyRerankJournal, BelongsToOneJobAlone) {
   const std::string out = path("out.jsonl");
   // An interrupted run leaves its journal.
   const pid_t pid = start(job(out));
-  for (int i = 0; i < 500 && !base::file_exists(out + ".journal"); ++i) ::usleep(2000);
+  for (int i = 0; i < 30000 && !base::file_exists(out + ".journal"); ++i) ::usleep(2000);
   ::kill(pid, SIGINT);
   finish(pid);
   if (!base::file_exists(out + ".journal")) GTEST_SKIP() << "the run was over before the signal";

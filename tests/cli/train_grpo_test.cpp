@@ -11,6 +11,7 @@
 #include "erank/base/files.h"
 #include "erank/base/random.h"
 #include "tests/cli/program.h"
+#include "tests/cli/wait_for_step.h"
 
 namespace erank::cli {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using Clock = std::chrono::steady_clock;
 
 // Five queries with four documents each, one of them relevant; a sixth query has no judgement.
 class TinyGrpo : public Program {
@@ -92,11 +92,9 @@ TEST_F(SlowGrpo, ARunKilledAtRandomMomentsEndsWithTheBytesOfAnUnbrokenOne) {
   auto resumed = options;
   resumed.push_back("--resume");
   base::Random random(8);
-  for (const char* step : {"1", "4"}) {  // of 8; kills come some time after it
+  for (const int step : {1, 4}) {  // of 8; kills come some time after it
     const pid_t pid = start(grpo("broken", resumed));
-    const auto end = Clock::now() + std::chrono::seconds(60);
-    while (!fs::exists(path("broken/checkpoints/step-00000") + step) && Clock::now() < end)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    wait_for_step(path("broken"), step);
     std::this_thread::sleep_for(std::chrono::microseconds(50000) * random.uniform());
     ::kill(pid, SIGKILL);
     EXPECT_EQ(finish(pid).exit_code, -1) << step;

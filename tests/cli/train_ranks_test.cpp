@@ -9,12 +9,12 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <thread>
 
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/data/safetensors.h"
 #include "tests/cli/program.h"
+#include "tests/cli/wait_for_step.h"
 
 namespace erank::cli {
 namespace {
@@ -284,9 +284,7 @@ class LostRanks : public TinyRanks {
   std::pair<Outcome, double> lose_a_rank(int signal) {
     ranks(2);
     const pid_t launcher = start(sft("lost", endless_));
-    const auto end = Clock::now() + std::chrono::seconds(60);
-    while (!fs::exists(path("lost/checkpoints/step-000003")) && Clock::now() < end)
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    wait_for_step(path("lost"), 3);
     const pid_t rank = find_ranks(launcher, 2)[1];
     EXPECT_GT(rank, 0);
     const auto lost = Clock::now();

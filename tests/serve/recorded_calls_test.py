@@ -6,6 +6,7 @@ These are applications, which cannot be installed for a test as the clients of c
 """
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -16,6 +17,7 @@ import unittest
 import urllib.error
 import urllib.request
 
+os.environ["no_proxy"] = "127.0.0.1"
 PROGRAM, MODEL = sys.argv[1:3]
 del sys.argv[1:3]
 QUERY = "why is the sky blue"

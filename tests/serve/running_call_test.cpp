@@ -62,8 +62,10 @@ TEST(TinyCall, TellsOfProgressWhileTheModelThinks) {
   service.set_reranker(endless(), "files");
   Json body = slow();
   body["stream"] = true;
-  body["deadline_ms"] = 2600;
+  body["deadline_ms"] = 3200;
+  const auto began = std::chrono::steady_clock::now();
   const auto events = post(service, body)->events();
+  const auto time = std::chrono::steady_clock::now() - began;
   int progress = 0;
   for (const auto& [name, data] : events)
     if (name == "progress") {
@@ -72,7 +74,7 @@ TEST(TinyCall, TellsOfProgressWhileTheModelThinks) {
       EXPECT_LE(data["done"], 800);
     }
   EXPECT_GE(progress, 2);
-  EXPECT_LE(progress, 13);
+  EXPECT_LE(progress, time / milliseconds(200));
 }
 
 TEST(TinyCall, ExplainsTheBestAlone) {
@@ -116,7 +118,8 @@ TEST(TinyCall, KnowsTheDirectScoresAtTheDeadline) {
   body["deadline_ms"] = std::max<int64_t>(1200, static_cast<int64_t>(4 * direct_ms.count()));
   began = std::chrono::steady_clock::now();
   const Json late = post(service, body)->json();
-  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+  EXPECT_LT(std::chrono::steady_clock::now() - began,
+            milliseconds(body["deadline_ms"].get<int64_t>()) + std::chrono::seconds(18));
   ASSERT_EQ(late["results"].size(), 400u);
   std::vector<double> known(400);
   for (const Json& item : direct_scores["results"])

@@ -121,7 +121,7 @@ TEST(Server, EndsTheConnectionWhenAskedTo) {
   RunningServer server(show);
   RawClient client(server.port());
   EXPECT_EQ(client.ask(get("/", "Connection: close\r\n")).headers.at("connection"), "close");
-  EXPECT_TRUE(client.ended(1000));
+  EXPECT_TRUE(client.ended());  // idle_timeout is far longer
 }
 
 TEST(Server, AnswersPipelinedRequestsInOrder) {
@@ -267,7 +267,7 @@ TEST(Server, RefusesWhatIsNoRequest) {
 
 TEST(Server, GivesUpOnClientsThatSendSlowly) {
   RunningServer server(show,
-                       {.client_timeout = milliseconds(200), .idle_timeout = milliseconds(300)});
+                       {.client_timeout = milliseconds(500), .idle_timeout = milliseconds(300)});
   RawClient head(server.port()), body(server.port()), silent(server.port());
   head.send("GET / HTTP/1.1\r\nHost");
   const auto begin = std::chrono::steady_clock::now();
@@ -362,7 +362,7 @@ TEST(Server, Answers500ForHandlersThatFail) {
 
 TEST(Server, TimesRequestsOut) {
   Held held;
-  RunningServer server(held.handler(), {.request_timeout = milliseconds(100)});
+  RunningServer server(held.handler(), {.request_timeout = milliseconds(1000)});
   RawClient client(server.port());
   client.send(get("/1"));
   auto [request, responder] = held.take();
@@ -486,7 +486,7 @@ TEST(Server, TellsClientsOverTheLimit) {
     RawClient fourth(server.port());
     const size_t before = held.count();
     fourth.send(get("/4"));
-    for (int k = 0; k < 50 && held.count() == before && !fourth.ended(0); ++k)
+    for (int k = 0; k < 10000 && held.count() == before && !fourth.ended(0); ++k)
       std::this_thread::sleep_for(milliseconds(1));
     if (held.count() == before) continue;
     held.take(before).second->send({200, "d"});
@@ -506,7 +506,7 @@ TEST(Server, FinishesRunningRequestsBeforeItEnds) {
   if (one.first.path != "/1") std::swap(one, two);
   two.second->begin_events();
   server.server().stop(seconds(20));
-  EXPECT_TRUE(idle.ended(2000));
+  EXPECT_TRUE(idle.ended());
   EXPECT_FALSE(RawClient(server.port()).connected());
   EXPECT_FALSE(server.ended());
   one.second->send({200, "done"});

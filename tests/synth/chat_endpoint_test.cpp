@@ -165,11 +165,15 @@ TEST_F(Endpoint, PaysOnceForRepliesThatAreNoCompletions) {
 
 TEST_F(Endpoint, KeepsToItsRate) {
   options.requests_per_minute = 600;  // ten a second
+  // When it sends: the server may be late with one and not with another.
+  std::vector<Clock::time_point> sent;
+  before_request = [&](size_t) { sent.push_back(Clock::now()); };
   ask(std::vector<std::string>(12, "x"));
   EXPECT_THAT(seconds, AllOf(Ge(1.1), Le(4.0)));
-  const auto requests = server.requests();
-  for (size_t i = 5; i < requests.size(); ++i)
-    EXPECT_GE(requests[i]["time"].get<double>() - requests[i - 5]["time"].get<double>(), 0.4);
+  EXPECT_EQ(server.requests().size(), 12u);
+  ASSERT_EQ(sent.size(), 12u);
+  for (size_t i = 1; i < sent.size(); ++i)
+    EXPECT_GE(sent[i] - sent[i - 1], std::chrono::milliseconds(99)) << i;
 }
 
 TEST_F(Endpoint, EndsAtOnceWhereEveryRequestWouldFail) {
@@ -185,8 +189,9 @@ TEST_F(Endpoint, EndsAtOnceWhereEveryRequestWouldFail) {
               HasSubstr("none of the first 10 requests was answered"));
   EXPECT_LE(server.counts().at("[schema]"), 10 + options.concurrency);
   options.key = "";
+  const auto begin = Clock::now();
   EXPECT_THAT(fault({"[401]"}), HasSubstr("no key was sent"));
-  EXPECT_LT(seconds, 2);
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(2));
 }
 
 TEST_F(Endpoint, GoesOnAfterA403ThatIsOnePairsAlone) {
@@ -200,7 +205,8 @@ TEST_F(Endpoint, EndsAtOnceWhereNobodyAnswers) {
   options.url = "http://127.0.0.1:9/v1";  // the port "discard": nobody is there
   EXPECT_THAT(fault({"a"}), HasSubstr("http://127.0.0.1:9/v1/chat/completions: Failed to connect"));
   options.url = "http://no-such-host.invalid/v1";
-  EXPECT_THAT(fault({"a"}), HasSubstr("resolve"));
+  // It cannot be resolved, or resolving it timed out.
+  EXPECT_THAT(fault({"a"}), ::testing::ContainsRegex("[Rr]esolv"));
   options.url = "https" + server.url().substr(4);  // speaks no TLS
   EXPECT_THAT(fault({"a"}), HasSubstr(options.url));
 }
@@ -237,11 +243,8 @@ TEST_F(Endpoint, ShowsItsKeyToNobodyElse) {
 TEST_F(Endpoint, WaitsALittleForWhatIsUnderWayWhenItIsStopped) {
   options.grace_s = 1;
   options.concurrency = 2;
-  const auto begin = Clock::now();
-  stop_when = [&](const ChatCounts&) {
-    return Clock::now() - begin > std::chrono::milliseconds(200);
-  };
-  const auto replies = ask({"[slowx1 0.5] a", "[hold] b", "c"});
+  stop_when = [](const ChatCounts& now) { return now.sent == 2; };
+  const auto replies = ask({"[slowx1 0.3] a", "[hold] b", "c"});
   EXPECT_FALSE(whole);
   EXPECT_TRUE(replies[0].completion);
   EXPECT_FALSE(replies[1].completion);

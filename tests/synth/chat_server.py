@@ -121,7 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             {
                 "request": digest,
                 "mark": mark,
-                "time": time.time(),
+                "time": time.monotonic(),
                 "authorized": "Authorization" in self.headers,
                 "path": self.path,
                 "body": json.loads(raw) | {"messages": None},
