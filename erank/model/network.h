@@ -73,6 +73,8 @@ class Network {
   // Reads the logits of rows [first, first + requests.size()) of the last pass.
   virtual void read_rows(int64_t first, std::span<const RowRequest> requests,
                          std::span<RowResult> results) = 0;
+  // Whether read_rows draws too, so that rows of logits need not leave the device.
+  virtual bool draws() const { return false; }
 
   // Bytes of weights in the device's layout.
   virtual int64_t weight_bytes() const = 0;

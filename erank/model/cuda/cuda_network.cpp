@@ -26,6 +26,7 @@
 #include <optional>
 
 #include "erank/base/error.h"
+#include "erank/model/cuda/draws.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::model::cuda {
@@ -278,7 +279,7 @@ int64_t pass_bytes(const ModelConfig& c, int64_t tokens, Precision precision) {
   const int64_t of_token = 4 * c.hidden_size + 4 * c.intermediate_size + 2 * c.q_size() +
                            2 * (c.q_size() + 2 * c.kv_size());
   const int64_t contexts = most_context_tokens(at::kCUDA) * 2 * c.kv_size();
-  constexpr int64_t kLogits = int64_t{1} << 28;  // slices of rows in fp32, and what is made of them
+  constexpr int64_t kLogits = int64_t{3} << 27;  // slices of rows in fp32, and what is made of them
   return (tokens * of_token + contexts) * element + unpacked_bytes(precision, at::kCUDA) + kLogits;
 }
 
@@ -409,14 +410,16 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
               first + std::ssize(requests) <= hidden_.size(0));
   const at::Tensor logits =
       head_.product(hidden_.narrow(0, first, std::ssize(requests)), operations_).to(at::kFloat);
-  // What is asked goes to the host in one copy: of each row the largest logit, its id, the sum, and
-  // the logits of its ids; whole rows only where whole rows are asked.
+  // What is asked goes to the host in one copy: of each row the largest logit, its id, the sum, the
+  // logits of its ids, and its draw; whole rows only where whole rows are asked.
   const int64_t v = config_.vocab_size;
-  std::vector<int64_t> wanted, whole;
+  std::vector<int64_t> wanted, whole, drawn;
+  std::vector<Drawing> drawings;
   bool sums = false;
   for (int64_t r = 0; r < std::ssize(requests); ++r) {
     for (int32_t i = 0; i < requests[r].num_ids; ++i) wanted.push_back(r * v + requests[r].ids[i]);
     if (requests[r].logits) whole.push_back(r);
+    if (requests[r].draw.temperature > 0) drawn.push_back(r), drawings.push_back(requests[r].draw);
     sums |= requests[r].sum;
   }
   const at::Tensor argmax = logits.argmax(1, true);  // the first of equal ones; NaN over all
@@ -427,9 +430,15 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
   if (!wanted.empty())
     answers.push_back(
         logits.view({-1}).index_select(0, at::tensor(wanted).to(device_)).to(at::kDouble));
+  if (!drawn.empty()) {
+    const at::Tensor rows = at::tensor(drawn).to(device_);
+    answers.push_back(
+        draw_tokens(logits.index_select(0, rows), max.index_select(0, rows), drawings).flatten());
+  }
   const at::Tensor on_host = at::cat(answers).to(at::kCPU);
   const double* answer = on_host.const_data_ptr<double>();
   const double* of_ids = answer + (sums ? 3 : 2) * std::ssize(requests);
+  const double* of_draws = of_ids + wanted.size();
   for (int64_t r = 0; r < std::ssize(requests); ++r) {
     const RowRequest& request = requests[r];
     RowResult& result = results[r];
@@ -439,6 +448,11 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
     result.finite = std::isfinite(result.max);
     if (request.sum && result.finite) result.sum = answer[2 * std::ssize(requests) + r];
     for (int32_t i = 0; i < request.num_ids; ++i) request.out[i] = static_cast<float>(*of_ids++);
+    if (request.draw.temperature > 0) {
+      result.drawn = static_cast<int32_t>(*of_draws++);
+      result.drawn_logit = static_cast<float>(*of_draws++);
+      result.drawn_log_p = *of_draws++;
+    }
   }
   if (whole.empty()) return;
   const at::Tensor rows = logits.index_select(0, at::tensor(whole).to(device_)).to(at::kCPU);

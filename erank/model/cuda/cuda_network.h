@@ -37,6 +37,7 @@ class CudaNetwork : public Network {
   void forward(const Batch& batch, KvCache& cache) override;
   void read_rows(int64_t first, std::span<const RowRequest> requests,
                  std::span<RowResult> results) override;
+  bool draws() const override { return true; }
   int64_t weight_bytes() const override;
   int64_t usual_pass_tokens() const override { return device_.is_cuda() ? 8192 : 2048; }
   int64_t usual_cache_bytes() const override;
