@@ -112,10 +112,10 @@ void bench(const BenchFlags& flags) {
   at::set_num_threads(flags.threads > 0 ? flags.threads : base::num_processors());
   // First, so that what it takes is given back before the model is there.
   const double peak =
-      model::gemm_peak(
-          {.precision = model::product_precision(model::precision_named(flags.precision)),
-           .gpu = gpu_of(flags),
-           .threads = flags.threads})
+      model::gemm_peak({.precision = model::product_precision(
+                            model::precision_named(flags.precision), gpu_of(flags).has_value()),
+                        .gpu = gpu_of(flags),
+                        .threads = flags.threads})
           .flops_per_s;
   Bench bench(flags);
   base::OrderedJson out;

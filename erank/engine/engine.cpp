@@ -304,13 +304,13 @@ struct Engine::State {
 
   static bool draws(const Job& job) { return !job.reading() && job.sampling.temperature > 0; }
 
-  // Whole rows of logits are asked for draws alone.
+  // Whole rows of logits are asked for draws alone, and only where the network does not draw.
   void read_slice(int64_t begin, int64_t count) {
     size_t num_choice_logits = 0, num_logits = 0;
     for (int64_t i = begin; i < begin + count; ++i) {
       const Job* job = find_job(rows[i].sequence);
       if (job && job->reading()) num_choice_logits += job->asked_ids(rows[i].position).size();
-      if (job && draws(*job)) num_logits += vocab_size;
+      if (job && draws(*job) && !network.draws()) num_logits += vocab_size;
     }
     choice_logits.resize(num_choice_logits);
     logits.resize(num_logits);
@@ -327,6 +327,8 @@ struct Engine::State {
         request.ids = ids.data();
         request.num_ids = static_cast<int32_t>(ids.size());
         request.out = std::exchange(next_choice, next_choice + ids.size());
+      } else if (draws(*job) && network.draws()) {
+        request.draw = drawing(job->sampling, job->completion.new_tokens.size());
       } else if (draws(*job)) {
         request.logits = std::exchange(next_row, next_row + vocab_size);
       }
@@ -362,6 +364,9 @@ struct Engine::State {
                                job.sampling, job.completion.new_tokens.size());
       job.note_log_prob(row, request.logits[draw.token], draw.log_p);
       take_token(job, draw.token);
+    } else if (request.draw.temperature > 0) {
+      job.note_log_prob(row, row.drawn_logit, row.drawn_log_p);
+      take_token(job, row.drawn);
     } else {
       job.note_log_prob(row, row.max, 0);
       take_token(job, row.argmax);

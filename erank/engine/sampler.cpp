@@ -37,6 +37,10 @@ bool before(const Candidate& a, const Candidate& b) {
 }
 bool after(const Candidate& a, const Candidate& b) { return before(b, a); }
 
+double uniform(const Sampling& sampling, uint64_t index) {
+  return base::Random(base::derived_seed(sampling.seed, index)).uniform();
+}
+
 // One draw, and the memory that the next one on this thread uses again.
 class Drawing {
  public:
@@ -52,7 +56,7 @@ class Drawing {
     exp_sums(logits.data(), n, max, scale_, sums_.data());
     double total = 0;
     for (const float sum : sums_) total += sum;
-    const double u = base::Random(base::derived_seed(sampling.seed, index)).uniform();
+    const double u = uniform(sampling, index);
     const int32_t token = sampling.top_p < 1 || (sampling.top_k > 0 && sampling.top_k < n)
                               ? pick_of_kept(u, total, sampling)
                               : pick_of_all(u * total);
@@ -178,6 +182,10 @@ Draw sample(std::span<const float> logits, float max, const Sampling& sampling, 
   ERANK_CHECK(sampling.temperature > 0 && !logits.empty() && std::isfinite(max));
   thread_local Drawing drawing;
   return drawing.run(logits, max, sampling, index);
+}
+
+model::Drawing drawing(const Sampling& sampling, uint64_t index) {
+  return {sampling.temperature, sampling.top_p, sampling.top_k, uniform(sampling, index)};
 }
 
 uint64_t sample_seed(uint64_t seed, int index) {

@@ -21,6 +21,9 @@ void check(const Sampling& sampling);
 // The seed of a request's sample `index`: the request's own for index 0.
 uint64_t sample_seed(uint64_t seed, int index);
 
+// What a draw is made of, where a network makes it; `index` as in sample().
+model::Drawing drawing(const Sampling& sampling, uint64_t index);
+
 struct Draw {
   int32_t token = 0;
   double log_p =

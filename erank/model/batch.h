@@ -34,6 +34,14 @@ struct Batch {
   void check(int64_t vocab_size, int64_t context, int64_t num_pages) const;
 };
 
+// How a row's next token is drawn: engine::sample says what comes of it.
+struct Drawing {
+  double temperature = 0;  // 0: no draw
+  double top_p = 1;
+  int top_k = 0;       // 0: all
+  double uniform = 0;  // in [0, 1)
+};
+
 // What is read of one asked row's logits x.
 struct RowRequest {
   // Ids whose logits are wanted, written to `out` in this order; null when there are none.
@@ -42,6 +50,7 @@ struct RowRequest {
   int32_t num_ids = 0;
   bool sum = false;         // the softmax's denominator
   float* logits = nullptr;  // [V], filled when not null
+  Drawing draw = {};        // REQUIRES: none, unless Network::draws()
 };
 
 struct RowResult {
@@ -49,6 +58,10 @@ struct RowResult {
   int32_t argmax = 0;   // the lowest id of the largest
   float max = 0;        // its logit
   double sum = 0;       // of exp(x[j] - max), with RowRequest::sum
+  // With RowRequest::draw: the token, its logit, and its log-probability as engine::Draw has it.
+  int32_t drawn = 0;
+  float drawn_logit = 0;
+  double drawn_log_p = 0;
 };
 
 }  // namespace erank::model

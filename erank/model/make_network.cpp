@@ -18,8 +18,8 @@ Precision usual_precision(bool cuda) {
                                                                 : Precision::kBf16;
 }
 
-Precision product_precision(Precision precision) {
-  return precision == Precision::kGguf ? usual_precision(false) : precision;
+Precision product_precision(Precision precision, bool cuda) {
+  return precision == Precision::kGguf ? usual_precision(cuda) : precision;
 }
 
 bool int8_is_fast() { return cpu::kernels_level() == std::string_view("avx512bf16"); }
@@ -29,9 +29,7 @@ void check_gpu(int number) { cuda::check_gpu(number, cuda::count_gpus()); }
 std::unique_ptr<Network> make_network(const WeightSource& source, const NetworkOptions& options,
                                       base::ProgressSink* progress) {
   if (options.gpu) {
-    if (options.precision == Precision::kGguf)
-      base::fail(base::ErrorKind::kInvalidInput, "model",
-                 "--precision gguf is for the CPU; use bf16 or int8 on a GPU");
+    check_precision(source, options.precision);
     check_gpu(*options.gpu);
     const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(*options.gpu));
     return std::make_unique<cuda::CudaNetwork>(source, options.precision, device, progress);

@@ -19,8 +19,8 @@ void check_gpu(int number);
 
 // What serves every model well: bf16 on a GPU and on CPUs with bf16 instructions, else fp32.
 Precision usual_precision(bool cuda);
-// Of the matrix products on this CPU: what kGguf computes in, else `precision` itself.
-Precision product_precision(Precision precision);
+// Of the matrix products on this CPU or a GPU: what kGguf computes in, else `precision` itself.
+Precision product_precision(Precision precision, bool cuda = false);
 // Whether int8 is faster than bf16 on this CPU: it has AVX-512 BF16 and VNNI, without which int8 is
 // slow, and no AMX, with which bf16 is faster (docs/performance.md).
 bool int8_is_fast();

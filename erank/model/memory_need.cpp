@@ -41,12 +41,16 @@ std::vector<Precision> precisions_of(const WeightSource& source) {
   return out;
 }
 
-void check_memory(const WeightSource& source, const NetworkOptions& options,
-                  const std::optional<base::AvailableMemory>& available) {
-  if (options.precision == Precision::kGguf && !plan_of(source, Precision::kGguf).has_blocks())
+void check_precision(const WeightSource& source, Precision precision) {
+  if (precision == Precision::kGguf && !plan_of(source, precision).has_blocks())
     base::fail(ErrorKind::kInvalidInput, "model", source.path(),
                ": its weights are not in the blocks of a GGUF file, or an adapter changes all of "
                "them; use --precision bf16 or int8");
+}
+
+void check_memory(const WeightSource& source, const NetworkOptions& options,
+                  const std::optional<base::AvailableMemory>& available) {
+  check_precision(source, options.precision);
   if (available && memory_need(source, options).total() > available->bytes)
     refuse_memory(source, options, available);
 }

@@ -1,4 +1,4 @@
-// What a model takes in memory on the CPU, before it is loaded.
+// What a model takes in memory on the CPU, before it is loaded, and the precisions that it has.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,10 @@ MemoryNeed memory_need(const WeightSource& source, const NetworkOptions& options
 // Those that `source` can be loaded in: kFp32, kBf16, kInt8, and kGguf when it holds blocks.
 std::vector<Precision> precisions_of(const WeightSource& source);
 
-// Throws Error{kInvalidInput} for kGguf of weights that are not in blocks, and Error{kExhausted},
-// which names the precisions that would fit, when all takes more than `available`.
+// Throws Error{kInvalidInput} for kGguf of weights that are not in blocks.
+void check_precision(const WeightSource& source, Precision precision);
+// Throws that, and Error{kExhausted}, which names the precisions that would fit, when all takes
+// more than `available`.
 void check_memory(const WeightSource& source, const NetworkOptions& options,
                   const std::optional<base::AvailableMemory>& available);
 // Throws that error of weights for which the system gave no memory.

@@ -19,8 +19,8 @@ class WeightSource;
 
 // Of the linear layers' matrix products. Norms, RoPE, softmax and the residual stream are fp32;
 // with int8, keys, values and attention are bf16, and on a GPU the products too: there weights
-// alone are int8. kGguf: bf16 or fp32, whichever is usual on this CPU, and weights in GGUF's block
-// formats are kept in them.
+// alone are int8. kGguf: bf16 or fp32, whichever is usual on the device, and weights in GGUF's
+// block formats are kept in them.
 enum class Precision { kFp32, kBf16, kInt8, kGguf };
 const char* precision_name(Precision precision);     // "fp32", "bf16", "int8", "gguf"
 Precision precision_named(const std::string& name);  // REQUIRES: one of these
@@ -73,6 +73,8 @@ class Network {
   // Reads the logits of rows [first, first + requests.size()) of the last pass.
   virtual void read_rows(int64_t first, std::span<const RowRequest> requests,
                          std::span<RowResult> results) = 0;
+  // Whether read_rows draws too, so that rows of logits need not leave the device.
+  virtual bool draws() const { return false; }
 
   // Bytes of weights in the device's layout.
   virtual int64_t weight_bytes() const = 0;

@@ -1,5 +1,7 @@
 #include "erank/engine/sampler.h"
 
+#include <ATen/ops/amax.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
@@ -11,6 +13,7 @@
 
 #include "erank/base/error.h"
 #include "erank/base/random.h"
+#include "erank/model/cuda/draws.h"
 
 namespace erank::engine {
 namespace {
@@ -68,8 +71,8 @@ std::vector<std::pair<int32_t, double>> naive_kept(const std::vector<float>& log
 }
 
 // Whether `draw` is the naive draw, but for the rounding at the border between two tokens.
-void expect_naive(const std::vector<float>& logits, const Sampling& sampling, uint64_t index) {
-  const Draw draw = drawn(logits, sampling, index);
+void expect_naive(const std::vector<float>& logits, const Sampling& sampling, uint64_t index,
+                  const Draw& draw) {
   const double u = base::Random(base::derived_seed(sampling.seed, index)).uniform();
   double begin = 0;
   bool found = false;
@@ -87,6 +90,10 @@ void expect_naive(const std::vector<float>& logits, const Sampling& sampling, ui
   for (const float x : logits) sum += std::exp((x - max) / sampling.temperature);
   const double expected = (logits[draw.token] - max) / sampling.temperature - std::log(sum);
   EXPECT_NEAR(draw.log_p, expected, 1e-5 * (1 + std::abs(expected)));
+}
+
+void expect_naive(const std::vector<float>& logits, const Sampling& sampling, uint64_t index) {
+  expect_naive(logits, sampling, index, drawn(logits, sampling, index));
 }
 
 RC_GTEST_PROP(Sampler, EqualsSortingEverything, (uint64_t seed)) {
@@ -199,6 +206,97 @@ TEST(Sampler, RefusesFieldsOutsideTheirRange) {
   EXPECT_THROW(check(Sampling{.top_p = 0}), base::Error);
   EXPECT_THROW(check(Sampling{.top_p = 1.01}), base::Error);
   EXPECT_THROW(check(Sampling{.top_k = -1}), base::Error);
+}
+
+// --- draws on the device that has the logits, here on the CPU ----------------------------------
+
+// A draw of each of the rows, which are of one width, each in its own way.
+struct DeviceDraws {
+  DeviceDraws(const std::vector<std::vector<float>>& rows, const std::vector<Sampling>& samplings,
+              uint64_t index) {
+    std::vector<float> all;
+    std::vector<model::Drawing> drawings;
+    for (size_t r = 0; r < rows.size(); ++r) {
+      all.insert(all.end(), rows[r].begin(), rows[r].end());
+      drawings.push_back(drawing(samplings[r], index));
+    }
+    const at::Tensor logits = at::tensor(all).view({std::ssize(rows), -1});
+    draws = model::cuda::draw_tokens(logits, logits.amax(1, true), drawings);
+  }
+  int32_t token(int64_t row) const { return static_cast<int32_t>(value(row, 0)); }
+  double value(int64_t row, int64_t i) const { return draws.const_data_ptr<double>()[3 * row + i]; }
+  at::Tensor draws;
+};
+
+TEST(DeviceDraws, AreTheHostsButForRounding) {
+  base::Random random(5);
+  int num = 0, num_differing = 0;
+  for (const size_t v : {1, 7, 300, 5000}) {
+    std::vector<std::vector<float>> rows;
+    std::vector<Sampling> samplings;
+    for (int r = 0; r < 24; ++r) {
+      std::vector<float> row = random_logits(v, random.next());
+      if (r % 3 == 1)
+        for (float& x : row) x = std::round(x);  // many equals
+      if (r % 4 == 1)
+        for (size_t i = 1; i < v; i += 2) row[i] = -INFINITY;
+      rows.push_back(row);
+      Sampling sampling{.temperature = 0.1 + 3 * random.uniform(), .seed = random.next()};
+      if (r % 5 > 2) sampling.top_k = static_cast<int>(1 + random.below(v + 3));
+      if (r % 5 % 2 == 1) sampling.top_p = 0.01 + 0.98 * random.uniform();
+      if (r == 20) sampling.temperature = 1e-300;
+      if (r == 21) sampling.temperature = 1e300;
+      samplings.push_back(sampling);
+    }
+    for (uint64_t index = 0; index < 20; ++index) {
+      const DeviceDraws found(rows, samplings, index);
+      for (size_t r = 0; r < rows.size(); ++r) {
+        const auto row = static_cast<int64_t>(r);
+        const Draw expected = drawn(rows[r], samplings[r], index);
+        ++num;
+        if (found.token(row) != expected.token) {
+          ++num_differing;
+          expect_naive(rows[r], samplings[r], index, {found.token(row), found.value(row, 2)});
+          continue;
+        }
+        EXPECT_EQ(found.value(row, 1), rows[r][static_cast<size_t>(expected.token)]);
+        EXPECT_NEAR(found.value(row, 2), expected.log_p, 1e-5 * (1 + std::abs(expected.log_p)));
+      }
+    }
+  }
+  EXPECT_LE(num_differing, num / 1000) << "of " << num;
+}
+
+TEST(DeviceDraws, AreInProportion) {
+  auto logits = random_logits(12, 3);
+  for (float& x : logits) x /= 4;
+  for (const Sampling& sampling :
+       {Sampling{.temperature = 0.7}, Sampling{.temperature = 2, .top_k = 8},
+        Sampling{.temperature = 1, .top_p = 0.8},
+        Sampling{.temperature = 3, .top_p = 0.9, .top_k = 7}}) {
+    constexpr int kDraws = 20000;
+    std::vector<model::Drawing> drawings;
+    for (int i = 0; i < kDraws; ++i)
+      drawings.push_back(drawing(sampling, static_cast<uint64_t>(i)));
+    const at::Tensor rows = at::tensor(logits).expand({kDraws, -1});
+    const at::Tensor tokens =
+        model::cuda::draw_tokens(rows, rows.amax(1, true), drawings).select(1, 0).contiguous();
+    std::map<int32_t, int> hits;
+    for (int i = 0; i < kDraws; ++i)
+      ++hits[static_cast<int32_t>(tokens.const_data_ptr<double>()[i])];
+    double chi = 0;
+    const auto kept = naive_kept(logits, sampling);
+    int num_hits = 0;
+    for (const auto& [id, p] : kept) {
+      num_hits += hits[id];
+      chi += (hits[id] - p * kDraws) * (hits[id] - p * kDraws) / (p * kDraws);
+    }
+    EXPECT_EQ(num_hits, kDraws) << "a token was drawn that is not kept";
+    // Its mean is the number of tokens less one, its deviation the root of twice that.
+    ASSERT_GE(kept.size(), 4u);
+    const auto freedom = static_cast<double>(kept.size() - 1);
+    EXPECT_LT(chi, freedom + 5 * std::sqrt(2 * freedom));
+  }
 }
 
 }  // namespace

@@ -54,6 +54,36 @@ TEST(TinySamples, ShareTheirPromptAndDrawEachForItself) {
   }
 }
 
+// The GPU's network, on the CPU.
+TEST(TinySamples, RowsOfLogitsStayOnADeviceThatDraws) {
+  const TinyModel model;
+  WrappedNetwork counting(*model.reference);
+  Request request{.prompt = {1, 2, 3}, .max_new_tokens = 10, .num_samples = 8, .log_probs = true};
+  for (const Sampling& sampling :
+       {Sampling{.temperature = 1.2, .seed = 4},
+        Sampling{.temperature = 0.8, .top_p = 0.9, .top_k = 30, .seed = 5}}) {
+    request.sampling = sampling;
+    Engine engine(counting, {});
+    std::set<Ids> distinct;
+    for (const auto& [i, completion] : run_samples(engine, request)) {
+      distinct.insert(completion.new_tokens);
+      Sampling own = sampling;
+      own.seed = sample_seed(sampling.seed, i);
+      Ids ids = request.prompt;
+      for (size_t n = 0; n < completion.new_tokens.size(); ++n) {
+        const auto logits = logits_after(*model.reference, ids);
+        const float max = *std::max_element(logits.begin(), logits.end());
+        const Draw draw = sample(logits, max, own, n);
+        ASSERT_EQ(completion.new_tokens[n], draw.token);
+        EXPECT_NEAR(completion.log_probs[n].at_temperature, draw.log_p, 1e-4);
+        ids.push_back(draw.token);
+      }
+    }
+    EXPECT_GT(distinct.size(), 5u);
+  }
+  EXPECT_EQ(counting.num_whole_rows, 0);
+}
+
 TEST(TinySamples, LittleRoomChangesNone) {
   const auto network = tiny_network();
   Engine roomy(*network, {}), narrow(*network, {.kv_cache_bytes = 8 * network->page_bytes(),

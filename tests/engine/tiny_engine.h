@@ -58,6 +58,7 @@ class WrappedNetwork : public Network {
   void read_rows(int64_t first, std::span<const model::RowRequest> requests,
                  std::span<model::RowResult> results) override;
   int64_t weight_bytes() const override { return inner_.weight_bytes(); }
+  bool draws() const override { return inner_.draws(); }
 
   bool breaks = false;
   size_t most_tokens = SIZE_MAX;

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
@@ -15,7 +16,9 @@
 #include "erank/base/random.h"
 #include "erank/model/cuda/cuda_network.h"
 #include "erank/model/cuda/operations.h"
+#include "erank/model/dequantize.h"
 #include "tests/model/kernels_emulated.h"
+#include "tests/model/random_gguf.h"
 
 namespace erank::model::cuda {
 namespace {
@@ -170,6 +173,43 @@ TEST(CudaKernels, RotateAndStoreAsLibtorchDoes) {
       }
 }
 
+TEST(CudaKernels, UnpackBlocksToTheBitsOfTheHost) {
+  using data::DType;
+  for (const DType format : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    const auto block_values = static_cast<int64_t>(data::dtype_block_values(format)),
+               block_bytes = static_cast<int64_t>(data::dtype_block_bytes(format));
+    for (const int64_t count : {1, 3, 70}) {
+      SCOPED_TRACE(::testing::Message() << data::dtype_name(format) << " blocks " << count);
+      std::string blocks = random_blocks(format, static_cast<size_t>(count), 9);
+      // Scales and offsets that are negative, zero and subnormal.
+      const auto scale_at = static_cast<size_t>(format == DType::kQ6_K ? 208 : 0);
+      for (int64_t i = 1; i < count; i += 4)
+        for (const size_t byte : {scale_at, scale_at + 1})
+          blocks[static_cast<size_t>(i * block_bytes) + byte] = static_cast<char>(i % 3 == 0 ? 0x80
+                                                                                  : i % 3 == 1 ? 0
+                                                                                               : 3);
+      const std::span bytes(reinterpret_cast<const uint8_t*>(blocks.data()), blocks.size());
+      at::Tensor expected = at::empty({count, block_values}, at::dtype(at::kBFloat16));
+      dequantize_bf16(format, bytes, static_cast<uint16_t*>(expected.data_ptr()),
+                      static_cast<size_t>(expected.numel()));
+      EXPECT_TRUE(expected.isfinite().all().item<bool>());
+      at::Tensor stored = at::empty({count, block_bytes}, at::dtype(at::kByte));
+      std::memcpy(stored.data_ptr(), blocks.data(), blocks.size());
+      for (const int64_t shift : {0, 1}) {
+        const Guarded rows(stored, shift);
+        for (const Kernels* kernels :
+             {static_cast<const Kernels*>(nullptr), &emulated::kForwards, &emulated::kBackwards}) {
+          Guarded out(at::full_like(expected, kFar));
+          Operations(kernels, kEps).unpack(format, rows.tensor, out.tensor);
+          EXPECT_TRUE(at::equal(out.tensor, expected));
+          out.expect_untouched_around();
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaCache, LeavesRoomForPassesAndTheRest) {
   constexpr int64_t kGiB = int64_t{1} << 30;
   EXPECT_EQ(cache_share(102 * kGiB, 2 * kGiB), 85 * kGiB);
@@ -179,6 +219,12 @@ TEST(CudaCache, LeavesRoomForPassesAndTheRest) {
   config.num_attention_heads = 32, config.num_key_value_heads = 8, config.head_dim = 128;
   EXPECT_GT(pass_bytes(config, 8192, Precision::kBf16), 8192 * (2560 + 2 * 9728) * 2);
   EXPECT_LT(pass_bytes(config, 8192, Precision::kBf16), 2 * kGiB);
+  // Pieces of unpacked weights count, not whole matrices.
+  EXPECT_GT(pass_bytes(config, 1, Precision::kInt8), pass_bytes(config, 1, Precision::kBf16));
+  EXPECT_GT(pass_bytes(config, 1, Precision::kGguf), pass_bytes(config, 1, Precision::kInt8));
+  config.vocab_size = 1 << 20;
+  EXPECT_LT(pass_bytes(config, 1, Precision::kGguf),
+            pass_bytes(config, 1, Precision::kBf16) + kGiB / 2);
 }
 
 TEST(CudaKernels, TakeNoRows) {

@@ -4,12 +4,14 @@
 
 #include "erank/base/error.h"
 #include "erank/model/cpu/cpu_network.h"
+#include "erank/model/cuda/cuda_network.h"
 #include "erank/model/lora.h"
 #include "erank/model/make_network.h"
 #include "erank/model/random_source.h"
 #include "erank/model/weight_source.h"
 #include "erank/model/weights.h"
 #include "tests/model/golden.h"
+#include "tests/model/kernels_emulated.h"
 #include "tests/model/passes.h"
 #include "tests/model/random_gguf.h"
 
@@ -27,6 +29,7 @@ ModelConfig config_of(Family family) {
   c.vocab_size = 331, c.max_position_embeddings = 2048;
   c.rope_theta = 10000, c.rms_norm_eps = 1e-5;
   c.tie_word_embeddings = family == Family::kLlama;
+  c.qkv_bias = family == Family::kQwen2;
   c.qk_norm = family == Family::kQwen3;
   return c;
 }
@@ -77,6 +80,43 @@ TEST(TinyGgufNetwork, LogitsAreThoseOfTheUnpackedWeightsBitForBit) {
   }
 }
 
+// The GPU's network, on the CPU: matrices and head are unpacked in several pieces, which begin and
+// end inside tensors of different formats.
+TEST(TinyGgufNetwork, AGpuKeepsTheFilesBlocksToo) {
+  const auto on_gpu = [](const WeightSource& source, Precision precision,
+                         const cuda::Kernels* kernels = nullptr) {
+    return std::make_unique<cuda::CudaNetwork>(source, precision, at::kCPU, nullptr, kernels);
+  };
+  for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3}) {
+    const TestFolder folder;
+    const auto source = CheckpointSource::open(mixed_file(folder, family));
+    const auto kept = on_gpu(source, Precision::kGguf), bf16 = on_gpu(source, Precision::kBf16);
+    EXPECT_EQ(kept->precision(), Precision::kGguf);
+    EXPECT_EQ(kept->page_bytes(), bf16->page_bytes());
+    int64_t stored = 0;  // of all matrices in the file, plain ones in 2 bytes a value
+    for (const TensorShape& tensor : parameter_shapes(source.config())) {
+      if (tensor.shape.size() != 2) continue;
+      const DType format = mixed(tensor.name);
+      stored += tensor.shape[0] * tensor.shape[1] /
+                static_cast<int64_t>(data::dtype_block_values(format)) *
+                static_cast<int64_t>(data::dtype_block_bytes(format));
+    }
+    EXPECT_EQ(kept->weight_bytes(), stored);
+    EXPECT_LT(kept->weight_bytes(), bf16->weight_bytes() / 2);
+    const std::vector<std::vector<int32_t>> ids = {random_ids(30, 331, 1), random_ids(7, 331, 2)};
+    const at::Tensor found = whole_pass(*kept, ids), rounded = whole_pass(*bf16, ids);
+    const at::Tensor exact =
+        whole_pass(*make_network(source, {.precision = Precision::kFp32, .threads = 2}), ids);
+    // From the weights that the CPU unpacks no further than bf16 takes them. Products of other
+    // shapes may add up in another order: one rounding here and there.
+    EXPECT_LT(relative_error(found, exact), relative_error(rounded, exact) + 0.005);
+    EXPECT_LT(relative_error(rounded, exact), 0.15);
+    EXPECT_LT(relative_error(found, rounded), 0.005);
+    const auto by_kernels = on_gpu(source, Precision::kGguf, &cuda::emulated::kForwards);
+    EXPECT_LT(relative_error(whole_pass(*by_kernels, ids), found), 0.005);
+  }
+}
+
 TEST(TinyGgufNetwork, AnAdapterIsMergedIntoWhatItChangesAlone) {
   const TestFolder folder;
   const std::string path = mixed_file(folder, Family::kQwen3);
@@ -94,6 +134,9 @@ TEST(TinyGgufNetwork, AnAdapterIsMergedIntoWhatItChangesAlone) {
   const at::Tensor expected =
       last_row(*make_network(source, {.precision = usual_precision(false)}), ids);
   EXPECT_TRUE(last_row(*kept, ids).equal(expected));
+  cuda::CudaNetwork on_gpu(source, Precision::kGguf, at::kCPU),
+      unpacked(source, Precision::kBf16, at::kCPU);
+  EXPECT_LT(relative_error(last_row(on_gpu, ids), last_row(unpacked, ids)), 0.005);
   const auto without = make_network(CheckpointSource::open(path), {.precision = Precision::kGguf});
   EXPECT_GT(relative_error(last_row(*without, ids), expected), 0.01);
 }
@@ -101,13 +144,16 @@ TEST(TinyGgufNetwork, AnAdapterIsMergedIntoWhatItChangesAlone) {
 TEST(TinyGgufNetwork, WeightsWithoutBlocksAreRefused) {
   const TestFolder folder;
   write_random_weights(config_of(Family::kQwen3), 1, at::kBFloat16, folder.path());
-  try {
-    make_network(CheckpointSource::open(folder.path()), {.precision = Precision::kGguf});
-    FAIL();
-  } catch (const base::Error& error) {
-    EXPECT_EQ(error.kind(), base::ErrorKind::kInvalidInput);
-    EXPECT_THAT(error.what(), HasSubstr("not in the blocks of a GGUF file"));
-    EXPECT_THAT(error.what(), HasSubstr(folder.path()));
+  for (const std::optional<int> gpu : {std::optional<int>(), std::optional(0)}) {
+    try {
+      make_network(CheckpointSource::open(folder.path()),
+                   {.precision = Precision::kGguf, .gpu = gpu});
+      FAIL();
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.kind(), base::ErrorKind::kInvalidInput);
+      EXPECT_THAT(error.what(), HasSubstr("not in the blocks of a GGUF file"));
+      EXPECT_THAT(error.what(), HasSubstr(folder.path()));
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 #include "tests/model/kernels_emulated.h"
 
+#include <c10/util/Half.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -24,6 +25,7 @@ struct dim3 {
 struct __nv_bfloat16 {
   uint16_t bits;
 };
+using __half = c10::Half;
 
 namespace {
 
@@ -42,6 +44,8 @@ __nv_bfloat16 __float2bfloat16_rn(float x) {
   if (std::isnan(x)) return {0x7fff};
   return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
+__half __ushort_as_half(unsigned short bits) { return {bits, __half::from_bits()}; }
+float __half2float(__half x) { return x; }
 float rsqrtf(float x) { return 1 / std::sqrt(x); }
 
 // A block's threads, each with a stack of its own, of which one runs until it waits.
@@ -166,6 +170,7 @@ constexpr Kernels kKernels = {
     [](const RotateAndStore& args, CUstream_st*) {
       launch_rotate_and_store(args, Launch<backwards>());
     },
+    [](const Unpack& args, CUstream_st*) { launch_unpack(args, Launch<backwards>()); },
 };
 
 }  // namespace

@@ -468,6 +468,9 @@ std::vector<Factory> factories_with_blocks() {
   std::vector<Factory> all = factories();
   all.push_back({"cpu_gguf", [](const auto& source) { return on_cpu(source, Precision::kGguf); },
                  1e-2, 5e-2, 5e-2, 0});
+  all.push_back({"reference_gguf",
+                 [](const auto& source) { return reference(source, Precision::kGguf); }, 1e-2, 5e-2,
+                 5e-2, 3e-2});
   return all;
 }
 INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories_with_kernels()), name_of);

@@ -6,14 +6,11 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
@@ -29,7 +26,7 @@
 #include <optional>
 
 #include "erank/base/error.h"
-#include "erank/model/weight_kernels.h"
+#include "erank/model/cuda/draws.h"
 #include "erank/model/weight_source.h"
 
 namespace erank::model::cuda {
@@ -147,9 +144,8 @@ at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::T
 bool has_flash_attention(const ModelConfig& config, at::TensorOptions options) {
   const Scope scope(options.device());
   const auto heads = [&](int64_t n) { return at::zeros({1, n, config.head_dim}, options); };
-  Packed one;
-  one.append(1);
-  one.on_device = at::tensor(one.starts, at::kInt).to(options.device());
+  const std::vector<int32_t> starts = {0, 1};
+  const Packed one{starts, at::tensor(starts, at::kInt).to(options.device()), 1};
   try {
     const at::Tensor kv = heads(config.num_key_value_heads);
     flash_attention(heads(config.num_attention_heads), kv, kv, one, one, 0);
@@ -216,83 +212,42 @@ CudaNetwork::CudaNetwork(const WeightSource& source, Precision precision, at::De
   report_memory("the weights", [&] { load(source, progress); });
 }
 
-at::Tensor Matrix::operator()(const at::Tensor& x) const {
-  const auto with_bias = bias.defined() ? std::optional(bias) : std::nullopt;
-  if (!scale.defined()) return at::linear(x, weight, with_bias);
-  at::Tensor unpacked = at::empty(weight.sizes(), x.options());
-  at::mul_out(unpacked, weight, scale);  // in fp32, rounded once
-  return at::linear(x, unpacked, with_bias);
-}
-
-int64_t Matrix::bytes() const {
-  return static_cast<int64_t>(weight.nbytes() + (scale.defined() ? scale.nbytes() : 0));
-}
-
 void CudaNetwork::load(const WeightSource& source, base::ProgressSink* progress) {
   const Scope scope(device_);
   const ModelConfig& c = config_;
   const int64_t total = c.num_hidden_layers + 1;
-  const auto read = [&](const std::string& name, std::vector<int64_t> shape) {
-    const at::Tensor tensor = at::empty(shape, at::dtype(dtype_));
-    auto* out = static_cast<char*>(tensor.data_ptr());
-    const int64_t row_bytes = tensor.numel() / tensor.size(0) * tensor.element_size();
-    source.read(name, dtype_, [&](int64_t first, const void* values, int64_t count) {
-      std::memcpy(out + first * row_bytes, values, count * row_bytes);
-    });
-    return tensor.to(device_);
+  const auto read = [&](const std::string& name) {
+    return read_tensor(source, name, dtype_, device_);
   };
-  using Part = std::pair<std::string, int64_t>;  // a tensor, and its rows
-  const auto matrix = [&](const std::vector<Part>& parts, int64_t columns) {
-    std::vector<at::Tensor> weights, scales;
-    for (const auto& [name, rows] : parts) {
-      if (precision_ != Precision::kInt8) {
-        weights.push_back(read(name, {rows, columns}));
-        continue;
-      }
-      const at::Tensor weight = at::empty({rows, columns}, at::kChar),
-                       scale = at::empty({rows, 1}, at::kFloat);
-      auto* out = weight.mutable_data_ptr<int8_t>();
-      auto* scale_out = scale.mutable_data_ptr<float>();
-      source.read(name, at::kFloat, [&](int64_t first, const void* values, int64_t count) {
-        const auto* from = static_cast<const float*>(values);
-        for (int64_t r = 0; r < count; ++r)
-          scale_out[first + r] =
-              weight_kernels().quantize(from + r * columns, columns, out + (first + r) * columns);
-      });
-      weights.push_back(weight.to(device_));
-      scales.push_back(scale.to(device_));
-    }
-    const auto joined = [](const std::vector<at::Tensor>& all) {
-      return all.size() == 1 ? all[0] : at::cat(all);
-    };
-    return Matrix{joined(weights), scales.empty() ? at::Tensor() : joined(scales), {}};
+  const auto matrix = [&](const std::vector<std::string>& names) {
+    return Matrix(source, names, precision_, device_);
   };
-  const int64_t h = c.hidden_size, q = c.q_size(), kv = c.kv_size(), f = c.intermediate_size;
-  embedding_ = read("model.embed_tokens.weight", {c.vocab_size, h});
-  head_ = c.tie_word_embeddings ? embedding_ : read("lm_head.weight", {c.vocab_size, h});
-  final_norm_ = read("model.norm.weight", {h});
+  const auto table = [&](const char* name) {
+    const bool int8 = precision_ == Precision::kInt8;
+    return Matrix(source, {name}, int8 ? Precision::kBf16 : precision_, device_);
+  };
+  embedding_ = table("model.embed_tokens.weight");
+  head_ = c.tie_word_embeddings ? embedding_ : table("lm_head.weight");
+  final_norm_ = read("model.norm.weight");
   layers_.assign(c.num_hidden_layers, {});
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string p = base::str("model.layers.", i, ".");
+    const std::string a = p + "self_attn.", f = p + "mlp.";
     Layer& layer = layers_[i];
-    layer.input_norm = read(p + "input_layernorm.weight", {h});
-    layer.post_norm = read(p + "post_attention_layernorm.weight", {h});
-    layer.qkv = matrix({{p + "self_attn.q_proj.weight", q},
-                        {p + "self_attn.k_proj.weight", kv},
-                        {p + "self_attn.v_proj.weight", kv}},
-                       h);
+    layer.input_norm = read(p + "input_layernorm.weight");
+    layer.post_norm = read(p + "post_attention_layernorm.weight");
+    layer.qkv = matrix({a + "q_proj.weight", a + "k_proj.weight", a + "v_proj.weight"});
     if (c.qkv_bias)
-      layer.qkv.bias =
-          at::cat({read(p + "self_attn.q_proj.bias", {q}), read(p + "self_attn.k_proj.bias", {kv}),
-                   read(p + "self_attn.v_proj.bias", {kv})});
+      layer.qkv.set_bias(
+          at::cat({read(a + "q_proj.bias"), read(a + "k_proj.bias"), read(a + "v_proj.bias")}));
     if (c.qk_norm) {
-      layer.q_norm = read(p + "self_attn.q_norm.weight", {c.head_dim});
-      layer.k_norm = read(p + "self_attn.k_norm.weight", {c.head_dim});
+      layer.q_norm = read(a + "q_norm.weight");
+      layer.k_norm = read(a + "k_norm.weight");
     }
-    layer.o = matrix({{p + "self_attn.o_proj.weight", h}}, q);
-    if (c.o_bias) layer.o.bias = read(p + "self_attn.o_proj.bias", {h});
-    layer.gate_up = matrix({{p + "mlp.gate_proj.weight", f}, {p + "mlp.up_proj.weight", f}}, h);
-    layer.down = matrix({{p + "mlp.down_proj.weight", h}}, f);
+    layer.o = matrix({a + "o_proj.weight"});
+    if (c.o_bias) layer.o.set_bias(read(a + "o_proj.bias"));
+    layer.gate_up = matrix({f + "gate_proj.weight", f + "up_proj.weight"});
+    layer.down = matrix({f + "down_proj.weight"});
     if (progress) progress->update({"load weights", i + 1, total, "layers", ""});
   }
   if (progress) progress->finish();
@@ -324,12 +279,8 @@ int64_t pass_bytes(const ModelConfig& c, int64_t tokens, Precision precision) {
   const int64_t of_token = 4 * c.hidden_size + 4 * c.intermediate_size + 2 * c.q_size() +
                            2 * (c.q_size() + 2 * c.kv_size());
   const int64_t contexts = most_context_tokens(at::kCUDA) * 2 * c.kv_size();
-  constexpr int64_t kLogits = int64_t{1} << 28;  // slices of rows in fp32, and what is made of them
-  const int64_t unpacked =
-      precision != Precision::kInt8
-          ? 0
-          : c.hidden_size * std::max(2 * c.intermediate_size, c.q_size() + 2 * c.kv_size());
-  return (tokens * of_token + contexts + unpacked) * element + kLogits;
+  constexpr int64_t kLogits = int64_t{3} << 27;  // slices of rows in fp32, and what is made of them
+  return (tokens * of_token + contexts) * element + unpacked_bytes(precision, at::kCUDA) + kLogits;
 }
 
 int64_t CudaNetwork::usual_cache_bytes() const {
@@ -341,7 +292,7 @@ int64_t CudaNetwork::usual_cache_bytes() const {
 }
 
 int64_t CudaNetwork::weight_bytes() const {
-  int64_t bytes = embedding_.nbytes() + (head_.is_same(embedding_) ? 0 : head_.nbytes());
+  int64_t bytes = embedding_.bytes() + (config_.tie_word_embeddings ? 0 : head_.bytes());
   for (const Layer& layer : layers_)
     for (const Matrix* m : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) bytes += m->bytes();
   return bytes;
@@ -427,20 +378,21 @@ void CudaNetwork::compute(const Batch& batch, KvCache& cache) {
   }
   if (!from.empty()) plan.copy_from = upload.longs(from_at), plan.copy_to = upload.longs(to_at);
 
-  at::Tensor x = at::embedding(embedding_, upload.longs(tokens_at));
+  at::Tensor x = embedding_.rows(upload.longs(tokens_at), operations_);
   at::Tensor normed = operations_.add_norm(x, {}, layers_[0].input_norm);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const bool last = i + 1 == layers_.size();
-    at::Tensor attended = attend(layer.qkv(normed), static_cast<int64_t>(i), batch, plan, cache);
+    at::Tensor attended =
+        attend(layer.qkv.product(normed, operations_), static_cast<int64_t>(i), batch, plan, cache);
     if (last) {  // after the last attention only the asked rows matter
       attended = attended.index_select(0, rows);
       x = x.index_select(0, rows);
     }
-    normed = operations_.add_norm(x, layer.o(attended), layer.post_norm);
-    const at::Tensor gated = operations_.silu_product(layer.gate_up(normed));
-    normed =
-        operations_.add_norm(x, layer.down(gated), last ? final_norm_ : layers_[i + 1].input_norm);
+    normed = operations_.add_norm(x, layer.o.product(attended, operations_), layer.post_norm);
+    const at::Tensor gated = operations_.silu_product(layer.gate_up.product(normed, operations_));
+    normed = operations_.add_norm(x, layer.down.product(gated, operations_),
+                                  last ? final_norm_ : layers_[i + 1].input_norm);
   }
   hidden_ = normed;
 }
@@ -457,15 +409,17 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
   ERANK_CHECK(requests.size() == results.size() && hidden_.defined() && first >= 0 &&
               first + std::ssize(requests) <= hidden_.size(0));
   const at::Tensor logits =
-      at::linear(hidden_.narrow(0, first, std::ssize(requests)), head_).to(at::kFloat);
-  // What is asked goes to the host in one copy: of each row the largest logit, its id, the sum, and
-  // the logits of its ids; whole rows only where whole rows are asked.
+      head_.product(hidden_.narrow(0, first, std::ssize(requests)), operations_).to(at::kFloat);
+  // What is asked goes to the host in one copy: of each row the largest logit, its id, the sum, the
+  // logits of its ids, and its draw; whole rows only where whole rows are asked.
   const int64_t v = config_.vocab_size;
-  std::vector<int64_t> wanted, whole;
+  std::vector<int64_t> wanted, whole, drawn;
+  std::vector<Drawing> drawings;
   bool sums = false;
   for (int64_t r = 0; r < std::ssize(requests); ++r) {
     for (int32_t i = 0; i < requests[r].num_ids; ++i) wanted.push_back(r * v + requests[r].ids[i]);
     if (requests[r].logits) whole.push_back(r);
+    if (requests[r].draw.temperature > 0) drawn.push_back(r), drawings.push_back(requests[r].draw);
     sums |= requests[r].sum;
   }
   const at::Tensor argmax = logits.argmax(1, true);  // the first of equal ones; NaN over all
@@ -476,9 +430,15 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
   if (!wanted.empty())
     answers.push_back(
         logits.view({-1}).index_select(0, at::tensor(wanted).to(device_)).to(at::kDouble));
+  if (!drawn.empty()) {
+    const at::Tensor rows = at::tensor(drawn).to(device_);
+    answers.push_back(
+        draw_tokens(logits.index_select(0, rows), max.index_select(0, rows), drawings).flatten());
+  }
   const at::Tensor on_host = at::cat(answers).to(at::kCPU);
   const double* answer = on_host.const_data_ptr<double>();
   const double* of_ids = answer + (sums ? 3 : 2) * std::ssize(requests);
+  const double* of_draws = of_ids + wanted.size();
   for (int64_t r = 0; r < std::ssize(requests); ++r) {
     const RowRequest& request = requests[r];
     RowResult& result = results[r];
@@ -488,6 +448,11 @@ void CudaNetwork::read(int64_t first, std::span<const RowRequest> requests,
     result.finite = std::isfinite(result.max);
     if (request.sum && result.finite) result.sum = answer[2 * std::ssize(requests) + r];
     for (int32_t i = 0; i < request.num_ids; ++i) request.out[i] = static_cast<float>(*of_ids++);
+    if (request.draw.temperature > 0) {
+      result.drawn = static_cast<int32_t>(*of_draws++);
+      result.drawn_logit = static_cast<float>(*of_draws++);
+      result.drawn_log_p = *of_draws++;
+    }
   }
   if (whole.empty()) return;
   const at::Tensor rows = logits.index_select(0, at::tensor(whole).to(device_)).to(at::kCPU);

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "erank/model/cuda/matrix.h"
 #include "erank/model/cuda/operations.h"
 #include "erank/model/network.h"
 #include "erank/model/rotary.h"
@@ -22,20 +23,9 @@ int64_t count_gpus();
 // Throws Error{kInvalidInput} unless `count` GPUs have one of this number.
 void check_gpu(int64_t number, int64_t count);
 
-// A linear layer's weights: of the network's type, or int8, each output with its scale, which are
-// unpacked to bf16 for each product: half the memory, and the time of one more pass over them.
-struct Matrix {
-  at::Tensor weight;  // [out, in]
-  at::Tensor scale;   // [out, 1] fp32, or undefined
-  at::Tensor bias;    // [out], or undefined
-
-  at::Tensor operator()(const at::Tensor& x) const;  // [T, in] -> [T, out]
-  int64_t bytes() const;                             // without the bias
-};
-
 class CudaNetwork : public Network {
  public:
-  // `precision`: not kGguf; with kInt8 activations are bf16, and embedding and head too. Loads the
+  // With kInt8 and kGguf activations are bf16; with kInt8 embedding and head too. Loads the
   // weights. `kernels`: in place of the build's own, for tests. Several on different GPUs may
   // compute at the same time, each on its own thread. REQUIRES: check_gpu passes of a GPU.
   CudaNetwork(const WeightSource& source, Precision precision, at::Device device,
@@ -47,6 +37,7 @@ class CudaNetwork : public Network {
   void forward(const Batch& batch, KvCache& cache) override;
   void read_rows(int64_t first, std::span<const RowRequest> requests,
                  std::span<RowResult> results) override;
+  bool draws() const override { return true; }
   int64_t weight_bytes() const override;
   int64_t usual_pass_tokens() const override { return device_.is_cuda() ? 8192 : 2048; }
   int64_t usual_cache_bytes() const override;
@@ -73,9 +64,9 @@ class CudaNetwork : public Network {
   at::ScalarType dtype_;
   at::Device device_;
   Operations operations_;
-  bool flash_ = false;           // attention by FlashAttention
-  at::Tensor embedding_, head_;  // [V, H]; the same tensor when tied
-  at::Tensor final_norm_;        // [H]
+  bool flash_ = false;       // attention by FlashAttention
+  Matrix embedding_, head_;  // [V, H]; the same tensors when tied
+  at::Tensor final_norm_;    // [H]
   std::vector<Layer> layers_;
   RotaryTable rotary_;
   at::Tensor angles_;  // [positions so far, D] fp32: D / 2 cosines, D / 2 sines

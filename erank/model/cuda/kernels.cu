@@ -1,5 +1,6 @@
 // For nvcc, without libtorch's headers and flags: seconds, not minutes.
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include "erank/model/cuda/kernels.cuh"
 
@@ -21,6 +22,7 @@ const Kernels kGpuKernels = {
     [](const auto& args, CUstream_st* stream) { launch_add_norm(args, Launch{stream}); },
     [](const auto& args, CUstream_st* stream) { launch_silu_product(args, Launch{stream}); },
     [](const auto& args, CUstream_st* stream) { launch_rotate_and_store(args, Launch{stream}); },
+    [](const auto& args, CUstream_st* stream) { launch_unpack(args, Launch{stream}); },
 };
 
 }  // namespace erank::model::cuda

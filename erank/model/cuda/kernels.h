@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "erank/data/tensor_info.h"
+
 struct CUstream_st;  // a pointer to it is a cudaStream_t
 
 namespace erank::model::cuda {
@@ -49,11 +51,20 @@ struct RotateAndStore {
   float eps;
 };
 
+// Blocks of a GGUF file to bf16: the values of dequantize.h, rounded once.
+struct Unpack {
+  data::DType format;  // Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K
+  const void* blocks;  // at any place
+  void* out;           // bf16, at a multiple of 16 bytes
+  int64_t count;       // of blocks
+};
+
 // Enqueues on the stream of the current device; what went wrong is cudaGetLastError's.
 struct Kernels {
   void (*add_norm)(const AddNorm& args, CUstream_st* stream);
   void (*silu_product)(const SiluProduct& args, CUstream_st* stream);
   void (*rotate_and_store)(const RotateAndStore& args, CUstream_st* stream);
+  void (*unpack)(const Unpack& args, CUstream_st* stream);
 };
 extern const Kernels kGpuKernels;  // kernels.cu: in builds with ERANK_CUDA where nvcc is
 

@@ -15,6 +15,7 @@
 #endif
 
 #include "erank/base/error.h"
+#include "erank/model/cuda/blocks.h"
 
 namespace erank::model::cuda {
 namespace {
@@ -129,6 +130,24 @@ at::Tensor Operations::rotate_and_store(const at::Tensor& qkv, Heads heads) cons
           .eps = static_cast<float>(eps_)},
          qkv.device());
   return q;
+}
+
+void Operations::unpack(data::DType format, const at::Tensor& rows, at::Tensor& out) const {
+  const auto block_bytes = static_cast<int64_t>(data::dtype_block_bytes(format)),
+             block_values = static_cast<int64_t>(data::dtype_block_values(format));
+  const int64_t count = rows.numel() / block_bytes;
+  ERANK_CHECK(block_values > 1 && rows.numel() == count * block_bytes &&
+              out.numel() == count * block_values);
+  if (!kernels_) {
+    out.copy_(unpack_blocks(format, rows.view({count, block_bytes})).view(out.sizes()));
+    return;
+  }
+  launch(kernels_->unpack,
+         {.format = format,
+          .blocks = memory_of(rows, at::kByte),
+          .out = memory_of(out, at::kBFloat16),
+          .count = count},
+         rows.device());
 }
 
 // They are compiled for compute capability 8.0 and later.

@@ -30,6 +30,8 @@ class Operations {
   // qkv [T, (N + 2 K) D] -> q [T, N, D]; keys and values go to their slots. q and k are normed by
   // head where there are weights for it, then rotated.
   at::Tensor rotate_and_store(const at::Tensor& qkv, Heads heads) const;
+  // Rows of blocks [n, bytes] uint8 -> their values in `out` [n, in] bf16.
+  void unpack(data::DType format, const at::Tensor& rows, at::Tensor& out) const;
 
  private:
   const Kernels* kernels_;
