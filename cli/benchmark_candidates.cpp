@@ -104,7 +104,6 @@ bool write_candidates(const eval::Benchmark& benchmark, const TaskFiles& files,
       const base::Json made_of = index_made_of(files.corpus, "", index.analyzer);
       const auto write = [&](std::string_view bytes) { file.write(bytes); };
       if (!write_index(files.corpus, "", index, write, progress)) return false;
-      remove_made_of(options.index, "index");
       file.commit();
       write_made_of(options.index, "index", made_of);
     }

@@ -42,7 +42,6 @@ void run_index(const IndexFlags& flags, base::ProgressSink& progress) {
   const base::Json made_of = index_made_of(corpus, flags.text_field, options.analyzer);
   const auto write = [&](std::string_view bytes) { output.write(bytes); };
   if (!write_index(corpus, flags.text_field, options, write, progress)) return;
-  if (is_file) remove_made_of(target.path, "index");
   output.commit();
   if (is_file && !made_of.is_null()) write_made_of(target.path, "index", made_of);
 }

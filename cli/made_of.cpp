@@ -16,14 +16,19 @@ std::string made_path(const std::string& out) { return out + ".made.json"; }
 
 namespace {
 
+// Of whichever verb.
+bool is_record(const Json& json) {
+  return json.is_object() && json.value("verb", Json()).is_string() &&
+         json.value("made_of", Json()).is_object() &&
+         (!json.contains("output") || json["output"].is_object());
+}
+
 // The whole file.
 std::optional<Json> read_record(const std::string& out, const std::string& verb) {
   const std::string path = made_path(out);
   if (!base::file_exists(path)) return std::nullopt;
   const Json json = base::parse_json(base::read_file(path), path);
-  if (!json.is_object() || json.value("verb", Json()) != verb ||
-      !json.value("made_of", Json()).is_object() ||
-      (json.contains("output") && !json["output"].is_object()))
+  if (!is_record(json) || json["verb"] != verb)
     base::fail(ErrorKind::kCorrupt, "made_of", path, ": does not say what an output of `erank ",
                verb, "` was made of; move it away");
   return json;
@@ -72,10 +77,16 @@ void write_made_of(const std::string& out, const std::string& verb, const Json& 
   base::write_file_atomic(made_path(out), base::dump_json(record) + "\n");
 }
 
-void remove_made_of(const std::string& out, const std::string& verb) {
-  if (!read_record(out, verb)) return;
+void remove_made_of(const std::string& out) {
+  const std::string path = made_path(out);
+  try {
+    if (!base::file_exists(path) || !is_record(base::parse_json(base::read_file(path), path)))
+      return;
+  } catch (const base::Error&) {  // no JSON, or not to be read
+    return;
+  }
   std::error_code none;
-  std::filesystem::remove(made_path(out), none);
+  std::filesystem::remove(path, none);
 }
 
 std::string difference(const Json& before, const Json& now) {

@@ -31,7 +31,8 @@ void check_made_of(const std::string& out, const std::string& verb);
 // Of `out` as it is now. `scored_by`: of a run.
 void write_made_of(const std::string& out, const std::string& verb, const base::Json& made_of,
                    const std::optional<eval::ScoredBy>& scored_by = {});
-void remove_made_of(const std::string& out, const std::string& verb);
+// For when `out` becomes another file: what is no such record of any verb stays.
+void remove_made_of(const std::string& out);
 
 // "" when both are equal, else e.g. "'seed' was 1, now it is 2" of the first key that differs.
 std::string difference(const base::Json& before, const base::Json& now);

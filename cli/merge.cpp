@@ -99,7 +99,6 @@ void run_merge(const MergeFlags& flags, Context& context) {
     context.progress->update({"merge", number, parts.count, "shards", ""});
   }
   context.progress->finish();
-  if (!stream) remove_made_of(target.path, "rerank");
   output.commit();
   if (!stream) write_made_of(target.path, "rerank", parts.first.made_of, parts.first.scored_by);
 }

@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include "cli/made_of.h"
 #include "cli/verbs.h"
 #include "erank/base/error.h"
 #include "erank/rank/model_files.h"
@@ -28,6 +29,14 @@ void tell(const std::string& path, const data::ReadNotes& notes) {
 Output::Output(const std::string& path, bool overwrite, const std::vector<std::string>& inputs)
     : file_(checked(path, overwrite, inputs),
             overwrite ? base::OutputFile::Existing::kReplace : base::OutputFile::Existing::kKeep,
-            interrupted) {}
+            interrupted) {
+  const auto target = base::output_target(name_of(path));
+  if (target.kind != base::OutputTarget::kStream) replaced_ = target.path;
+}
+
+void Output::commit() {
+  if (!replaced_.empty()) remove_made_of(replaced_);
+  file_.commit();
+}
 
 }  // namespace erank::cli

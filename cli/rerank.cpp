@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/calibrated.h"
 #include "cli/checks.h"
 #include "cli/made_of.h"
 #include "cli/rerank_jobs.h"
@@ -138,52 +139,8 @@ base::Json fingerprint(const RerankFlags& f, const PairDigests& pairs) {
           {"seed", f.seed}};
 }
 
-// --calibrated, else what lies beside the checkpoint, else "".
 std::string calibration_file(const RerankFlags& f) {
-  if (!f.calibrated.empty()) return f.calibrated;
-  const std::string beside = rank::calibration_of_model(f.model.options.model);
-  return base::file_exists(beside) ? beside : "";
-}
-
-// The options, the checkpoint's defaults filled in.
-eval::ScoredBy scored_by(const RerankFlags& f) {
-  const auto checkpoint = rank::find_checkpoint(f.model.options.model);
-  const auto& d = checkpoint.defaults;
-  const auto model = f.model.resolved();
-  const auto options = score_options(f);
-  const rank::Mode mode = options.mode.value_or(d.mode);
-  eval::ScoredBy by{checkpoint.name,
-                    rank::files_digest(f.model.files()),
-                    options.instruction.value_or(d.instruction),
-                    rank::mode_name(mode),
-                    rank::score_kind_name(options.score.value_or(d.score)),
-                    std::string(text::scale_name(model.scale.value_or(d.prompt.scale)))};
-  if (mode == rank::Mode::kThink) {
-    by.max_think_tokens = options.max_think_tokens.value_or(d.max_think_tokens);
-    by.samples = options.samples;
-    by.temperature = options.temperature;
-  }
-  return by;
-}
-
-// The calibration that is for these scores, if any. One that is named and is for others is refused;
-// the one beside the model is left alone then.
-std::optional<eval::Calibration> read_calibration(const RerankFlags& f, const eval::ScoredBy& now) {
-  const std::string file = calibration_file(f);
-  if (file.empty()) return std::nullopt;
-  auto calibration = eval::read_calibration(file);
-  const bool tells = !f.quiet && !f.is_part;
-  if (!calibration.scored_by) {
-    if (tells) warn(file + " does not say which scores it is for; it is taken to be for these");
-    return calibration;
-  }
-  const std::string what = eval::difference(*calibration.scored_by, now);
-  if (what.empty()) return calibration;
-  if (!f.calibrated.empty())
-    base::fail(ErrorKind::kInvalidInput, "--calibrated", file, " is for other scores: ", what,
-               "; rerank as then, or make one of a run like this with `erank calibrate`");
-  if (tells) warn(base::str(file, " is for other scores and is not used: ", what));
-  return std::nullopt;
+  return cli::calibration_file(f.calibrated, f.model.options.model);
 }
 
 // With what else of the options shapes the output.
@@ -256,12 +213,17 @@ void check_complete(const RerankFlags& f, const base::OutputTarget& target,
   }
 }
 
+rank::RerankerOptions reranker_options(const RerankFlags& f) {
+  rank::RerankerOptions options = f.model.resolved();
+  if (f.max_document_tokens > 0) options.max_document_tokens = f.max_document_tokens;
+  if (f.max_query_tokens > 0) options.max_query_tokens = f.max_query_tokens;
+  return options;
+}
+
 RerankPlan plan_of(const RerankFlags& f) {
   RerankPlan plan;
-  plan.reranker = f.model.resolved();
+  plan.reranker = reranker_options(f);
   plan.loaded = f.loaded;
-  if (f.max_document_tokens > 0) plan.reranker.max_document_tokens = f.max_document_tokens;
-  if (f.max_query_tokens > 0) plan.reranker.max_query_tokens = f.max_query_tokens;
   plan.scores = score_options(f);
   plan.min_probability = f.min_probability;
   plan.format = parse_rerank_format(f.format, !to_stdout(f));
@@ -280,8 +242,11 @@ void check_scoring_options(const RerankFlags& flags) { score_options(flags); }
 RerankDone rerank(const RerankFlags& flags, Context& context) {
   check_scoring_options(flags);
   if (!flags.shard.empty()) parse_shard(flags.shard, "--shard");
-  const eval::ScoredBy by = scored_by(flags);
-  const auto calibration = read_calibration(flags, by);
+  const eval::ScoredBy by =
+      scored_by(scoring_model(flags.model, reranker_options(flags)), score_options(flags));
+  const auto calibration =
+      find_calibration(flags.calibrated, flags.model.options.model, !flags.quiet && !flags.is_part,
+                       [&](const eval::ScoredBy&) { return by; });
   if (flags.min_probability > 0 && !calibration)
     base::fail(ErrorKind::kInvalidInput, "--min-probability",
                "needs a calibration for these scores: --calibrated FILE, which `erank calibrate` "

@@ -128,7 +128,6 @@ class RerankRun {
     if (interrupted()) return stop();
     if (journal_) journal_->commit();
     const bool journal = journal_ != nullptr;
-    if (journal) remove_made_of(path_, "rerank");
     output.commit();
     if (stats) stats->commit();
     if (journal) write_made_of(path_, "rerank", plan_.made_of, plan_.scored_by);

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "cli/calibrated.h"
 #include "cli/checks.h"
 #include "cli/model_options.h"
 #include "cli/progress_line.h"
@@ -17,7 +18,6 @@
 #include "erank/base/error.h"
 #include "erank/base/files.h"
 #include "erank/eval/benchmarks.h"
-#include "erank/rank/model_files.h"
 #include "erank/serve/line_log.h"
 #include "erank/serve/metrics.h"
 #include "erank/serve/page.h"
@@ -43,7 +43,7 @@ struct ServeFlags {
   std::string api_key_file, access_log;
   double request_timeout = 600, drain_seconds = 30;
   int max_document_tokens = 0, max_query_tokens = 0, max_think_tokens = 0;
-  std::string instruction, score;
+  std::string instruction, score, calibrated;
   bool think = false, direct = false;
   bool until_stdin_ends = false;
 };
@@ -146,14 +146,45 @@ void add_page(serve::Service& service) {
     });
 }
 
+// The calibration that some request's scores may be for: what the model, its scale and how much it
+// reads of a text are is the server's to say, the rest a request's.
+serve::ServiceCalibration calibration_of(const std::string& named,
+                                         const rank::RerankerOptions& options,
+                                         const ScoringModel& model) {
+  const auto found = find_calibration(named, options.model, true, [&](const eval::ScoredBy& then) {
+    const eval::ScoredBy of_server = scored_by(model, {});
+    eval::ScoredBy now = then;
+    now.model = of_server.model, now.weights = of_server.weights, now.scale = of_server.scale;
+    now.max_document_tokens = of_server.max_document_tokens;
+    now.max_query_tokens = of_server.max_query_tokens;
+    now.max_windows = of_server.max_windows;
+    return now;
+  });
+  if (!found) return {};
+  serve::ServiceCalibration calibration;
+  calibration.relevance = [map = *found, model](
+                              double score, const rank::ScoreOptions& o) -> std::optional<double> {
+    if (map.scored_by && !eval::difference(*map.scored_by, scored_by(model, o)).empty())
+      return std::nullopt;
+    return map.probability(score);
+  };
+  calibration.info = {{"scored_by", nullptr}};
+  if (found->scored_by) calibration.info["scored_by"] = eval::to_json(*found->scored_by);
+  return calibration;
+}
+
 struct Loaded {
+  serve::ServiceCalibration calibration;
+  std::string files;  // digest of the model's
   std::shared_ptr<rank::Reranker> reranker;
-  std::string files;  // their digest
 };
 
 // Loads the model and scores one pair, so that the first client does not wait for memory.
-Loaded load_warm(const rank::RerankerOptions& options, const std::vector<std::string>& files) {
-  Loaded loaded{rank::Reranker::load(options), rank::files_digest(files)};
+Loaded load_warm(const rank::RerankerOptions& options, const ModelFlags& flags,
+                 const std::string& calibrated) {
+  const ScoringModel model = scoring_model(flags, options);
+  Loaded loaded{calibration_of(calibrated, options, model), model.files,
+                rank::Reranker::load(options)};
   rank::RankRequest request;
   request.query = "why is the sky blue";
   request.passages = {{"1", "Air scatters blue light more than red light.", {}}};
@@ -178,9 +209,10 @@ std::future<Loaded> start_loading(const ServeFlags& f) {
   options.max_queued_pairs = 0;
   std::promise<Loaded> promise;
   auto future = promise.get_future();
-  std::thread([promise = std::move(promise), options, files = f.model.files()]() mutable {
+  std::thread([promise = std::move(promise), options, flags = f.model,
+               calibrated = f.calibrated]() mutable {
     try {
-      promise.set_value(load_warm(options, files));
+      promise.set_value(load_warm(options, flags, calibrated));
     } catch (...) {
       promise.set_exception(std::current_exception());
     }
@@ -279,9 +311,9 @@ void run_serve(const ServeFlags& f) {
         log.reset();    // writes what waits
         std::_Exit(0);  // the thread that loads cannot be ended, and has nothing to save
       }
-    const Loaded loaded = loading.get();
+    Loaded loaded = loading.get();
     reranker = loaded.reranker;
-    service.set_reranker(reranker, loaded.files);
+    service.set_reranker(reranker, loaded.files, std::move(loaded.calibration));
     ProgressLine::print_above(base::str("erank: serving ", reranker->model_name(), " (",
                                         reranker->precision_name(), ") at ", server.url()));
   } catch (...) {
@@ -344,6 +376,9 @@ void add_serve(CLI::App& app, Context& context) {
       ->check(positive_number());
   verb->add_option("--max-query-tokens", f.max_query_tokens, "cut queries to so many tokens")
       ->check(positive_number());
+  verb->add_option("--calibrated", f.calibrated,
+                   "adds to results whose scores it is for their probability of relevance, by this "
+                   "file of\nerank calibrate (default: the one that it stored beside the model)");
   verb->add_option("--api-key", f.server.api_keys,
                    "clients must send this key as Authorization: Bearer KEY; may be given several "
                    "times\n(others on this machine can read it here: better use ERANK_API_KEY "

@@ -118,12 +118,16 @@ constexpr std::pair<const char*, std::string ScoredBy::*> kScoredBy[] = {
     {"score", &ScoredBy::score},
     {"scale", &ScoredBy::scale}};
 
-// Calls visit(key, member) for each number.
+// Calls visit(key, member) for what may be missing.
 template <typename Visit>
-void for_numbers(const Visit& visit) {
+void for_optional(const Visit& visit) {
   visit("max_think_tokens", &ScoredBy::max_think_tokens);
   visit("samples", &ScoredBy::samples);
   visit("temperature", &ScoredBy::temperature);
+  visit("max_doc_tokens", &ScoredBy::max_document_tokens);
+  visit("max_query_tokens", &ScoredBy::max_query_tokens);
+  visit("long_docs", &ScoredBy::long_documents);
+  visit("max_windows", &ScoredBy::max_windows);
 }
 
 std::vector<double> numbers(const base::Json& object, const char* key, const std::string& path) {
@@ -140,7 +144,7 @@ std::vector<double> numbers(const base::Json& object, const char* key, const std
 base::OrderedJson to_json(const ScoredBy& by) {
   base::OrderedJson json;
   for (const auto& [key, member] : kScoredBy) json[key] = by.*member;
-  for_numbers([&](const char* key, auto member) {
+  for_optional([&](const char* key, auto member) {
     if (by.*member) json[key] = *(by.*member);
   });
   return json;
@@ -150,10 +154,10 @@ ScoredBy scored_by_from_json(const base::Json& json, const std::string& where) {
   ScoredBy by;
   for (const auto& [key, member] : kScoredBy)
     by.*member = base::json_require<std::string>(json, key, where + ", scored_by");
-  for_numbers([&](const char* key, auto member) {
-    using Number = typename std::remove_reference_t<decltype(by.*member)>::value_type;
+  for_optional([&](const char* key, auto member) {
+    using Value = typename std::remove_reference_t<decltype(by.*member)>::value_type;
     if (json.contains(key))
-      by.*member = base::json_require<Number>(json, key, where + ", scored_by");
+      by.*member = base::json_require<Value>(json, key, where + ", scored_by");
   });
   return by;
 }
@@ -168,7 +172,7 @@ std::string difference(const ScoredBy& before, const ScoredBy& now) {
     if (member != &ScoredBy::model && before.*member != now.*member)
       return base::str("'", key, "' was '", before.*member, "', now it is '", now.*member, "'");
   std::string what;
-  for_numbers([&](const char* key, auto member) {
+  for_optional([&](const char* key, auto member) {
     const auto &was = before.*member, &is = now.*member;
     if (what.empty() && was && is && *was != *is)
       what = base::str("'", key, "' was ", *was, ", now it is ", *is);

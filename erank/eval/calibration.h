@@ -25,9 +25,12 @@ struct ScoredBy {
   std::string model;    // its name, for people
   std::string weights;  // digest of the files that it is read from
   std::string instruction, mode, score, scale;
-  // Where the mode is "think". What earlier versions wrote has none of the three.
+  // What earlier versions wrote lacks some of these. Where the mode is "think":
   std::optional<int64_t> max_think_tokens = {}, samples = {};
   std::optional<double> temperature = {};
+  std::optional<int64_t> max_document_tokens = {}, max_query_tokens = {};
+  std::optional<std::string> long_documents = {};  // "windows", "cut"
+  std::optional<int64_t> max_windows = {};         // where they are read in windows
 };
 base::OrderedJson to_json(const ScoredBy& by);
 // Throws Error{kInvalidInput} for what is no such object, with `where` it is from.

@@ -178,13 +178,7 @@ void Reranker::State::start(std::shared_ptr<const model::CheckpointSource> sourc
   for (auto& one : loading) loaded = one.get();
 }
 
-std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
-                                         base::ProgressSink* progress) {
-  check_devices(options.devices);
-  auto state = std::make_shared<State>();
-  state->options = options;
-  state->checkpoint = find_checkpoint(options.model);
-  CheckpointDefaults& defaults = state->checkpoint.defaults;
+CheckpointDefaults with_options(CheckpointDefaults defaults, const RerankerOptions& options) {
   auto& prompt = defaults.prompt;
   if (options.max_query_tokens) prompt.max_query_tokens = *options.max_query_tokens;
   if (options.max_document_tokens) prompt.max_document_tokens = *options.max_document_tokens;
@@ -193,6 +187,17 @@ std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
   if (options.mode) defaults.mode = *options.mode;
   if (options.score) defaults.score = *options.score;
   if (options.instruction) defaults.instruction = *options.instruction;
+  return defaults;
+}
+
+std::unique_ptr<Reranker> Reranker::load(const RerankerOptions& options,
+                                         base::ProgressSink* progress) {
+  check_devices(options.devices);
+  auto state = std::make_shared<State>();
+  state->options = options;
+  state->checkpoint = find_checkpoint(options.model);
+  state->checkpoint.defaults = with_options(state->checkpoint.defaults, options);
+  const auto& prompt = state->checkpoint.defaults.prompt;
   const std::string adapter =
       !options.adapter.empty() ? options.adapter : state->checkpoint.adapter.value_or("");
   // Beside the tokenizer, whose tables take as long.

@@ -56,6 +56,9 @@ struct RerankerOptions {
   std::optional<std::string> instruction;
 };
 
+// What requests of a reranker fall back to, which is loaded of a checkpoint with these defaults.
+CheckpointDefaults with_options(CheckpointDefaults defaults, const RerankerOptions& options);
+
 struct Passage {
   std::string id;
   std::string text;

@@ -14,7 +14,8 @@ int64_t max_input_length(const rank::Reranker& reranker) {
 
 }  // namespace
 
-OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reranker) {
+OrderedJson info_json(const ServiceOptions& options, const OrderedJson& calibration,
+                      const rank::Reranker& reranker) {
   const rank::CheckpointDefaults& defaults = reranker.defaults();
   OrderedJson json;
   json["model_id"] = reranker.model_name();
@@ -52,6 +53,7 @@ OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reran
   json["default_deadline_ms"] = options.default_deadline_ms > 0
                                     ? OrderedJson(options.default_deadline_ms)
                                     : OrderedJson(nullptr);
+  json["calibration"] = calibration;
   OrderedJson presets = OrderedJson::array();
   for (const auto& [name, text] : options.instructions)
     presets.push_back(OrderedJson{{"name", name}, {"text", text}});

@@ -7,7 +7,8 @@
 namespace erank::serve {
 
 // TEI's /info, and our limits and choices next to its keys.
-base::OrderedJson info_json(const ServiceOptions& options, const rank::Reranker& reranker);
+base::OrderedJson info_json(const ServiceOptions& options, const base::OrderedJson& calibration,
+                            const rank::Reranker& reranker);
 // OpenAI's /v1/models.
 base::OrderedJson models_json(const rank::Reranker& reranker, int64_t created);
 // /live, for a page that asks each second.

@@ -66,7 +66,7 @@ std::string type_of(const OrderedJson& schema) {
   }
   std::string all;
   for (const std::string& part : parts) all += (all.empty() ? "" : " or ") + part;
-  return all.empty() ? "anything" : all;
+  return all.empty() && !schema.contains("type") ? "anything" : all;  // null is no word
 }
 
 std::string fields_of(const OrderedJson& schema) {

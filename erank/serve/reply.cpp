@@ -46,6 +46,7 @@ void add_details(OrderedJson& item, const RerankCall& call, const PassageResult&
   item["score"] = result.score;
   item["integer"] = result.integer;
   item["probability"] = result.probability;
+  if (result.relevance) item["relevance"] = *result.relevance;
   if (call.options.hybrid_weight && result.first_stage_score)
     item["first_stage_score"] = *result.first_stage_score;
   if (call.return_distribution) item["distribution"] = result.distribution.answers();
@@ -62,8 +63,9 @@ void add_details(OrderedJson& item, const RerankCall& call, const PassageResult&
 }
 
 // Clients of these shapes know few keys: ours are there where they were asked for or say what is
-// wrong.
+// wrong, and where the server is to tell what its scores mean.
 void add_few_details(OrderedJson& item, const RerankCall& call, const PassageResult& result) {
+  if (result.relevance) item["relevance"] = *result.relevance;
   if (call.return_distribution && !result.error)
     item["distribution"] = result.distribution.answers();
   if (call.return_reasoning && !result.error) item["reasoning"] = result.reasoning;

@@ -37,12 +37,14 @@ ApiError nothing_scored(const rank::PassageError& error) {
 }  // namespace
 
 RunningCall::RunningCall(uint64_t number, RerankCall call, ReplyContext context, Arrival arrival,
-                         PairPool& pool, const ServiceHooks& hooks)
+                         PairPool& pool, const ServiceCalibration& calibration,
+                         const ServiceHooks& hooks)
     : number_(number),
       call_(std::move(call)),
       context_(std::move(context)),
       arrival_(std::move(arrival)),
       pool_(&pool),
+      calibration_(&calibration),
       hooks_(&hooks) {
   for (const QueryCall& query : call_.queries) documents_.emplace_back(query.documents->size());
   if (call_.deadline_ms) deadline_ = arrival_.came + milliseconds(*call_.deadline_ms);
@@ -146,6 +148,7 @@ void RunningCall::take(PairPool::Answer answer) {
   PassageResult& result = answer.result;
   Document& document = documents_.at(answer.query).at(result.index);
   add_first_stage(answer.query, result);
+  add_relevance(result);
   if (hooks_->on_pair) hooks_->on_pair(result, !answer.cached);
   ++done_;
   if (!answer.cached) tokens_ += result.prompt_tokens + result.new_tokens;
@@ -190,6 +193,13 @@ std::vector<size_t> RunningCall::best(size_t query) const {
 void RunningCall::add_first_stage(size_t query, PassageResult& result) const {
   const auto& first_stage = call_.queries[query].first_stage;
   if (!first_stage.empty()) result.first_stage_score = first_stage[result.index];
+}
+
+void RunningCall::add_relevance(PassageResult& result) const {
+  if (!calibration_->relevance || result.error) return;
+  rank::ScoreOptions options = call_.options;
+  if (two_stages_) options.mode = first_stage_ ? rank::Mode::kDirect : rank::Mode::kThink;
+  result.relevance = calibration_->relevance(result.score, options);
 }
 
 rank::Ranking RunningCall::ranking_of(size_t query, bool late) const {

@@ -27,9 +27,9 @@ class RunningCall {
     int64_t timeout_ms = 0;  // 0: none
     int64_t body_bytes = 0;
   };
-  // `number` is its name as a caller of the pool; pool and hooks must outlive it.
+  // `number` is its name as a caller of the pool; pool, calibration and hooks must outlive it.
   RunningCall(uint64_t number, RerankCall call, ReplyContext context, Arrival arrival,
-              PairPool& pool, const ServiceHooks& hooks);
+              PairPool& pool, const ServiceCalibration& calibration, const ServiceHooks& hooks);
 
   // Asks for the first stage's pairs. `refuse(missing)` throws ApiError when so many more pairs,
   // each sample counts, are too many. What it throws is for fail().
@@ -63,6 +63,7 @@ class RunningCall {
   void end_stage();
   std::vector<size_t> best(size_t query) const;  // those that are reasoned about
   void add_first_stage(size_t query, rank::PassageResult& result) const;  // its score, if any
+  void add_relevance(rank::PassageResult& result) const;                  // likewise, of this stage
   // `late`: what is not final has missed the deadline.
   rank::Ranking ranking_of(size_t query, bool late) const;
   void finish();
@@ -75,6 +76,7 @@ class RunningCall {
   ReplyContext context_;
   Arrival arrival_;
   PairPool* pool_;
+  const ServiceCalibration* calibration_;
   const ServiceHooks* hooks_;
   std::vector<std::vector<Document>> documents_;  // by query
   bool two_stages_ = false;

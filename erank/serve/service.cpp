@@ -116,8 +116,9 @@ struct Service::State {
   std::map<std::string, std::function<HttpReply(const HttpRequest&)>> routes;
   const Clock::time_point began = Clock::now();
   std::thread thread;
-  std::shared_ptr<rank::Reranker> model;  // these two by the queue's mutex
+  std::shared_ptr<rank::Reranker> model;  // these three by the queue's mutex, until there are some
   std::string files;
+  ServiceCalibration calibration;
 
   // The thread's own.
   std::optional<ResultCache> cache;  // until the pool has it
@@ -175,8 +176,8 @@ void Service::State::add_routes() {
       return error_reply(error, request.id);
     };
   };
-  routes["/info"] =
-      of_model([this](const rank::Reranker& model) { return info_json(options, model); });
+  routes["/info"] = of_model(
+      [this](const rank::Reranker& model) { return info_json(options, calibration.info, model); });
   routes["/openapi.json"] = [](const HttpRequest&) {
     return HttpReply{.body = std::string(openapi_json())};
   };
@@ -319,7 +320,7 @@ void Service::State::begin(WaitingCall waiting) {
                          .created = std::time(nullptr),
                          .scale = pool->reranker().defaults().prompt.scale};
     running = std::make_unique<RunningCall>(number, std::move(call), std::move(context),
-                                            std::move(waiting.arrival), *pool, hooks);
+                                            std::move(waiting.arrival), *pool, calibration, hooks);
   } catch (const ApiError& error) {
     return responder->send(error_reply(error, waiting.id));
   } catch (const std::exception& error) {
@@ -403,10 +404,12 @@ Service::~Service() {
   state_->thread.join();
 }
 
-void Service::set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::string& files) {
+void Service::set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
+                           ServiceCalibration calibration) {
   const std::lock_guard lock(state_->queue->mutex);
   ERANK_CHECK(reranker && !state_->model);
   state_->files = files;
+  state_->calibration = std::move(calibration);
   state_->model = std::move(reranker);
 }
 

@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "erank/base/json.h"
 #include "erank/rank/reranker.h"
 #include "erank/serve/api.h"
 #include "erank/serve/http.h"
@@ -37,6 +39,15 @@ struct ServiceOptions {
   std::string version = {};
   // Instructions to choose from, told by /info: a name and a text each.
   std::vector<std::pair<std::string, std::string>> instructions = {};
+};
+
+// What scores mean: probabilities of relevance, as results have them.
+struct ServiceCalibration {
+  // Of the model's own score of a pair with these options; none where the calibration is for scores
+  // that are made otherwise. Called on the service's thread; must be quick and must not throw.
+  std::function<std::optional<double>(double score, const rank::ScoreOptions& options)> relevance =
+      {};
+  base::OrderedJson info = nullptr;  // told by /info
 };
 
 // What there is to be counted. Called on the service's thread; must be quick and must not throw.
@@ -77,7 +88,8 @@ class Service {
 
   // From now on there are scores, and /ready says so. `files` is of what the model was read
   // from (rank::files_digest): results are kept by it. Once.
-  void set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::string& files);
+  void set_reranker(std::shared_ptr<rank::Reranker> reranker, const std::string& files,
+                    ServiceCalibration calibration = {});
 
   // A further GET route, e.g. a page. `reply` is called on the thread that calls handle() and must
   // be quick. REQUIRES: called before handle().

@@ -151,6 +151,37 @@ TEST_F(TinyOutput, LinksAreWrittenThrough) {
   }
 }
 
+// What says of what a file was made says nothing of the one that takes its place.
+TEST_F(TinyOutput, ARecordGoesWithTheFileThatItIsOf) {
+  const std::string out = path("o"), record = out + ".made.json";
+  for (const auto& [verb, args] : verbs_) {
+    if (verb == "rerank" || verb == "index") continue;  // which write their own
+    for (const char* of : {"rerank", "index"}) {
+      put("o", "old");
+      put("o.made.json", std::string("{\"verb\": \"") + of + "\", \"made_of\": {}}");
+      expect_refused(to(verb, out), "--overwrite");
+      EXPECT_TRUE(fs::exists(record)) << verb;
+      EXPECT_EQ(to(verb, out, {"--overwrite"}).exit_code, 0) << verb;
+      EXPECT_FALSE(fs::exists(record)) << verb;
+    }
+    for (const char* other : {"{\"made_of\": 1}", "no JSON"}) {  // somebody's own
+      put("o.made.json", other);
+      EXPECT_EQ(to(verb, out, {"--overwrite"}).exit_code, 0) << verb;
+      EXPECT_TRUE(fs::remove(record)) << verb;
+    }
+  }
+  // Until there is a new one the old one keeps its record.
+  ASSERT_EQ(to("rerank", out, {"--overwrite"}).exit_code, 0);
+  EXPECT_EQ(
+      run({"fuse", "--method", "rrf", path("run.trec"), path("none"), "--out", out, "--overwrite"})
+          .exit_code,
+      2);
+  EXPECT_TRUE(fs::exists(record));
+  ASSERT_EQ(to("fuse", out, {"--overwrite"}).exit_code, 0);
+  const Outcome scored = run({"calibrate", out, "--qrels", path("qrels.txt")});
+  EXPECT_THAT(scored.err, Not(HasSubstr("is of another file"))) << scored.err;
+}
+
 TEST_F(TinyOutput, DevicesStayDevicesAndAFullOneIsOneLine) {
   if (!fs::is_character_file("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
   for (const auto& [verb, args] : verbs_) {

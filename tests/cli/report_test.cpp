@@ -322,5 +322,35 @@ TEST_F(TinyCalibration, KnowsHowItsScoresWereReasoned) {
   EXPECT_EQ(with({"--max-think-tokens", "5"}).exit_code, 0);
 }
 
+// And so does what is read of a text.
+TEST_F(TinyCalibration, KnowsWhatOfTheTextsWasRead) {
+  const std::vector<std::string> budgets = {"--max-doc-tokens", "20", "--max-query-tokens", "9"};
+  ASSERT_EQ(scored("run.jsonl", budgets).exit_code, 0);
+  const base::Json by = base::parse_json(base::read_file(path("run.jsonl.made.json")), "made");
+  EXPECT_EQ(by["scored_by"]["max_doc_tokens"], 20);
+  EXPECT_EQ(by["scored_by"]["max_query_tokens"], 9);
+  EXPECT_EQ(by["scored_by"]["long_docs"], "windows");
+  EXPECT_EQ(by["scored_by"]["max_windows"], 8);
+  ASSERT_EQ(calibrate("run.jsonl", {"--out", path("map.json")}).exit_code, 0);
+  const auto with = [&](std::vector<std::string> options) {
+    options.insert(options.end(), {"--calibrated", path("map.json"), "--quiet"});
+    return scored("other.jsonl", options);
+  };
+  EXPECT_EQ(with(budgets).exit_code, 0);
+  expect_refused(with({"--max-query-tokens", "9"}), "'max_doc_tokens' was 20, now it is 2048");
+  expect_refused(with({"--max-doc-tokens", "20", "--max-query-tokens", "10"}),
+                 "'max_query_tokens' was 9, now it is 10; score as then, or make one");
+  std::vector<std::string> cut = budgets, fewer = budgets;
+  cut.insert(cut.end(), {"--long-docs", "cut"});
+  expect_refused(with(cut), "'long_docs' was windows, now it is cut");
+  fewer.insert(fewer.end(), {"--max-windows", "2"});
+  expect_refused(with(fewer), "'max_windows' was 8, now it is 2");
+  // Of what is cut there are no windows.
+  ASSERT_EQ(scored("cut.jsonl", cut).exit_code, 0);
+  const base::Json of_cut = base::parse_json(base::read_file(path("cut.jsonl.made.json")), "made");
+  EXPECT_EQ(of_cut["scored_by"]["long_docs"], "cut");
+  EXPECT_FALSE(of_cut["scored_by"].contains("max_windows"));
+}
+
 }  // namespace
 }  // namespace erank::cli

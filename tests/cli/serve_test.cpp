@@ -142,6 +142,70 @@ TEST_F(Serve, TellsTheDefaultsOfItsFlags) {
   EXPECT_EQ(stop(SIGTERM).exit_code, 0);
 }
 
+TEST_F(Serve, TellsProbabilitiesOfRelevanceAsRerankDoes) {
+  put("c.jsonl",
+      R"({"qid":"p","query":"sky p","hits":[{"docid":"a","text":"blue"},{"docid":"b","text":"bread"}]})"
+      "\n"
+      R"({"qid":"q","query":"sky q","hits":[{"docid":"a","text":"blue"},{"docid":"b","text":"bread"}]})"
+      "\n");
+  put("qrels", "p 0 a 1\np 0 b 0\nq 0 a 1\nq 0 b 0\n");
+  const auto reranked = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> args = {"--candidates", path("c.jsonl"), "--direct",       "--quiet",
+                                     "--overwrite",  "--out",         path("run.jsonl")};
+    args.insert(args.end(), more.begin(), more.end());
+    EXPECT_EQ(rerank(args).exit_code, 0);
+  };
+  const auto calibrate = [&](const std::vector<std::string>& to) {
+    std::vector<std::string> args = {"calibrate", path("run.jsonl"), "--qrels", path("qrels")};
+    args.insert(args.end(), to.begin(), to.end());
+    EXPECT_EQ(run(args).exit_code, 0);
+  };
+  reranked({});
+  const std::string map = path("map.json");
+  calibrate({"--out", map});
+  reranked({"--calibrated", map});
+  const auto expected = json_lines(base::read_file(path("run.jsonl")));
+
+  const auto results = [&](const std::string& more) {
+    const RawReply reply = ask(serve::post(
+        "/v1/rerank", R"({"query": "sky p", "documents": ["blue", "bread"])" + more + "}"));
+    EXPECT_EQ(reply.status, 200) << reply.body;
+    return base::parse_json(reply.body, "reply")["results"];
+  };
+  serve({"--calibrated", map});
+  const base::Json same = results(R"(, "mode": "direct")");
+  ASSERT_EQ(same.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(same[i]["score"], expected[i]["score"]);
+    EXPECT_EQ(same[i].at("relevance"), expected[i].at("relevance"));
+  }
+  for (const char* other :
+       {R"("mode": "think", "max_think_tokens": 3)", R"("mode": "direct", "score": "integer")",
+        R"("mode": "direct", "long_docs": "cut")", R"("mode": "direct", "instruction": "poems")"})
+    EXPECT_FALSE(results(std::string(", ") + other)[0].contains("relevance")) << other;
+  const base::Json info = base::parse_json(ask(get("/info")).body, "reply");
+  EXPECT_EQ(info["calibration"]["scored_by"]["mode"], "direct");
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
+  port_ = 0;
+
+  // What lies beside the model is taken, and left alone where no request's scores can be what it is
+  // for; one that is named is refused then.
+  reranked({"--calibrated", map});
+  calibrate({"--model", tiny_model()});
+  serve();
+  EXPECT_EQ(results(R"(, "mode": "direct")")[0].at("relevance"), expected[0].at("relevance"));
+  EXPECT_EQ(stop(SIGTERM).exit_code, 0);
+  port_ = 0;
+  expect_refused(run({"serve", "--model", tiny_model(), "--scale", "0-3", "--port", "0",
+                      "--threads", "1", "--calibrated", map}),
+                 "is for other scores: 'scale' was '0-10', now it is '0-3'");
+  serve({"--max-doc-tokens", "30"});
+  EXPECT_FALSE(results(R"(, "mode": "direct")")[0].contains("relevance"));
+  EXPECT_THAT(ask(get("/info")).body, HasSubstr("\"calibration\":null"));
+  EXPECT_THAT(stop(SIGTERM).err, HasSubstr("calibration.json is for other scores and is not used: "
+                                           "'max_doc_tokens' was 2048, now it is 30"));
+}
+
 TEST_F(Serve, FinishesWhatRunsWhenASignalComes) {
   serve({"--drain-seconds", "60"});
   std::string documents;

@@ -165,7 +165,8 @@ TEST(Calibration, ComesBackFromItsFileBitForBit) {
   const Pairs pairs = drawn(200, 11, [](double score) { return score / 10; });
   for (const auto method : {Calibration::Method::kPlatt, Calibration::Method::kIsotonic}) {
     Calibration map = with(fit_calibration(pairs), method);
-    map.scored_by = ScoredBy{"m", "1f", "find it", "think", "expected", "0-10", 512, 3, 0.7};
+    map.scored_by = ScoredBy{"m", "1f", "find it", "think", "expected", "0-10", 512,
+                             3,   0.7,  300,       60,      "windows",  8};
     const auto json = to_json(map, cross_validate(pairs, 10), pairs);
     const Calibration again = read_calibration(folder.write("c.json", base::dump_json(json)));
     for (double score = -1; score < 11; score += 0.37)
@@ -174,6 +175,10 @@ TEST(Calibration, ComesBackFromItsFileBitForBit) {
     EXPECT_EQ(again.scored_by->max_think_tokens, 512);
     EXPECT_EQ(again.scored_by->samples, 3);
     EXPECT_EQ(again.scored_by->temperature, 0.7);
+    EXPECT_EQ(again.scored_by->max_document_tokens, 300);
+    EXPECT_EQ(again.scored_by->max_query_tokens, 60);
+    EXPECT_EQ(again.scored_by->long_documents, "windows");
+    EXPECT_EQ(again.scored_by->max_windows, 8);
     EXPECT_EQ(json["measured"]["queries"], 10);
     EXPECT_EQ(json["measured"]["pairs"], 200);
   }
@@ -203,6 +208,17 @@ TEST(Calibration, SaysWhatDiffersOfTheScoresThatItIsFor) {
   EXPECT_EQ(difference(then, now), "'samples' was 3, now it is 1");
   then = now, then.temperature = 0.7;
   EXPECT_EQ(difference(then, now), "'temperature' was 0.7, now it is 0");
+  now.max_document_tokens = 300, now.max_query_tokens = 60;
+  now.long_documents = "windows", now.max_windows = 8;
+  EXPECT_EQ(difference(early, now), "");  // nor what of its texts was read
+  then = now, then.max_document_tokens = 200;
+  EXPECT_EQ(difference(then, now), "'max_doc_tokens' was 200, now it is 300");
+  then = now, then.max_query_tokens = 50;
+  EXPECT_EQ(difference(then, now), "'max_query_tokens' was 50, now it is 60");
+  then = now, then.max_windows = 4;
+  EXPECT_EQ(difference(then, now), "'max_windows' was 4, now it is 8");
+  then = now, then.long_documents = "cut", then.max_windows.reset();
+  EXPECT_EQ(difference(then, now), "'long_docs' was cut, now it is windows");
 }
 
 TEST(Calibration, RefusesWhatIsNoFileOfIts) {

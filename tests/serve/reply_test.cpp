@@ -129,6 +129,22 @@ TEST(Reply, TellsOfWindowsAndFlags) {
   EXPECT_EQ(first["finish"], "forced");
 }
 
+TEST(Reply, TellsTheProbabilityOfRelevanceWhereItIsKnown) {
+  PassageResult known = scored(0, 8);
+  known.relevance = 0.4;
+  const std::vector<PassageResult> results = {known, scored(1, 2), failed(2)};
+  const Json list = reply(three(), results)["results"];
+  EXPECT_EQ(list[0]["relevance"], 0.4);
+  EXPECT_EQ(list[0]["relevance_score"], 0.8);
+  for (const size_t other : {1, 2}) EXPECT_FALSE(list[other].contains("relevance"));
+  EXPECT_EQ(stream_item(three(), 0, known, kContext, false)["relevance"], 0.4);
+  const RerankCall tei = call_of(R"({"query": "q", "texts": ["a", "b", "c"]})");
+  EXPECT_EQ(reply(tei, results)[0], Json::parse(R"({"index": 0, "score": 0.8, "relevance": 0.4})"));
+  const RerankCall pairs =
+      parse_call(PostRoute::kScore, R"({"text_1": "q", "text_2": ["a", "b", "c"]})", {});
+  EXPECT_EQ(reply(pairs, results)["data"][0]["relevance"], 0.4);
+}
+
 TEST(Reply, HasVoyagesDataForTopK) {
   const Json json = reply(three(R"(, "top_k": 1)"), {scored(0, 2), scored(1, 8), scored(2, 5)});
   EXPECT_EQ(json["data"], json["results"]);

@@ -104,6 +104,43 @@ TEST(TinyCall, ExplainsTheBestAlone) {
   EXPECT_EQ(explained, best);
 }
 
+// A calibration is for one way to score: a call has as many probabilities as it has such scores.
+TEST(TinyCall, TellsProbabilitiesOfTheScoresThatTheCalibrationIsFor) {
+  const auto of = [](rank::Mode mode) {
+    ServiceCalibration calibration;
+    calibration.relevance = [mode](double score,
+                                   const rank::ScoreOptions& options) -> std::optional<double> {
+      return options.mode == mode ? std::optional(score / 20) : std::nullopt;
+    };
+    return calibration;
+  };
+  const auto known = [](const Json& results) {
+    size_t count = 0;
+    for (const Json& result : results)
+      if (result.contains("relevance")) {
+        EXPECT_EQ(result["relevance"], result["score"].get<double>() / 20);
+        ++count;
+      }
+    return count;
+  };
+  Json explained = direct();
+  explained["explain_top"] = 1, explained["max_think_tokens"] = 4, explained["stream"] = true;
+  for (const rank::Mode mode : {rank::Mode::kDirect, rank::Mode::kThink}) {
+    const size_t first = mode == rank::Mode::kDirect ? 1 : 0;
+    Service service({});
+    service.set_reranker(tiny(), "files", of(mode));
+    for (int again = 0; again < 2; ++again)  // computed, then from what is kept
+      EXPECT_EQ(known(post(service, direct())->json()["results"]), first * kTexts.size());
+    Json results = Json::array();
+    const auto events = post(service, explained)->events();
+    for (const auto& [name, data] : events)
+      if (name == "result") results.push_back(data);
+    ASSERT_EQ(results.size(), kTexts.size() + 1);
+    EXPECT_EQ(known(results), first * kTexts.size() + (1 - first));
+    EXPECT_EQ(known(events.back().second["results"]), first * (kTexts.size() - 1) + (1 - first));
+  }
+}
+
 TEST(TinyCall, KnowsTheDirectScoresAtTheDeadline) {
   Service service({.max_cache_bytes = 0});
   const auto reranker = endless();

@@ -123,6 +123,10 @@ TEST(TinyService, TellsOfItself) {
   EXPECT_EQ(info["modes"], Json({"direct", "think"}));
   EXPECT_EQ(info["instructions"], Json::parse(R"([{"name": "plain", "text": "Given a query."}])"));
   EXPECT_EQ(info["version"], "1.2.3");
+  EXPECT_EQ(info.at("calibration"), nullptr);
+  Service calibrated({});
+  calibrated.set_reranker(reranker, "files", {.info = {{"scored_by", nullptr}}});
+  EXPECT_EQ(get(calibrated, "/info")["calibration"], Json({{"scored_by", nullptr}}));
   const Json models = get(service, "/v1/models");
   EXPECT_EQ(models["data"][0]["id"], reranker->model_name());
   EXPECT_EQ(models["data"][0]["object"], "model");

@@ -20,6 +20,7 @@ export function toJsonl(run: Run): string {
         integer: failed ? null : (item?.integer ?? null),
         probability: failed ? null : (item?.probability ?? null),
         distribution: failed ? null : (item?.distribution ?? null),
+        ...(item?.relevance !== undefined && { relevance: item.relevance }),
         first_stage_score: item?.first_stage_score ?? null,
         reasoning: item?.reasoning ?? "",
         finish: failed ? null : (item?.finish ?? null),

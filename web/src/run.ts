@@ -39,7 +39,7 @@ export class Run {
   }
 
   body(): RerankBody {
-    const { mode, budget, explainTop, longDocs, topN } = this.settings;
+    const { mode, budget, temperature, samples, explainTop, longDocs, topN } = this.settings;
     const reasons = mode === "think" || explainTop !== null;
     return {
       query: this.query,
@@ -47,6 +47,8 @@ export class Run {
       ...(this.instruction !== undefined && { instruction: this.instruction }),
       mode,
       ...(reasons && budget !== null && { max_think_tokens: budget }),
+      ...(reasons && temperature !== null && { temperature }),
+      ...(reasons && samples !== null && { samples }),
       ...(mode === "direct" && explainTop !== null && { explain_top: explainTop }),
       long_docs: longDocs,
       ...(topN !== null && { top_n: topN }),

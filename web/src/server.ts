@@ -6,8 +6,12 @@ export interface Info {
   model_id?: string;
   model_dtype?: string;
   max_documents?: number;
+  max_think_tokens?: number;
+  max_samples?: number;
   default_mode?: "direct" | "think";
   default_max_think_tokens?: number;
+  default_temperature?: number;
+  default_samples?: number;
   default_instruction?: string;
   instructions?: { name: string; text: string }[];
 }
@@ -18,6 +22,7 @@ export interface ResultItem {
   score?: number;
   integer?: number | null;
   probability?: number | null;
+  relevance?: number; // probability of relevance, where the server has a calibration for such scores
   distribution?: number[] | null;
   reasoning?: string | null;
   flags?: string[] | null;
@@ -55,6 +60,8 @@ export interface RerankBody {
   instruction?: string;
   mode: "direct" | "think";
   max_think_tokens?: number;
+  temperature?: number;
+  samples?: number;
   explain_top?: number;
   long_docs: "windows" | "cut";
   top_n?: number;

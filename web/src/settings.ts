@@ -1,10 +1,13 @@
 // What a run is asked for, and its form in the URL's fragment. Documents and keys are never part of it.
+import { count } from "./words";
 
 export interface Settings {
   preset: string; // name of an instruction of the server, "" for the model's own, "own" for `instruction`
   instruction: string;
   mode: "direct" | "think";
   budget: number | null; // tokens of reasoning; null: the model's own
+  temperature: number | null; // of the reasoning; null: the server's own
+  samples: number | null; // reasonings of a pair; null: the server's own
   explainTop: number | null; // in direct mode: reasoning for the first so many
   longDocs: "windows" | "cut";
   topN: number | null; // null: all
@@ -23,6 +26,8 @@ export const defaults: Settings = {
   instruction: "",
   mode: "direct",
   budget: null,
+  temperature: null,
+  samples: null,
   explainTop: null,
   longDocs: "windows",
   topN: null,
@@ -41,6 +46,8 @@ const names: [keyof Settings, string][] = [
   ["instruction", "instruction"],
   ["mode", "mode"],
   ["budget", "think"],
+  ["temperature", "temperature"],
+  ["samples", "samples"],
   ["explainTop", "explain"],
   ["longDocs", "long"],
   ["topN", "top"],
@@ -65,9 +72,13 @@ export function toFragment(state: PageState): string {
 // What the fragment does not say is as by default; `mode` is the server's own.
 export function fromFragment(fragment: string, mode: Settings["mode"] = "direct"): PageState {
   const words = new URLSearchParams(fragment.replace(/^#/, ""));
-  const count = (text: string | null) => {
+  const whole = (text: string | null) => {
     const value = Number(text);
     return Number.isInteger(value) && value >= 1 ? value : null;
+  };
+  const amount = (text: string | null) => {
+    const value = Number(text || NaN);
+    return Number.isFinite(value) && value >= 0 ? value : null;
   };
   const read = (base: Settings, prefix: string): Settings => {
     const word = (name: string) => words.get(prefix + name);
@@ -78,9 +89,11 @@ export function fromFragment(fragment: string, mode: Settings["mode"] = "direct"
       instruction: word("instruction") ?? base.instruction,
       mode: mode === "direct" || mode === "think" ? mode : base.mode,
       longDocs: long === "windows" || long === "cut" ? long : base.longDocs,
-      budget: count(word("think")),
-      explainTop: count(word("explain")),
-      topN: count(word("top")),
+      budget: whole(word("think")),
+      temperature: amount(word("temperature")),
+      samples: whole(word("samples")),
+      explainTop: whole(word("explain")),
+      topN: whole(word("top")),
     };
   };
   return {
@@ -97,6 +110,10 @@ export function inWords(settings: Settings): string {
   const words = [settings.mode === "think" ? "Thinks first" : "Direct"];
   if (settings.mode === "think" && settings.budget) words.push(`at most ${settings.budget} tokens`);
   if (settings.mode === "direct" && settings.explainTop) words.push(`explains the first ${settings.explainTop}`);
+  if (settings.mode === "think" || settings.explainTop) {
+    if (settings.samples) words.push(count(settings.samples, "time"));
+    if (settings.temperature !== null) words.push(`temperature ${settings.temperature}`);
+  }
   if (settings.longDocs === "cut") words.push("cuts long documents");
   if (settings.preset === ownInstruction) words.push("own instruction");
   else if (settings.preset) words.push(`instruction of ${settings.preset}`);

@@ -22,6 +22,7 @@ export interface Behaviour {
   cutAfter: number | null; // results after which the connection is cut
   errorAfter: number | null; // results after which the stream ends with an error event
   failIndex: number | null; // document that cannot be scored
+  calibrated: boolean; // results have their probability of relevance
 }
 
 export interface Asked {
@@ -55,6 +56,7 @@ export class MockServer {
     cutAfter: null,
     errorAfter: null,
     failIndex: null,
+    calibrated: false,
   };
   readonly asked: Asked[] = [];
   private polls = 0;
@@ -223,6 +225,7 @@ export class MockServer {
       score,
       integer,
       probability: distribution[integer],
+      ...(this.behaviour.calibrated && { relevance: (score / 10) ** 2 }),
       flags: text.length > 380 ? ["document_truncated"] : [],
       finish: thinks && has.length === 0 ? "forced" : "answered",
       prompt_tokens: prompt,
@@ -261,6 +264,10 @@ const info = {
   model_dtype: "int8",
   default_mode: "direct",
   default_max_think_tokens: 64,
+  default_temperature: 0,
+  default_samples: 1,
+  max_think_tokens: 32768,
+  max_samples: 64,
   default_instruction: "Given a query, retrieval relevant passage.",
   model_type: { reranker: {} },
   max_documents: 1000,

@@ -73,6 +73,47 @@ test("two settings side by side, the second after the first", async ({ page, moc
   expect(mock.asked[1]?.body["max_think_tokens"]).toBe(32);
 });
 
+test("how it thinks is sent as it is set, within the server's limits", async ({ page, mock }) => {
+  mock.behaviour.calibrated = true;
+  await page.goto(mock.url);
+  await expect(page.locator("#served")).toHaveText("mock-135m · int8");
+  const settings = page.locator("#settings-a");
+  const temperature = settings.getByLabel("Thinks at a temperature of");
+  const times = settings.getByLabel("Thinks about each");
+  await expect(temperature).toBeHidden();
+  await settings.getByText("Think", { exact: false }).first().click();
+  await expect(temperature).toHaveAttribute("placeholder", "0");
+  await expect(times).toBeHidden(); // without a temperature all would be one
+  await temperature.fill("0.7");
+  await times.fill("400");
+  await expect(times).toHaveValue("64");
+  await times.fill("4");
+  await expect(page).toHaveURL(/temperature=0\.7&samples=4/);
+  await page.reload();
+  await expect(page.locator("#served")).toHaveText("mock-135m · int8");
+  await expect(times).toHaveValue("4");
+  await rankDocuments(page, "red apples", "red apples\nblue sky");
+  await expect(page.locator(".run[data-status=done]")).toHaveCount(1);
+  expect(mock.asked[0]?.body).toMatchObject({ mode: "think", temperature: 0.7, samples: 4 });
+  await expect(page.locator(".card .relevance").first()).toHaveText(/^\d+ % relevant$/);
+  await page.getByRole("button", { name: "Copy as curl" }).click();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toContain('"samples": 4');
+
+  mock.behaviour.calibrated = false;
+  await temperature.fill("0");
+  await expect(times).toBeHidden();
+  await page.getByRole("button", { name: /^Rank 2/ }).click();
+  await expect.poll(() => mock.asked.length).toBe(2);
+  expect(mock.asked[1]?.body).toMatchObject({ temperature: 0 });
+  expect(mock.asked[1]?.body).not.toHaveProperty("samples");
+  await expect(page.locator(".run[data-status=done]")).toHaveCount(1);
+  await expect(page.locator(".relevance")).toHaveCount(0);
+  await settings.getByText("Direct", { exact: false }).first().click();
+  await page.getByRole("button", { name: /^Rank 2/ }).click();
+  await expect.poll(() => mock.asked.length).toBe(3);
+  expect(mock.asked[2]?.body).not.toHaveProperty("temperature");
+});
+
 test("instructions, cut and long documents are sent as they are set", async ({ page, mock }) => {
   await page.goto(mock.url);
   const settings = page.locator("#settings-a");

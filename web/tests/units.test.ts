@@ -2,11 +2,11 @@
 import { execFileSync } from "node:child_process";
 import { expect, test } from "@playwright/test";
 import { guessFormat, joinDocuments, parseDocuments, tableRows, wholeText } from "../src/documents";
-import { toCurl, toTrec } from "../src/export";
+import { toCurl, toJsonl, toTrec } from "../src/export";
 import { failureOfBody, kindOf, messageOf, secondsOf } from "../src/failure";
 import { quantileBetween, readHistogram } from "../src/metrics";
 import { Run, rankAgreement, type Place } from "../src/run";
-import { defaults, fromFragment, instructionOf, toFragment } from "../src/settings";
+import { defaults, fromFragment, instructionOf, inWords, toFragment } from "../src/settings";
 import { serverEvents } from "../src/sse";
 import { duration, markedPieces, queryStems } from "../src/words";
 
@@ -79,15 +79,34 @@ test("events are the same however the network cuts them", async () => {
 test("a fragment gives back the state that it was made of", () => {
   const state = {
     query: "a & b = #c?",
-    a: { ...defaults, mode: "think" as const, budget: 48, preset: "own", instruction: "x=y&z" },
-    b: { ...defaults, explainTop: 3, longDocs: "cut" as const, topN: 5 },
+    a: {
+      ...defaults,
+      mode: "think" as const,
+      budget: 48,
+      temperature: 0,
+      samples: 4,
+      preset: "own",
+      instruction: "x=y&z",
+    },
+    b: { ...defaults, explainTop: 3, temperature: 0.7, longDocs: "cut" as const, topN: 5 },
     compare: true,
     tab: "live" as const,
   };
   expect(fromFragment(`#${toFragment(state)}`)).toEqual(state);
   expect(fromFragment("", "think").a.mode).toBe("think");
   expect(fromFragment("#mode=direct", "think").a.mode).toBe("direct");
-  expect(fromFragment("#think=-3&top=x&mode=odd").a).toEqual(defaults);
+  expect(fromFragment("#think=-3&top=x&mode=odd&temperature=-1&samples=1.5").a).toEqual(defaults);
+  expect(fromFragment("#temperature=").a).toEqual(defaults);
+});
+
+test("settings are told in words, those that count", () => {
+  expect(inWords({ ...defaults, mode: "think", budget: 48, temperature: 0.7, samples: 4 })).toBe(
+    "Thinks first, at most 48 tokens, 4 times, temperature 0.7",
+  );
+  expect(inWords({ ...defaults, temperature: 0.7 })).toBe("Direct");
+  expect(inWords({ ...defaults, temperature: 0.7, explainTop: 3 })).toBe(
+    "Direct, explains the first 3, temperature 0.7",
+  );
 });
 
 test("the instruction is a preset's, the user's own or none", () => {
@@ -181,6 +200,18 @@ function finishedRun(): Run {
 
 test("a TREC run has six fields a line and every digit", () => {
   expect(toTrec(finishedRun())).toBe("1 Q0 c 1 5 erank\n1 Q0 a_b 2 2.5000000000000004 erank\n");
+});
+
+test("a line has the probability of relevance where it is known", () => {
+  const run = finishedRun();
+  const [, known] = run.items;
+  if (known) known.relevance = 0.25;
+  const lines = toJsonl(run)
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  expect(lines[0]).toMatchObject({ docid: "c", relevance: 0.25 });
+  expect(lines[1]).not.toHaveProperty("relevance");
 });
 
 test("a shell reads the curl command as it was meant", () => {

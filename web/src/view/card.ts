@@ -2,7 +2,7 @@
 import type { Document } from "../documents";
 import type { Place, Run, Scored } from "../run";
 import { count, duration, flagInWords, markedPieces } from "../words";
-import { distribution } from "./distribution";
+import { distribution, percent } from "./distribution";
 import { button, el, freshId } from "./dom";
 
 const longText = 230; // characters; what is longer is folded to three lines
@@ -118,6 +118,13 @@ export class Card {
         el("span", { class: "hidden" }, "Score "),
         el("strong", {}, score.toFixed(2)),
         el("span", { class: "of" }, ` of ${most}`),
+        item.relevance === undefined
+          ? null
+          : el(
+              "span",
+              { class: "relevance", title: "Probability of relevance, by the server's calibration" },
+              `${percent(item.relevance)} relevant`,
+            ),
       ),
     );
     if (answers.length > 1) this.verdict.append(distribution(answers, score));

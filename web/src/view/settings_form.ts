@@ -14,6 +14,10 @@ export class SettingsForm {
   private readonly think: HTMLInputElement;
   private readonly budget = number("its own");
   private readonly budgetRow: HTMLElement;
+  private readonly temperature = number("its own", { min: 0, step: 0.1, inputmode: "decimal" });
+  private readonly temperatureRow: HTMLElement;
+  private readonly samples = number("its own");
+  private readonly samplesRow: HTMLElement;
   private readonly explainTop = number("none");
   private readonly explainRow: HTMLElement;
   private readonly longDocs = el(
@@ -25,6 +29,7 @@ export class SettingsForm {
   private readonly topN = number("all");
   private presets: Preset[] = [];
   private modelsOwn = "";
+  private ownTemperature = 0;
 
   constructor(legend: string, changed: () => void) {
     const group = freshId("mode");
@@ -32,6 +37,8 @@ export class SettingsForm {
     this.direct = radio("direct");
     this.think = radio("think");
     this.budgetRow = row("Thinks for at most", this.budget, "tokens");
+    this.temperatureRow = row("Thinks at a temperature of", this.temperature, "");
+    this.samplesRow = row("Thinks about each", this.samples, "times");
     this.explainRow = row("Gives reasons for the first", this.explainTop, "results");
     this.element = el(
       "fieldset",
@@ -47,9 +54,11 @@ export class SettingsForm {
         this.think,
         el("label", { for: this.think.id }, "Think ", el("small", {}, "writes its reasons first")),
       ),
-      this.budgetRow,
       this.explainRow,
-      row("Reads long documents", this.longDocs, ""),
+      this.budgetRow,
+      this.temperatureRow,
+      this.samplesRow,
+      row("Reads long documents", this.longDocs, null),
       row("Returns", this.topN, "results"),
     );
     this.setServer({});
@@ -65,7 +74,15 @@ export class SettingsForm {
     const presets = info.instructions ?? [];
     this.presets = presets;
     this.modelsOwn = info.default_instruction ?? "";
-    this.budget.placeholder = info.default_max_think_tokens?.toString() ?? "its own";
+    this.ownTemperature = info.default_temperature ?? 0;
+    for (const [input, own, most] of [
+      [this.budget, info.default_max_think_tokens, info.max_think_tokens],
+      [this.temperature, info.default_temperature, undefined],
+      [this.samples, info.default_samples, info.max_samples],
+    ] as const) {
+      input.placeholder = own?.toString() ?? "its own";
+      input.max = most?.toString() ?? "";
+    }
     this.preset.replaceChildren(
       el("option", { value: "" }, "The model's own"),
       ...presets.map((preset) => el("option", { value: preset.name }, preset.name)),
@@ -84,6 +101,8 @@ export class SettingsForm {
       instruction: preset === ownInstruction ? this.own.value : "",
       mode,
       budget: positive(this.budget),
+      temperature: amount(this.temperature),
+      samples: this.draws() ? positive(this.samples) : null,
       explainTop: mode === "direct" ? positive(this.explainTop) : null,
       longDocs: this.longDocs.value === "cut" ? "cut" : "windows",
       topN: positive(this.topN),
@@ -97,22 +116,34 @@ export class SettingsForm {
     this.direct.checked = settings.mode === "direct";
     this.think.checked = settings.mode === "think";
     this.budget.value = settings.budget?.toString() ?? "";
+    this.temperature.value = settings.temperature?.toString() ?? "";
+    this.samples.value = settings.samples?.toString() ?? "";
     this.explainTop.value = settings.explainTop?.toString() ?? "";
     this.longDocs.value = settings.longDocs;
     this.topN.value = settings.topN?.toString() ?? "";
     this.arrange();
   }
 
-  // What does not apply is hidden.
+  private reasons(): boolean {
+    return this.think.checked || positive(this.explainTop) !== null;
+  }
+  // Without a temperature all samples would be one.
+  private draws(): boolean {
+    return this.reasons() && (amount(this.temperature) ?? this.ownTemperature) > 0;
+  }
+
+  // What does not apply is hidden, what is over a limit of the server is at it.
   private arrange(): void {
     const preset = this.preset.value;
     this.own.hidden = preset !== ownInstruction;
     const text = this.presets.find((one) => one.name === preset)?.text ?? (preset ? "" : this.modelsOwn);
     this.presetText.textContent = text;
     this.presetText.hidden = !text;
-    const thinks = this.think.checked;
-    this.explainRow.hidden = thinks;
-    this.budgetRow.hidden = !thinks && positive(this.explainTop) === null;
+    this.explainRow.hidden = this.think.checked;
+    this.budgetRow.hidden = this.temperatureRow.hidden = !this.reasons();
+    this.samplesRow.hidden = !this.draws();
+    for (const input of [this.budget, this.samples])
+      if (input.max && Number(input.value) > Number(input.max)) input.value = input.max;
   }
 }
 
@@ -121,16 +152,23 @@ function positive(input: HTMLInputElement): number | null {
   return Number.isInteger(value) && value > 0 ? value : null;
 }
 
-function number(placeholder: string): HTMLInputElement {
-  return el("input", { type: "number", id: freshId("number"), min: 1, step: 1, inputmode: "numeric", placeholder });
+function amount(input: HTMLInputElement): number | null {
+  const value = input.value === "" ? NaN : Number(input.value);
+  return Number.isFinite(value) && value >= 0 ? value : null;
 }
 
-function row(label: string, control: HTMLElement, unit: string): HTMLElement {
+function number(placeholder: string, more = {}): HTMLInputElement {
+  const plain = { type: "number", id: freshId("number"), min: 1, step: 1, inputmode: "numeric", placeholder };
+  return el("input", { ...plain, ...more });
+}
+
+// `unit`: "" leaves room for one, null does not.
+function row(label: string, control: HTMLElement, unit: string | null): HTMLElement {
   return el(
     "div",
     { class: "row setting" },
     el("label", { for: control.id }, label, unit ? el("span", { class: "hidden" }, ` so many ${unit}`) : null),
     control,
-    unit ? el("span", { class: "unit", "aria-hidden": "true" }, unit) : null,
+    unit === null ? null : el("span", { class: "unit", "aria-hidden": "true" }, unit),
   );
 }
