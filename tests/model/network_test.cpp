@@ -468,13 +468,17 @@ std::vector<Factory> factories_with_blocks() {
   std::vector<Factory> all = factories();
   all.push_back({"cpu_gguf", [](const auto& source) { return on_cpu(source, Precision::kGguf); },
                  1e-2, 5e-2, 5e-2, 0});
-  all.push_back({"reference_gguf",
-                 [](const auto& source) { return reference(source, Precision::kGguf); }, 1e-2, 5e-2,
-                 5e-2, 3e-2});
   return all;
+}
+// On the CPU it unpacks thousands of small pieces.
+std::vector<Factory> slow_factories() {
+  return {Factory{"reference_gguf",
+                  [](const auto& source) { return reference(source, Precision::kGguf); }, 1e-2,
+                  5e-2, 5e-2, 3e-2}};
 }
 INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(factories_with_kernels()), name_of);
 INSTANTIATE_TEST_SUITE_P(Tiny, RealNetworks, ::testing::ValuesIn(factories_with_blocks()), name_of);
+INSTANTIATE_TEST_SUITE_P(Slow, RealNetworks, ::testing::ValuesIn(slow_factories()), name_of);
 INSTANTIATE_TEST_SUITE_P(Slow, LargeNetworks, ::testing::ValuesIn(factories_with_blocks()),
                          name_of);
 
