@@ -459,7 +459,9 @@ TEST_P(TinySampledToy, IsLearned) {
     Trainer trainer(*parameters, objective, train, run, {});
     const double metric = trainer.run(nullptr, kNever).last_metric.value();
     const auto gap = score_gap(run + "/log.jsonl");
-    if (rate > 0) EXPECT_GT(gap.back(), gap.front());
+    if (rate > 0) {
+      EXPECT_GT(gap.back(), gap.front());
+    }
     return metric;
   };
   if (ten) {
