@@ -161,9 +161,9 @@ void for_each_candidates(
     const std::string& path, const ReadOptions& options,
     const std::function<void(CandidateList list, const std::string& where)>& take);
 
-// A BEIR folder: corpus.jsonl and queries.jsonl (or .jsonl.gz, .jsonl.zst, .parquet), qrels/<split>.tsv or
-// .txt; qrels.tsv or qrels.txt beside them is the split "test". A missing file is an empty string;
-// throws Error{kNotFound} when the folder or both corpus and queries are missing.
+// A BEIR folder: corpus.jsonl and queries.jsonl (or .jsonl.gz, .jsonl.zst, .parquet),
+// qrels/<split>.tsv or .txt; qrels.tsv or qrels.txt beside them is the split "test". A missing file
+// is an empty string; throws Error{kNotFound} without the folder, or without corpus and queries.
 struct BeirFolder {
   std::string corpus, queries;
   std::map<std::string, std::string> qrels;  // split name -> path

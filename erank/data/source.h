@@ -11,12 +11,12 @@ namespace erank::data {
 
 constexpr size_t kMaxLineBytes = size_t{1} << 30;
 
-// Plain, gzip or zstd, by the first bytes; "-" is stdin. Of a Parquet file, its rows as JSON lines,
-// and after those of the first of several parts those of the others (parquet_lines.h). Zeros after gzip data are passed over, as gzip does. Throws Error{kNotFound},
-// Error{kCorrupt} for damaged data and Error{kInvalidInput} for a folder, xz data and UTF-16 or
-// UTF-32 text: a byte order mark of theirs, or one zero byte in two (three in four), all at the same
-// places of each character. Of uncompressed JSON lines from a pipe or a terminal a line can be taken
-// before the next one is written.
+// Plain, gzip or zstd, by the first bytes; "-" is stdin. Of a Parquet file its rows as JSON lines,
+// of one with several parts those of all (parquet_lines.h). Zeros after gzip data are passed over,
+// as gzip does. Throws Error{kNotFound}, Error{kCorrupt} for damaged data and Error{kInvalidInput}
+// for a folder, xz data and UTF-16 or UTF-32 text: a byte order mark of theirs, or one zero byte in
+// two (three in four), all at the same places of each character. Of uncompressed JSON lines from a
+// pipe or a terminal a line can be taken before the next one is written.
 class ByteSource {
  public:
   explicit ByteSource(const std::string& path);
