@@ -155,8 +155,7 @@ TEST(TinyCall, KnowsTheDirectScoresAtTheDeadline) {
   body["deadline_ms"] = std::max<int64_t>(1200, static_cast<int64_t>(4 * direct_ms.count()));
   began = std::chrono::steady_clock::now();
   const Json late = post(service, body)->json();
-  EXPECT_LT(std::chrono::steady_clock::now() - began,
-            milliseconds(body["deadline_ms"].get<int64_t>()) + std::chrono::seconds(18));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
   ASSERT_EQ(late["results"].size(), 400u);
   std::vector<double> known(400);
   for (const Json& item : direct_scores["results"])
